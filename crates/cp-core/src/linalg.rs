@@ -1,0 +1,195 @@
+//! The small dense tools, on faer: products, Grams, the Cholesky solve of the normal equations, the thin SVD.
+//!
+//! All of it takes row-major slices with their sizes. Threads: the current rayon pool, or none where the pool has one
+//! thread or the work is too small to share ([`parallelism`]). faer splits its work by the number of threads alone, so
+//! results are bit-equal for one number of threads.
+
+use faer::diag::DiagMut;
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::cholesky::llt::{factor as llt, solve as llt_solve};
+use faer::linalg::matmul::{matmul, triangular};
+use faer::linalg::{evd, svd};
+use faer::{Accum, Conj, Mat, MatMut, MatRef, Par};
+use ndarray::{Array2, ArrayView2};
+
+use crate::real::Real;
+
+/// Multiply-adds below which a second thread costs more than it brings: about 50 µs of work on one core.
+const PARALLEL_FROM: f64 = 2e6;
+
+/// The current rayon pool for `work` multiply-adds, or no threads where sharing would not pay.
+pub(crate) fn parallelism(work: f64) -> Par {
+    let threads = rayon::current_num_threads();
+    if threads <= 1 || work < PARALLEL_FROM { Par::Seq } else { Par::rayon(threads) }
+}
+
+/// View of a row-major slice as a matrix `[rows, columns]`.
+pub(crate) fn mat<T>(data: &[T], rows: usize, columns: usize) -> MatRef<'_, T> {
+    MatRef::from_row_major_slice(data, rows, columns)
+}
+
+/// Mutable view of a row-major slice as a matrix `[rows, columns]`.
+pub(crate) fn mat_mut<T>(data: &mut [T], rows: usize, columns: usize) -> MatMut<'_, T> {
+    MatMut::from_row_major_slice_mut(data, rows, columns)
+}
+
+/// `to = left · right` (overwrites).
+///
+/// # Shapes
+/// `left`: `[m, k]`; `right`: `[k, n]`; `to`: `[m, n]`.
+pub(crate) fn product<T: Real>(to: MatMut<'_, T>, left: MatRef<'_, T>, right: MatRef<'_, T>) {
+    let work = left.nrows() as f64 * left.ncols() as f64 * right.ncols() as f64;
+    matmul(to, Accum::Replace, left, right, T::one(), parallelism(work));
+}
+
+/// Gram matrix AᵀA of the columns, accumulated in f64 for both number types.
+///
+/// # Shapes
+/// `matrix`: `[I, R]`; result: `[R, R]`, symmetric.
+pub fn gram<T: Real>(matrix: ArrayView2<'_, T>) -> Array2<f64> {
+    let (rows, rank) = matrix.dim();
+    let data: Vec<f64> = matrix.iter().map(|&x| x.widen()).collect();
+    let mut gram = Array2::zeros((rank, rank));
+    if let Some(to) = gram.as_slice_mut() {
+        gram_into(to, &data, rows, rank);
+    }
+    gram
+}
+
+/// `to = AᵀA`, both halves filled.
+///
+/// # Shapes
+/// `data`: A as `[rows, rank]`; `to`: `[rank, rank]`.
+pub(crate) fn gram_into(to: &mut [f64], data: &[f64], rows: usize, rank: usize) {
+    let a = mat(data, rows, rank);
+    symmetric_product(to, a.transpose(), a);
+}
+
+/// `to = left · right` for a product that is symmetric, both halves filled; half the work of a general product.
+///
+/// # Shapes
+/// `left`: `[n, k]`; `right`: `[k, n]`; `to`: `[n, n]`.
+fn symmetric_product(to: &mut [f64], left: MatRef<'_, f64>, right: MatRef<'_, f64>) {
+    let n = left.nrows();
+    let work = 0.5 * n as f64 * left.ncols() as f64 * n as f64;
+    triangular::matmul(
+        mat_mut(to, n, n),
+        triangular::BlockStructure::TriangularLower,
+        Accum::Replace,
+        left,
+        triangular::BlockStructure::Rectangular,
+        right,
+        triangular::BlockStructure::Rectangular,
+        1.0,
+        parallelism(work),
+    );
+    for row in 1..n {
+        for column in 0..row {
+            to[column * n + row] = to[row * n + column];
+        }
+    }
+}
+
+/// A normal matrix that has no Cholesky factor, or none that gives finite solutions.
+#[derive(Debug)]
+pub(crate) struct Singular;
+
+/// Overwrites each row b of `right` with the solution x of x Γ = b, for a symmetric positive definite Γ.
+///
+/// # Shapes
+/// `normal`: Γ, `[rank, rank]`, both halves (overwritten by the Cholesky factor); `right`: `[rows, rank]`.
+pub(crate) fn solve_normal(
+    normal: &mut [f64],
+    right: &mut [f64],
+    rows: usize,
+    rank: usize,
+) -> Result<(), Singular> {
+    let size = rank as f64;
+    let par = parallelism(size * size * size / 6.0);
+    let mut buffer =
+        MemBuffer::try_new(llt::cholesky_in_place_scratch::<f64>(rank, par, Default::default()))
+            .map_err(|_| Singular)?;
+    let stack = MemStack::new(&mut buffer);
+    // Γ is its own transpose; faer's vectorised paths want columns that lie together.
+    let factor = mat_mut(normal, rank, rank).transpose_mut();
+    llt::cholesky_in_place(factor, Default::default(), par, stack, Default::default())
+        .map_err(|_| Singular)?;
+    let par = parallelism(size * size * rows as f64);
+    let columns = mat_mut(right, rows, rank).transpose_mut();
+    llt_solve::solve_in_place_with_conj(
+        mat(normal, rank, rank).transpose(),
+        Conj::No,
+        columns,
+        par,
+        stack,
+    );
+    if right.iter().all(|x| x.is_finite()) { Ok(()) } else { Err(Singular) }
+}
+
+/// U `[m, k]`, s `[k]` (non-increasing) and V `[n, k]` of A ≈ U diag(s) Vᵀ.
+pub(crate) type SvdParts = (Mat<f64>, Vec<f64>, Mat<f64>);
+
+/// Thin singular value decomposition of A, k = min(m, n). `None` where it does not converge or memory is short.
+pub(crate) fn thin_svd(a: MatRef<'_, f64>) -> Option<SvdParts> {
+    let (rows, columns) = (a.nrows(), a.ncols());
+    let size = rows.min(columns);
+    let par = parallelism(rows as f64 * columns as f64 * size as f64);
+    let mut u = Mat::zeros(rows, size);
+    let mut v = Mat::zeros(columns, size);
+    let mut s = vec![0.0; size];
+    let vectors = svd::ComputeSvdVectors::Thin;
+    let scratch = svd::svd_scratch::<f64>(rows, columns, vectors, vectors, par, Default::default());
+    let mut buffer = MemBuffer::try_new(scratch).ok()?;
+    let stack = MemStack::new(&mut buffer);
+    let diagonal = DiagMut::from_slice_mut(&mut s);
+    svd::svd(a, diagonal, Some(u.as_mut()), Some(v.as_mut()), par, stack, Default::default())
+        .ok()?;
+    Some((u, s, v))
+}
+
+/// The `rank` largest singular values of A and their vectors, from the eigenvectors U₀ of the smaller Gram matrix: the
+/// thin decomposition of the small U₀ᵀA gives the values, and vectors that are orthonormal to the last digit.
+///
+/// About a third of the time of [`thin_svd`]. Squaring costs half of the digits: values below √ε of the largest, 1e-8, are
+/// noise, which is below the resolution of f32.
+///
+/// Reference: Golub & Van Loan (2013), §8.6.1 and §8.1 (Rayleigh–Ritz).
+pub(crate) fn leading_svd(a: MatRef<'_, f64>, rank: usize) -> Option<SvdParts> {
+    if a.nrows() > a.ncols() {
+        let (v, s, u) = leading_svd(a.transpose(), rank)?;
+        return Some((u, s, v));
+    }
+    let n = a.nrows();
+    let mut gram = vec![0.0; n * n];
+    symmetric_product(&mut gram, a, a.transpose());
+    let (_, vectors) = symmetric_eigen(mat(&gram, n, n))?;
+    drop(gram);
+    // Eigenvalues come in non-decreasing order.
+    let leading = vectors.as_ref().subcols(n - rank, rank);
+    let mut small = Mat::zeros(rank, a.ncols());
+    product(small.as_mut(), leading.transpose(), a);
+    let (turn, s, v) = thin_svd(small.as_ref())?;
+    let mut u = Mat::zeros(n, rank);
+    product(u.as_mut(), leading, turn.as_ref());
+    Some((u, s, v))
+}
+
+/// Eigenvalues, non-decreasing, and orthonormal eigenvectors (as columns) of a symmetric matrix.
+pub(crate) fn symmetric_eigen(a: MatRef<'_, f64>) -> Option<(Vec<f64>, Mat<f64>)> {
+    let n = a.nrows();
+    let par = parallelism((n as f64).powi(3));
+    let mut values = vec![0.0; n];
+    let mut vectors = Mat::zeros(n, n);
+    let scratch = evd::self_adjoint_evd_scratch::<f64>(
+        n,
+        evd::ComputeEigenvectors::Yes,
+        par,
+        Default::default(),
+    );
+    let mut buffer = MemBuffer::try_new(scratch).ok()?;
+    let stack = MemStack::new(&mut buffer);
+    let diagonal = DiagMut::from_slice_mut(&mut values);
+    evd::self_adjoint_evd(a, diagonal, Some(vectors.as_mut()), par, stack, Default::default())
+        .ok()?;
+    Some((values, vectors))
+}

@@ -1,0 +1,229 @@
+//! What all solvers share: [`Solver`], [`Progress`], [`Decomposition`], [`StopReason`].
+
+mod als;
+
+use std::ops::ControlFlow;
+
+use ndarray::{Array1, ArrayView2, ArrayViewD};
+use serde::{Deserialize, Serialize};
+
+use crate::cp_tensor::CpTensor;
+use crate::error::CpError;
+use crate::measure;
+use crate::real::Real;
+use crate::scale::{self, Scale};
+use crate::tree::Dense;
+
+pub use als::Als;
+
+/// An algorithm that finds a CP model of a tensor. Object-safe: take `&dyn Solver<f32>`.
+///
+/// Solvers hold their options, not their state: one can be used for many tensors and from many threads.
+pub trait Solver<T: Real>: Send + Sync {
+    /// Decomposes `tensor` and calls `observe` after each iteration; [`ControlFlow::Break`] stops with the model found so
+    /// far ([`StopReason::Observer`]).
+    ///
+    /// # Shapes
+    /// `tensor`: `[I₀, …, I_N₋₁]` with N ≥ 2, any memory layout (copied where it is not row-major).
+    ///
+    /// # Errors
+    /// Entries or options that no model can be found for: see [`CpError`]. Not converging is no error.
+    fn decompose_with(
+        &self,
+        tensor: ArrayViewD<'_, T>,
+        observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<Decomposition<T>, CpError>;
+
+    /// Decomposes `tensor`.
+    ///
+    /// # Errors
+    /// As [`Solver::decompose_with`].
+    fn decompose(&self, tensor: ArrayViewD<'_, T>) -> Result<Decomposition<T>, CpError> {
+        self.decompose_with(tensor, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// The method's name as on the command line: `als`, …
+    fn name(&self) -> &'static str;
+}
+
+/// Where a solver is, after one iteration.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Iterations done, from 1.
+    pub iteration: usize,
+    /// Relative error ‖X − X̂‖ / ‖X‖ of the current model.
+    pub rel_error: f64,
+}
+
+/// Why a solver stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum StopReason {
+    /// The fit changed by less than the tolerance, or there was nothing to do (a tensor of zeros).
+    Converged,
+    /// The number of iterations allowed was used up.
+    MaxIters,
+    /// The observer said so.
+    Observer,
+}
+
+impl StopReason {
+    /// `converged`, `max-iters` or `observer`.
+    pub fn name(self) -> &'static str {
+        match self {
+            StopReason::Converged => "converged",
+            StopReason::MaxIters => "max-iters",
+            StopReason::Observer => "observer",
+        }
+    }
+}
+
+impl std::fmt::Display for StopReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A model and how it came about.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Decomposition<T = f64> {
+    /// The model: columns of norm 1, λ ≥ 0.
+    pub cp: CpTensor<T>,
+    /// Relative error ‖X − X̂‖ / ‖X‖ of `cp` as it is returned, from the entries; 0 for a tensor of zeros.
+    pub rel_error: f64,
+    /// Σᵣ (norm of term r)² / ‖X‖²; above about 10 the terms cancel each other.
+    pub component_energy: f64,
+    /// Largest |cos| of the angle between two terms.
+    pub degeneracy: f64,
+    /// Relative error after each iteration, as the observer saw it.
+    pub trace: Vec<f64>,
+    /// Why the solver stopped.
+    pub stop: StopReason,
+}
+
+impl<T: Real> Decomposition<T> {
+    /// Measures `cp` against the tensor it is a model of: one matrix product of 2 R ∏ Iₙ operations.
+    ///
+    /// # Panics
+    /// If the shapes differ.
+    #[track_caller]
+    pub fn new(
+        tensor: ArrayViewD<'_, T>,
+        cp: CpTensor<T>,
+        trace: Vec<f64>,
+        stop: StopReason,
+    ) -> Self {
+        let rel_error = measure::rel_error(tensor.view(), &cp);
+        let component_energy = measure::component_energy(&cp, measure::norm(tensor));
+        let degeneracy = measure::degeneracy(&cp);
+        Self { cp, rel_error, component_energy, degeneracy, trace, stop }
+    }
+
+    /// Iterations done.
+    pub fn iterations(&self) -> usize {
+        self.trace.len()
+    }
+
+    /// 1 − `rel_error`.
+    pub fn fit(&self) -> f64 {
+        1.0 - self.rel_error
+    }
+}
+
+/// A tensor that passed the checks that all solvers make, scaled by a power of two where its entries are so large or small
+/// that their squares or products could leave the range of `T`.
+pub(crate) struct Problem<'a, T: Real> {
+    /// 2⁻ᵏ X.
+    pub(crate) tensor: Dense<'a, T>,
+    /// k.
+    pub(crate) exponent: i32,
+    /// ‖2⁻ᵏ X‖, 0 only for a tensor of zeros.
+    pub(crate) norm: f64,
+    /// Largest absolute entry of X.
+    largest: f64,
+}
+
+impl<'a, T: Real> Problem<'a, T> {
+    /// Checks tensor and rank.
+    pub(crate) fn new(tensor: &'a ArrayViewD<'_, T>, rank: usize) -> Result<Self, CpError> {
+        let shape = tensor.shape().to_vec();
+        if shape.len() < 2 {
+            return Err(CpError::Order { order: shape.len() });
+        }
+        if let Some(mode) = shape.iter().position(|&size| size == 0) {
+            return Err(CpError::EmptyMode { mode, shape });
+        }
+        if rank == 0 {
+            return Err(CpError::RankZero);
+        }
+        let mut dense = Dense::new(tensor);
+        // Squares of NaN are NaN and sums of them too, so one look at the sum finds them; infinities end up as ∞ or NaN.
+        if !dense.data.iter().all(|x| x.is_finite()) {
+            let at = dense.data.iter().position(|x| !x.is_finite()).unwrap_or(0);
+            return Err(CpError::NotFinite {
+                what: "tensor",
+                index: index_of(at, &shape),
+                value: dense.data[at].widen(),
+            });
+        }
+        reserve(&shape, rank)?;
+        let largest = measure::largest(&dense.data);
+        // Within this range neither f32 sums of products nor f64 squares come near their limits.
+        let mut exponent = scale::exponent(largest);
+        if exponent.abs() <= 24 {
+            exponent = 0;
+        } else {
+            let down = Scale::new(-exponent);
+            dense.data = dense.data.iter().map(|x| T::narrow(down.of(x.widen()))).collect();
+        }
+        let norm = measure::norm_times(&dense.data, Scale::new(0));
+        Ok(Self { tensor: dense, exponent, norm, largest })
+    }
+
+    /// The model of X for a model of 2⁻ᵏ X with normalised factors.
+    ///
+    /// # Shapes
+    /// `factors[n]`: `[Iₙ, R]`, row-major; `weights`: `[R]`.
+    pub(crate) fn model(
+        &self,
+        factors: Vec<Vec<T>>,
+        weights: &[f64],
+    ) -> Result<CpTensor<T>, CpError> {
+        let rank = weights.len();
+        let up = Scale::new(self.exponent);
+        let weights: Array1<T> = weights.iter().map(|&w| T::narrow(up.of(w))).collect();
+        if weights.iter().any(|w| !w.is_finite()) {
+            return Err(CpError::Range { largest: self.largest });
+        }
+        let factors = factors.iter().zip(&self.tensor.shape).map(|(data, &size)| {
+            ArrayView2::from_shape((size, rank), data).expect("one row for each index").to_owned()
+        });
+        Ok(CpTensor { weights, factors: factors.collect() })
+    }
+}
+
+/// Index of the entry at a place in row-major order.
+fn index_of(mut place: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index = vec![0; shape.len()];
+    for (i, &size) in index.iter_mut().zip(shape).rev() {
+        *i = place % size;
+        place /= size;
+    }
+    index
+}
+
+/// Finds out whether the work space can be had, so that an absurd rank is an error and not an abort.
+fn reserve(shape: &[usize], rank: usize) -> Result<(), CpError> {
+    let split = crate::tree::split(shape);
+    let group = |modes: &[usize]| modes.iter().product::<usize>() as u128;
+    // A Gram per mode and two more of the size, two partial products and a Khatri–Rao product, factors and their copies.
+    let grams = (shape.len() as u128 + 2).saturating_mul(rank as u128);
+    let rows = grams.saturating_add(4 * (group(&shape[..split]) + group(&shape[split..])));
+    let bytes = rows.saturating_mul(rank as u128).saturating_mul(size_of::<f64>() as u128);
+    let refused = || CpError::OutOfMemory { rank, shape: shape.to_vec(), bytes };
+    let len = usize::try_from(bytes).map_err(|_| refused())?;
+    Vec::<u8>::new().try_reserve_exact(len).map_err(|_| refused())
+}

@@ -1,0 +1,50 @@
+//! `cargo xtask bench`: the benchmarks of the workspace.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use crate::{setup, workspace};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  cargo xtask bench                            all of them (long; close other programs)
+  cargo xtask bench -p cp-core -- mttkrp       those of one crate whose id contains a word
+The arguments are cargo bench's; recorded runs are in benches/.";
+
+pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
+    setup::ensure()?;
+    let mut command = workspace::cargo_at_root();
+    command.arg("bench");
+    if !names_packages(args) {
+        command.arg("--workspace");
+    }
+    Ok(workspace::exit_code(workspace::run(command.args(args))?))
+}
+
+/// Whether cargo's arguments pick packages themselves.
+pub(crate) fn names_packages(args: &[OsString]) -> bool {
+    let ours = args.iter().take_while(|arg| *arg != "--").map(|arg| arg.to_string_lossy());
+    ours.into_iter().any(|arg| {
+        ["--package", "--workspace"].iter().any(|flag| arg.starts_with(flag))
+            || (arg.starts_with("-p") && !arg.starts_with("--"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_recognized() {
+        let check = |args: &[&str], expected| {
+            let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+            assert_eq!(names_packages(&args), expected, "{args:?}");
+        };
+        check(&[], false);
+        check(&["--no-fail-fast", "resume"], false);
+        check(&["-p", "cp-core"], true);
+        check(&["-pcp-core"], true);
+        check(&["--package=cp-core"], true);
+        check(&["--", "-p"], false);
+    }
+}

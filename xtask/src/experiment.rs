@@ -1,0 +1,39 @@
+//! `cargo xtask demo`, `transfer`, `reproduce-alexnet`: experiments, run by the program of `cp-experiments`.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use crate::{setup, workspace};
+
+pub(crate) const DEMO_HELP: &str = "\
+Examples:
+  cargo xtask demo                             the whole run; its report is named at the end
+  cargo xtask demo -- --help                   every option (builds the program first)";
+
+pub(crate) const TRANSFER_HELP: &str = "\
+Examples:
+  cargo xtask transfer --dataset cifar10
+  cargo xtask transfer --dataset fashion-mnist --quick
+  cargo xtask transfer --dataset cats-vs-dogs --data ~/data
+  cargo xtask transfer -- --help               every option (builds the program first)";
+
+pub(crate) const ALEXNET_HELP: &str = "\
+Examples:
+  cargo xtask reproduce-alexnet                the tables, then the measured speed-ups
+  cargo xtask reproduce-alexnet --smoke        a quick run
+  cargo xtask reproduce-alexnet -- --help      every option (builds the program first)";
+
+/// Sees to libtorch, then builds and starts the experiment in the user's folder; its exit code is ours.
+pub(crate) fn run(experiment: &str, args: &[OsString]) -> anyhow::Result<ExitCode> {
+    setup::ensure()?;
+    // `--` parts our arguments from the experiment's; it is not one of them.
+    let args = match args {
+        [first, rest @ ..] if first == "--" => rest,
+        all => all,
+    };
+    let mut command = workspace::cargo();
+    command.args(["run", "--release", "--quiet", "--package", "cp-experiments", "--manifest-path"]);
+    command.arg(workspace::root().join("Cargo.toml")).args(["--", experiment]).args(args);
+    eprintln!("Building the experiments (some minutes the first time) ...");
+    Ok(workspace::exit_code(workspace::run(&mut command)?))
+}

@@ -1,0 +1,163 @@
+//! `cargo xtask test`: the tests of the workspace, and what they had to skip.
+//!
+//! A test that needs real data and finds none does not fail: it prints a line `skipped: why` and returns. The summary at
+//! the end lists these lines, so that a green run cannot hide what it did not look at.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::process::{ExitCode, Stdio};
+
+use anyhow::Context as _;
+
+use crate::{bench, setup, workspace};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  cargo xtask test                             everything
+  cargo xtask test -p cp-core                  one crate
+  cargo xtask test resume                      tests whose name contains a word
+  POLYAD_DATA=~/data cargo xtask test          also those that need the real data sets
+The arguments are cargo test's.";
+
+pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
+    setup::ensure()?;
+    let mut command = workspace::cargo_at_root();
+    command.args(["test", "--no-fail-fast"]);
+    if !bench::names_packages(args) {
+        command.arg("--workspace");
+    }
+    command.args(args);
+    if !args.iter().any(|arg| arg == "--") {
+        command.arg("--");
+    }
+    // Shows what tests that passed have printed: figures that were measured, and why something was skipped.
+    command.arg("--show-output").stdout(Stdio::piped());
+    let mut child = command.spawn().context("cannot start cargo")?;
+    let mut report = Report::default();
+    if let Some(output) = child.stdout.take() {
+        let mut ours = io::stdout().lock();
+        for line in BufReader::new(output).split(b'\n') {
+            let line = line.context("cannot read the output of the tests")?;
+            report.add(&String::from_utf8_lossy(&line));
+            ours.write_all(&line)?;
+            ours.write_all(b"\n")?;
+        }
+    }
+    let status = child.wait()?;
+    print!("{}", report.summary());
+    if !status.success() {
+        println!("The tests did not pass: see above.");
+    }
+    Ok(workspace::exit_code(status))
+}
+
+/// What the output of all test programs comes to.
+#[derive(Debug, Default)]
+struct Report {
+    passed: usize,
+    failed: usize,
+    ignored: usize,
+    /// Tests that skipped their work, and why.
+    skipped: Vec<String>,
+    /// The test whose output is being read.
+    current: String,
+}
+
+impl Report {
+    fn add(&mut self, line: &str) {
+        if let Some(name) =
+            line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"))
+        {
+            name.clone_into(&mut self.current);
+        } else if let Some(why) = line.strip_prefix("skipped: ") {
+            self.skipped.push(format!("{}: {why}", self.current));
+        } else if let Some(counts) = line.strip_prefix("test result: ") {
+            self.add_counts(counts);
+        }
+    }
+
+    /// `ok. 3 passed; 0 failed; 1 ignored; …`
+    fn add_counts(&mut self, counts: &str) {
+        let Some((_, counts)) = counts.split_once(". ") else { return };
+        for count in counts.split(';') {
+            let mut words = count.split_whitespace();
+            let Some(number) = words.next().and_then(|word| word.parse::<usize>().ok()) else {
+                continue;
+            };
+            match words.next() {
+                Some("passed") => self.passed += number,
+                Some("failed") => self.failed += number,
+                Some("ignored") => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+
+    /// What is printed at the end; a test that skipped its work does not count as passed.
+    fn summary(mut self) -> String {
+        self.skipped.sort_unstable();
+        self.skipped.dedup();
+        let mut text = String::from("\n");
+        if !self.skipped.is_empty() {
+            text.push_str("Skipped:\n");
+            for line in &self.skipped {
+                text.push_str(&format!("  {line}\n"));
+            }
+            text.push_str("POLYAD_DATA names a folder of data sets to tests; `cargo xtask datasets list` shows them.\n\n");
+        }
+        let skipped = self.skipped.len();
+        let passed = self.passed.saturating_sub(skipped);
+        text + &format!(
+            "{passed} passed, {} failed, {} skipped\n",
+            self.failed,
+            skipped + self.ignored
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(output: &str) -> String {
+        let mut report = Report::default();
+        output.lines().for_each(|line| report.add(line));
+        report.summary()
+    }
+
+    #[test]
+    fn closing_lines_add_up() {
+        let output = "\
+running 3 tests
+test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.10s
+test tests::result ... ok
+test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 7 filtered out; finished in 1.00s";
+        assert_eq!(summary(output), "\n7 passed, 2 failed, 1 skipped\n");
+    }
+
+    #[test]
+    fn skipped_tests_are_named_and_not_counted_as_passed() {
+        let output = "\
+successes:
+
+---- resnet56 stdout ----
+skipped: no CIFAR-10
+
+---- accuracy stdout ----
+91.5 %
+
+---- resnet20 stdout ----
+skipped: no CIFAR-10
+
+
+successes:
+    resnet20
+test result: ok. 7 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s";
+        let text = summary(output);
+        assert!(
+            text.contains("Skipped:\n  resnet20: no CIFAR-10\n  resnet56: no CIFAR-10\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("\n5 passed, 0 failed, 2 skipped\n"), "{text}");
+    }
+}

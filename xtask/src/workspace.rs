@@ -1,0 +1,46 @@
+//! The workspace: where it is, and how cargo is started in it.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, ExitStatus};
+
+use anyhow::Context as _;
+
+/// The folder of the workspace.
+pub(crate) fn root() -> PathBuf {
+    // Cargo sets the variable for what it runs; a binary that was started by hand falls back to where it was built.
+    let manifest = env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    manifest.parent().map_or_else(|| manifest.clone(), PathBuf::from)
+}
+
+/// The cargo that started us, in the user's folder, without what it told us about this package.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
+/// [`cargo`] in the root of the workspace.
+pub(crate) fn cargo_at_root() -> Command {
+    let mut command = cargo();
+    command.current_dir(root());
+    command
+}
+
+/// Runs to the end, with our input and output.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<ExitStatus> {
+    command.status().with_context(|| format!("cannot start {}", command.get_program().display()))
+}
+
+/// The exit code of a child as our own.
+pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
+    // A child that was killed has no code.
+    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+    ExitCode::from(code)
+}
