@@ -1,0 +1,65 @@
+//! AlexNet in its two variants, which are not the same network: ranks and parameter counts of one do not carry over.
+//!
+//! References: Krizhevsky, Sutskever & Hinton (2012), with two groups, as in Caffe's `bvlc_alexnet`; Krizhevsky (2014,
+//! "One weird trick"), §5 footnote 1, without groups, as in torchvision.
+
+use super::{Builder, window};
+use crate::error::NetError;
+use crate::network::{Architecture, InputSpec};
+
+/// torchvision's AlexNet: 61,100,840 parameters, 714.2 M multiply-adds at 224×224.
+pub(super) fn alexnet() -> Result<Architecture, NetError> {
+    Builder::new("alexnet", InputSpec::imagenet(224))
+        .conv("features.0", 64, window(11).stride(4).pad(2))
+        .relu("features.1")
+        .max_pool("features.2", window(3).stride(2))
+        .conv("features.3", 192, window(5).pad(2))
+        .relu("features.4")
+        .max_pool("features.5", window(3).stride(2))
+        .conv("features.6", 384, window(3).pad(1))
+        .relu("features.7")
+        .conv("features.8", 256, window(3).pad(1))
+        .relu("features.9")
+        .conv("features.10", 256, window(3).pad(1))
+        .relu("features.11")
+        .max_pool("features.12", window(3).stride(2))
+        .adaptive_avg_pool("avgpool", 6)
+        .flatten("flatten")
+        .dropout("classifier.0", 0.5)
+        .linear("classifier.1", 4096)
+        .relu("classifier.2")
+        .dropout("classifier.3", 0.5)
+        .linear("classifier.4", 4096)
+        .relu("classifier.5")
+        .linear("classifier.6", 1000)
+        .build()
+}
+
+/// Caffe's AlexNet (`bvlc_alexnet`), with groups and local response normalization: 60,965,224 parameters.
+pub(super) fn alexnet_caffe() -> Result<Architecture, NetError> {
+    Builder::new("alexnet-caffe", InputSpec::caffe(227))
+        .conv("conv1", 96, window(11).stride(4))
+        .relu("relu1")
+        .lrn("norm1")
+        .max_pool("pool1", window(3).stride(2).ceil())
+        .conv("conv2", 256, window(5).pad(2).groups(2))
+        .relu("relu2")
+        .lrn("norm2")
+        .max_pool("pool2", window(3).stride(2).ceil())
+        .conv("conv3", 384, window(3).pad(1))
+        .relu("relu3")
+        .conv("conv4", 384, window(3).pad(1).groups(2))
+        .relu("relu4")
+        .conv("conv5", 256, window(3).pad(1).groups(2))
+        .relu("relu5")
+        .max_pool("pool5", window(3).stride(2).ceil())
+        .flatten("flatten")
+        .linear("fc6", 4096)
+        .relu("relu6")
+        .dropout("drop6", 0.5)
+        .linear("fc7", 4096)
+        .relu("relu7")
+        .dropout("drop7", 0.5)
+        .linear("fc8", 1000)
+        .build()
+}

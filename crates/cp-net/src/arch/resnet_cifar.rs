@@ -1,0 +1,46 @@
+//! The CIFAR ResNets of depth 6n + 2 with parameter-free shortcuts (option A).
+//!
+//! References: He, Zhang, Ren & Sun (2016), §4.2; names as in `akamaster/pytorch_resnet_cifar10`.
+
+use super::{Builder, window};
+use crate::error::NetError;
+use crate::network::{Architecture, InputSpec};
+use crate::op::Op;
+
+/// Three stages of `blocks` basic blocks with 16, 32 and 64 channels.
+pub(super) fn resnet(name: &str, blocks: usize) -> Result<Architecture, NetError> {
+    let mut net = Builder::new(name, InputSpec::imagenet(32))
+        .conv("conv1", 16, window(3).pad(1).no_bias())
+        .batch_norm("bn1")
+        .relu("relu");
+    for (stage, channels) in [(1, 16), (2, 32), (3, 64)] {
+        for block in 0..blocks {
+            let stride = if stage > 1 && block == 0 { 2 } else { 1 };
+            net = basic_block(net, &format!("layer{stage}.{block}"), channels, stride);
+        }
+    }
+    // The source pools over the whole 8×8 map; written this way, other input sizes work too.
+    net.global_avg_pool("avg_pool").flatten("flatten").linear("linear", 10).build()
+}
+
+fn basic_block(net: Builder, name: &str, channels: usize, stride: usize) -> Builder {
+    let of = |part: &str| format!("{name}.{part}");
+    let (from, entry) = (net.here(), net.channels());
+    let net = net
+        .conv(&of("conv1"), channels, window(3).stride(stride).pad(1).no_bias())
+        .batch_norm(&of("bn1"))
+        .relu(&of("relu1"))
+        .conv(&of("conv2"), channels, window(3).pad(1).no_bias())
+        .batch_norm(&of("bn2"));
+    if stride == 1 && entry == channels {
+        return net.add(&of("add"), &from).relu(&of("relu2"));
+    }
+    let body = net.here();
+    // A quarter of the output channels as zeros on each side of the input's.
+    let shortcut = Op::PadShortcut { stride, before: channels / 4, after: channels / 4 };
+    net.at(&from)
+        .op(&of("shortcut"), shortcut)
+        .at(&body)
+        .add(&of("add"), &of("shortcut"))
+        .relu(&of("relu2"))
+}

@@ -1,0 +1,270 @@
+//! Factorized layers against the dense layer with the reconstructed kernel, over a grid of geometries.
+#![allow(clippy::unwrap_used, reason = "clippy allows it in tests, but not in their helpers")]
+
+mod common;
+
+use common::{als, random, run};
+use cp_net::{
+    Architecture, Channels, Conv, ConvGeometry, Form, InputSpec, Linear, NetError, Network, Node,
+    Op, RankPlan, arch, compress,
+};
+use std::collections::BTreeMap;
+
+/// A network of one convolution on grey or three-channel images is too narrow: a 1×1 convolution in front widens it.
+fn one_conv(conv: Conv, size: &[usize], seed: u64) -> Network {
+    let widen = Conv {
+        in_channels: 1,
+        out_channels: conv.in_channels,
+        kernel: vec![1; conv.kernel.len()],
+        geometry: ConvGeometry::unit(conv.kernel.len()),
+        bias: false,
+    };
+    let node = |name: &str, conv, input: &str| Node {
+        name: name.into(),
+        op: Op::Conv(conv),
+        inputs: vec![input.into()],
+    };
+    let mut shape = vec![1];
+    shape.extend(size);
+    let arch = Architecture {
+        name: "test".into(),
+        input: InputSpec {
+            shape,
+            channels: Channels::Gray,
+            scale: 1.0,
+            mean: vec![0.0],
+            std: vec![1.0],
+        },
+        nodes: vec![node("widen", widen, "input"), node("conv", conv, "widen")],
+        factorized: BTreeMap::new(),
+    };
+    let params = arch
+        .params()
+        .enumerate()
+        .map(|(i, (name, spec))| (name, random(&spec.shape, seed + i as u64)));
+    let params = params.collect();
+    Network::new(arch, params).unwrap()
+}
+
+/// Compresses `conv`, and checks that factors, reconstructed kernel and densified network agree.
+fn check(conv: Conv, size: &[usize], form: Form, rank: usize) {
+    let what = format!("{form} R={rank} of {conv:?}");
+    let mut net = one_conv(conv, size, 7);
+    let before = net.clone();
+    let plan = RankPlan::default().with("conv", form, rank, "");
+    let reports = compress(&mut net, &plan, &als, &|_| {}).unwrap();
+    let error = reports[0].rel_error;
+    assert!(error < 1.0, "{what}: error {error}");
+    assert!(net.node("conv").is_err());
+    let x = random(&before.input().shape, 70);
+    let factorized = run(&net, &x);
+
+    let kernel = net.reconstructed("conv").unwrap();
+    let old = before.kernel("conv").unwrap();
+    let residual = (&kernel - &old).iter().map(|d| f64::from(*d).powi(2)).sum::<f64>().sqrt();
+    let measured = residual / old.iter().map(|d| f64::from(*d).powi(2)).sum::<f64>().sqrt();
+    assert!((measured - error).abs() < 1e-3, "{what}: error reported {error}, measured {measured}");
+
+    let mut dense = net.clone();
+    dense.densify("conv").unwrap();
+    assert_eq!(dense.architecture(), before.architecture(), "{what}");
+    assert_eq!(dense.params().get("conv.bias"), before.params().get("conv.bias"), "{what}");
+    let expected = run(&dense, &x);
+    assert_eq!(factorized.shape(), expected.shape(), "{what}");
+    let scale = expected.iter().fold(1.0_f64, |a, b| a.max(b.abs()));
+    let worst = (&factorized - &expected).iter().fold(0.0_f64, |a, b| a.max(b.abs()));
+    assert!(worst / scale < 1e-5, "{what}: outputs differ by {worst} of {scale}");
+}
+
+fn conv(channels: [usize; 2], kernel: &[usize], geometry: ConvGeometry) -> Conv {
+    Conv {
+        in_channels: channels[0],
+        out_channels: channels[1],
+        kernel: kernel.into(),
+        geometry,
+        bias: true,
+    }
+}
+
+#[test]
+fn forms_equal_the_reconstructed_kernel_over_geometries() {
+    for form in [Form::Cp3, Form::Cp4] {
+        for stride in [[1, 1], [2, 1], [1, 3]] {
+            for padding in [[0, 0], [2, 1]] {
+                for dilation in [[1, 1], [1, 2]] {
+                    for groups in [1, 2] {
+                        let geometry = ConvGeometry {
+                            stride: stride.into(),
+                            padding: padding.into(),
+                            dilation: dilation.into(),
+                            groups,
+                        };
+                        check(conv([4, 6], &[3, 2], geometry), &[8, 9], form, 3);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn one_and_three_spatial_axes() {
+    let line = ConvGeometry { stride: vec![2], padding: vec![1], ..ConvGeometry::unit(1) };
+    let room =
+        ConvGeometry { stride: vec![1, 2, 1], padding: vec![0, 1, 2], ..ConvGeometry::unit(3) };
+    for form in [Form::Cp3, Form::Cp4] {
+        check(conv([4, 6], &[5], line.clone()), &[11], form, 3);
+        check(conv([3, 4], &[2, 3, 4], room.clone()), &[4, 5, 6], form, 3);
+    }
+}
+
+#[test]
+fn rank_above_break_even_and_of_one() {
+    check(conv([2, 3], &[3, 3], ConvGeometry::unit(2)), &[6, 6], Form::Cp4, 1);
+    check(conv([2, 3], &[3, 3], ConvGeometry::unit(2)), &[6, 6], Form::Cp3, 20);
+}
+
+#[test]
+fn pointwise_convolutions_become_two() {
+    let geometry = |stride, padding, groups| ConvGeometry {
+        stride: vec![stride; 2],
+        padding: vec![padding; 2],
+        groups,
+        ..ConvGeometry::unit(2)
+    };
+    for (stride, padding, groups) in [(1, 0, 1), (2, 0, 1), (2, 1, 1), (1, 1, 2)] {
+        check(conv([4, 6], &[1, 1], geometry(stride, padding, groups)), &[5, 6], Form::LowRank, 2);
+    }
+}
+
+#[test]
+fn linear_layers_of_full_rank_are_exact() {
+    let mut net = arch::by_name("small-cnn").unwrap().initialize(3).unwrap();
+    let dense = net.kernel("fc2").unwrap().to_owned();
+    let bias = net.params()["fc2.bias"].clone();
+    let plan = RankPlan::default().with("fc2", Form::LowRank, 10, "");
+    let reports = compress(&mut net, &plan, &als, &|_| {}).unwrap();
+    assert!(reports[0].rel_error < 1e-6);
+    let rebuilt = net.reconstructed("fc2").unwrap();
+    assert!((&rebuilt - &dense).iter().all(|d| d.abs() < 1e-6));
+    assert_eq!(net.params()["fc2.expand.bias"], bias);
+    // √σ in both: each column of `expand` has the norm of its row of `reduce`.
+    let (reduce, expand) = (&net.params()["fc2.reduce.weight"], &net.params()["fc2.expand.weight"]);
+    for r in 0..10 {
+        let row: f32 = reduce.index_axis(ndarray::Axis(0), r).iter().map(|x| x * x).sum();
+        let column: f32 = expand.index_axis(ndarray::Axis(1), r).iter().map(|x| x * x).sum();
+        assert!((row / column - 1.0).abs() < 1e-4, "{row} {column}");
+    }
+}
+
+/// Consumers read the last part, and the whole network still checks.
+#[test]
+fn the_graph_stays_connected() {
+    let mut net = arch::by_name("resnet20").unwrap().initialize(1).unwrap();
+    let plan = RankPlan::at_breakeven_ratio(&net, Form::Cp4, 0.2).unwrap();
+    compress(&mut net, &plan, &als, &|_| {}).unwrap();
+    net.architecture().check().unwrap();
+    assert_eq!(net.node("bn1").unwrap().inputs, ["conv1.expand"]);
+    assert_eq!(net.node("conv1.vertical").unwrap().inputs, ["conv1.reduce"]);
+    assert_eq!(net.output_shapes([3, 32, 32]).unwrap().pop().unwrap().1, [10]);
+    let compressible = net.architecture().compressible();
+    assert_eq!(compressible, ["linear"]);
+    // Back again, one by one.
+    for layer in plan.layers.iter().map(|planned| &planned.name) {
+        net.densify(layer).unwrap();
+    }
+    assert_eq!(net.architecture(), &arch::by_name("resnet20").unwrap());
+}
+
+#[test]
+fn errors_name_the_layer_and_leave_the_network_alone() {
+    let net = arch::by_name("small-cnn").unwrap().initialize(1).unwrap();
+    let fails = |layer: &str, form, rank, expected: &str| {
+        let mut copy = net.clone();
+        let plan = RankPlan::default().with(layer, form, rank, "");
+        let message = compress(&mut copy, &plan, &als, &|_| {}).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+        assert_eq!(copy, net);
+    };
+    fails("conv3", Form::Cp3, 4, "no layer named 'conv3'; did you mean 'conv1', 'conv2'?");
+    fails("conv2", Form::Cp3, 0, "rank of layer 'conv2' is 0");
+    fails("conv2", Form::LowRank, 4, "layer 'conv2' cannot be written as low-rank");
+    fails("fc1", Form::Cp4, 4, "layer 'fc1' cannot be written as cp4");
+    fails("fc2", Form::LowRank, 11, "rank 11 of layer 'fc2' is above 10");
+    fails(
+        "conv2",
+        Form::Cp3,
+        usize::MAX,
+        "of layer 'conv2' is above 18432, the largest that its kernel can need",
+    );
+    fails("relu1", Form::Cp3, 4, "the plan names layer 'relu1', which is relu");
+
+    let mut broken = net.clone();
+    let mut kernel = broken.kernel("conv2").unwrap().to_owned();
+    kernel[[3, 2, 1, 0]] = f32::NAN;
+    broken.set_param("conv2.weight", kernel).unwrap();
+    let plan = RankPlan::default().with("conv2", Form::Cp3, 4, "");
+    let error = compress(&mut broken, &plan, &als, &|_| {}).unwrap_err();
+    assert!(
+        matches!(&error, NetError::NotFinite { layer, count: 1 } if layer == "conv2"),
+        "{error}"
+    );
+
+    let mut twice = net.clone();
+    compress(&mut twice, &plan, &als, &|_| {}).unwrap();
+    let error = compress(&mut twice, &plan, &als, &|_| {}).unwrap_err().to_string();
+    assert!(
+        error.contains("layer 'conv2' is factorized (conv2.reduce, conv2.spatial, conv2.expand)"),
+        "{error}"
+    );
+
+    let wrong = cp_core::CpTensor::from_factors(vec![
+        ndarray::Array2::ones((64, 2)),
+        ndarray::Array2::ones((32, 2)),
+    ]);
+    let error =
+        net.clone().factorize("conv2", Form::Cp3, &[wrong.unwrap()]).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "factors for layer 'conv2': shape of the model is [64, 32], expected [64, 32, 9]"
+    );
+}
+
+/// A kernel of zeros has no error to speak of, and its record can be saved.
+#[test]
+fn a_kernel_of_zeros() {
+    let mut net = arch::by_name("small-cnn").unwrap().initialize(1).unwrap();
+    let shape = net.kernel("conv2").unwrap().raw_dim();
+    net.set_param("conv2.weight", ndarray::ArrayD::zeros(shape)).unwrap();
+    let plan = RankPlan::default().with("conv2", Form::Cp3, 4, "");
+    let report = compress(&mut net, &plan, &als, &|_| {}).unwrap().remove(0);
+    assert!(report.rel_error.abs() < 1e-12 && report.component_energy.abs() < 1e-12, "{report:?}");
+    assert!(net.reconstructed("conv2").unwrap().iter().all(|value| value.abs() < 1e-12));
+}
+
+/// The same factors with one thread and with several.
+#[test]
+fn the_number_of_threads_does_not_matter() {
+    let net = arch::by_name("resnet20").unwrap().initialize(5).unwrap();
+    let plan = RankPlan::at_breakeven_ratio(&net, Form::Cp3, 0.3).unwrap();
+    let with = |threads| {
+        let mut net = net.clone();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| compress(&mut net, &plan, &als, &|_| {})).unwrap();
+        net
+    };
+    assert_eq!(with(1), with(3));
+}
+
+#[test]
+fn linear_replacement_in_a_table_of_costs() {
+    let linear = Linear { in_features: 6, out_features: 4, bias: true };
+    assert_eq!(Op::Linear(linear).param_count(), 28);
+    let net = arch::by_name("alexnet").unwrap();
+    let plan = RankPlan::default().with("classifier.1", Form::LowRank, 365, "");
+    let cost = plan.cost(&net, [3, 224, 224]).unwrap();
+    let layer = cost.layer("classifier.1").unwrap();
+    assert_eq!(layer.factors, Some((Form::LowRank, 365)));
+    assert_eq!(layer.cost.params, 365 * (9216 + 4096) + 4096);
+    assert!(cost.to_string().contains("low-rank R=365"), "{cost}");
+}

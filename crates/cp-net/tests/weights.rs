@@ -1,0 +1,209 @@
+//! Model files: what is written is read again, and what cannot be read says so.
+#![allow(clippy::unwrap_used, reason = "clippy allows it in tests, but not in their helpers")]
+
+mod common;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use common::als;
+use cp_net::{Architecture, Form, METADATA_KEY, NetError, Network, RankPlan, arch, compress};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+fn small() -> Network {
+    arch::by_name("small-cnn").unwrap().initialize(1).unwrap()
+}
+
+#[test]
+fn save_and_load_keep_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut net = small();
+    let plan =
+        RankPlan::default().with("conv2", Form::Cp4, 5, "").with("fc1", Form::LowRank, 7, "");
+    compress(&mut net, &plan, &als, &|_| {}).unwrap();
+    let paths = [folder.path().join("a.safetensors"), folder.path().join("b.safetensors")];
+    for path in &paths {
+        net.save(path).unwrap();
+    }
+    assert_eq!(Network::load(&paths[0]).unwrap(), net);
+    assert_eq!(Architecture::read(&paths[0]).unwrap().as_ref(), Some(net.architecture()));
+    assert_eq!(
+        fs::read(&paths[0]).unwrap(),
+        fs::read(&paths[1]).unwrap(),
+        "equal networks give equal files"
+    );
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary file is left");
+    // Saving over a file replaces it.
+    small().save(&paths[0]).unwrap();
+    assert_eq!(Network::load(&paths[0]).unwrap(), small());
+}
+
+/// Writes the arrays of `net` as a foreign file would hold them.
+fn foreign(path: &Path, net: &Network, rename: impl Fn(&str) -> String, dtype: Dtype) {
+    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = net
+        .params()
+        .iter()
+        .map(|(name, array)| {
+            let bytes = array.iter().flat_map(|value| match dtype {
+                Dtype::F64 => f64::from(*value).to_le_bytes().to_vec(),
+                Dtype::F16 => half::f16::from_f32(*value).to_le_bytes().to_vec(),
+                Dtype::BF16 => half::bf16::from_f32(*value).to_le_bytes().to_vec(),
+                _ => value.to_le_bytes().to_vec(),
+            });
+            (rename(name), array.shape().to_vec(), bytes.collect())
+        })
+        .collect();
+    let counter = 5_i64.to_le_bytes();
+    let mut tensors: HashMap<String, TensorView<'_>> = bytes
+        .iter()
+        .map(|(name, shape, bytes)| {
+            (name.clone(), TensorView::new(dtype, shape.clone(), bytes).unwrap())
+        })
+        .collect();
+    let counter = TensorView::new(Dtype::I64, vec![], &counter).unwrap();
+    tensors.insert(rename("bn1.num_batches_tracked"), counter);
+    fs::write(path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+}
+
+#[test]
+fn foreign_weights_of_any_float_type() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("foreign.safetensors");
+    let net = small();
+    for (dtype, tolerance) in
+        [(Dtype::F32, 0.0), (Dtype::F64, 0.0), (Dtype::F16, 1e-3), (Dtype::BF16, 1e-2)]
+    {
+        foreign(&path, &net, |name| format!("module.{name}"), dtype);
+        let loaded = Network::load_as(&path, arch::by_name("small-cnn").unwrap()).unwrap();
+        for (name, array) in net.params() {
+            let worst =
+                (&loaded.params()[name] - array).iter().fold(0.0_f32, |a, b| a.max(b.abs()));
+            assert!(worst <= tolerance, "{name} as {dtype:?}: {worst}");
+        }
+    }
+    foreign(&path, &net, str::to_string, Dtype::I32);
+    let error =
+        Network::load_as(&path, arch::by_name("small-cnn").unwrap()).unwrap_err().to_string();
+    assert!(error.contains("is of type I32; F32, F64, F16 and BF16 can be read"), "{error}");
+    let error = Network::load(&path).unwrap_err();
+    assert!(matches!(error, NetError::NoArchitecture { .. }), "{error}");
+    assert!(error.to_string().contains("resnet20"), "{error}");
+}
+
+#[test]
+fn weights_that_do_not_fit_are_listed_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.safetensors");
+    let mut other = small();
+    other.replace_head(7, 3).unwrap();
+    foreign(&path, &other, |name| name.replace("conv1.", "stem."), Dtype::F32);
+    let error =
+        Network::load_as(&path, arch::by_name("small-cnn").unwrap()).unwrap_err().to_string();
+    let expected = "the weights do not fit architecture 'small-cnn':\n  \
+        missing (2): conv1.weight, conv1.bias\n  \
+        unexpected (2): stem.bias, stem.weight\n  \
+        mis-shaped (2): fc2.weight is [7, 128], expected [10, 128]; fc2.bias is [7], expected [10]";
+    assert_eq!(error, format!("{}: {expected}", path.display()));
+}
+
+#[test]
+fn damaged_files_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    small().save(&path).unwrap();
+    let whole = fs::read(&path).unwrap();
+    for length in [0, 5, 40, whole.len() / 2, whole.len() - 1] {
+        fs::write(&path, &whole[..length]).unwrap();
+        let error = Network::load(&path).unwrap_err();
+        assert!(matches!(error, NetError::BadFile { .. }), "{length}: {error}");
+        assert!(error.to_string().starts_with(path.to_str().unwrap()), "{error}");
+    }
+    let missing = folder.path().join("missing.safetensors");
+    let error = Network::load(&missing).unwrap_err().to_string();
+    assert!(error.starts_with(missing.to_str().unwrap()), "{error}");
+}
+
+/// Replaces the JSON in the metadata of an otherwise good file.
+fn with_metadata(path: &Path, json: &str) {
+    let metadata = HashMap::from([(METADATA_KEY.to_string(), json.to_string())]);
+    let tensors: Vec<(String, TensorView<'_>)> = Vec::new();
+    fs::write(path, safetensors::serialize(tensors, Some(metadata)).unwrap()).unwrap();
+}
+
+#[test]
+fn architectures_that_cannot_be_understood() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let fails = |json: &str, expected: &str| {
+        with_metadata(&path, json);
+        let error = Network::load(&path).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.starts_with(path.to_str().unwrap()), "{error}");
+    };
+    fails("{", "its architecture (metadata 'polyad') cannot be read");
+    fails(
+        r#"{"format": 2, "architecture": "later"}"#,
+        "written in format 2, this version reads up to 1; update polyad",
+    );
+    let arch = serde_json::to_string(&arch::by_name("small-cnn").unwrap()).unwrap();
+    fails(&format!(r#"{{"format": 1, "architecture": {arch}}}"#), "missing (8)");
+    let unknown = arch.replacen("\"relu\"", "\"gelu\"", 1);
+    fails(&format!(r#"{{"format": 1, "architecture": {unknown}}}"#), "unknown variant `gelu`");
+    let loose = arch.replacen("\"inputs\":[\"relu1\"]", "\"inputs\":[\"relu7\"]", 1);
+    fails(
+        &format!(r#"{{"format": 1, "architecture": {loose}}}"#),
+        "which is not defined before it",
+    );
+}
+
+/// Nothing half-written, and the file that was there stays.
+#[test]
+fn a_place_that_cannot_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "not a folder").unwrap();
+    let error = small().save(file.join("model.safetensors")).unwrap_err().to_string();
+    assert!(error.starts_with(file.to_str().unwrap()), "{error}");
+
+    let locked = folder.path().join("locked");
+    fs::create_dir(&locked).unwrap();
+    let path = locked.join("model.safetensors");
+    small().save(&path).unwrap();
+    let mut permissions = fs::metadata(&locked).unwrap().permissions();
+    permissions.set_readonly(true);
+    fs::set_permissions(&locked, permissions).unwrap();
+    if fs::write(locked.join("probe"), "").is_ok() {
+        println!("skipped: this user may write to read-only folders");
+        return;
+    }
+    let error = small().save(&path).unwrap_err();
+    assert!(matches!(&error, NetError::Io { .. }), "{error}");
+    assert_eq!(Network::load(&path).unwrap(), small());
+}
+
+/// The published weights load by name, where the data is.
+#[test]
+fn pretrained_files_load() {
+    let Some(data) = std::env::var_os("POLYAD_DATA") else {
+        println!("skipped: POLYAD_DATA not set");
+        return;
+    };
+    let load = |file: &str, name: &str| {
+        let path = Path::new(&data).join("pretrained").join(file);
+        let net = Network::load_as(&path, arch::by_name(name).unwrap()).unwrap();
+        assert!(
+            net.params().values().all(|array| array.iter().all(|value| value.is_finite())),
+            "{file}"
+        );
+        assert!(
+            net.params().values().any(|array| array.iter().any(|value| *value != 0.0)),
+            "{file}"
+        );
+    };
+    load("bvlc_googlenet-imagenet-caffe.safetensors", "googlenet");
+    load("squeezenet1_1-imagenet-caffe.safetensors", "squeezenet1_1");
+    load("resnet20-cifar10.safetensors", "resnet20");
+    load("resnet56-cifar10.safetensors", "resnet56");
+    load("small-cnn-fashion-mnist.safetensors", "small-cnn");
+}
