@@ -1,0 +1,381 @@
+//! What can go wrong while finding, checking and reading data.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// An error of this crate. Each message names the file or the option and, where there is one, the way out.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// No data set has this name.
+    #[error("unknown data set {name:?}; known are {}, folder:PATH and tar:PATH", known.join(", "))]
+    UnknownDataset {
+        /// The name that was asked for.
+        name: String,
+        /// The names that exist.
+        known: Vec<String>,
+    },
+
+    /// The data set exists, but has no such split.
+    #[error("{dataset} has no split {split:?}; it has {}", known.join(", "))]
+    UnknownSplit {
+        /// Name of the data set.
+        dataset: String,
+        /// The split that was asked for.
+        split: String,
+        /// The splits that exist.
+        known: Vec<String>,
+    },
+
+    /// A file of the data set lies in none of the places searched.
+    #[error(
+        "{dataset}: {file} was not found.\n  searched: {}\n  way out: {way_out}",
+        searched.join("\n            ")
+    )]
+    Missing {
+        /// Name of the data set.
+        dataset: String,
+        /// The file or folder wanted, with its alternatives in packing.
+        file: String,
+        /// The folders searched, each with where its name comes from.
+        searched: Vec<String>,
+        /// What to do about it.
+        way_out: String,
+    },
+
+    /// A folder given by the user does not exist.
+    #[error("{path}: no such folder (given by {origin})", path = path.display())]
+    NotAFolder {
+        /// Where the name comes from: `--data` or the environment variable.
+        origin: String,
+        /// The folder.
+        path: PathBuf,
+    },
+
+    /// The operating system could not open, list or read a file.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+
+    /// A file differs from the one that the manifest describes.
+    #[error(
+        "{path}: wrong checksum, so the file is damaged, incomplete or another version.\n  expected {expected}\n  \
+         got      {got} ({bytes} bytes)\n  way out: delete it and run `cargo xtask datasets fetch {dataset}`",
+        path = path.display()
+    )]
+    Checksum {
+        /// Name of the data set.
+        dataset: String,
+        /// The file.
+        path: PathBuf,
+        /// The algorithm and sum in the manifest, such as `sha256:…`.
+        expected: String,
+        /// The algorithm and sum of the file as read.
+        got: String,
+        /// Size of the file as read.
+        bytes: u64,
+    },
+
+    /// A compressed file cannot be unpacked: it is cut off or damaged.
+    #[error("{path}: cannot unpack as {format}, the file is damaged or cut off: {source}", path = path.display())]
+    Unpack {
+        /// The compressed file.
+        path: PathBuf,
+        /// `gzip` or `zstd`.
+        format: &'static str,
+        /// The decoder's error.
+        source: io::Error,
+    },
+
+    /// A file ends before what its header or its manifest promises.
+    #[error("{path}: cut off: {expected} bytes expected, {got} found", path = path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that there should be (unpacked).
+        expected: u64,
+        /// Bytes that there are.
+        got: u64,
+    },
+
+    /// A file goes on after the end that its header promises.
+    #[error("{path}: more bytes than the header promises ({expected})", path = path.display())]
+    TrailingBytes {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that there should be (unpacked).
+        expected: u64,
+    },
+
+    /// The first four bytes are not those of an IDX file of unsigned bytes.
+    #[error(
+        "{path}: not an IDX file of unsigned bytes: it starts with {magic:02x?}, expected [00, 00, 08, dimensions]",
+        path = path.display()
+    )]
+    IdxMagic {
+        /// The file.
+        path: PathBuf,
+        /// Its first four bytes.
+        magic: [u8; 4],
+    },
+
+    /// An IDX file has another number of axes than its use calls for.
+    #[error("{path}: an IDX array of shape {shape:?}, expected {expected}", path = path.display())]
+    IdxShape {
+        /// The file.
+        path: PathBuf,
+        /// The shape in the header.
+        shape: Vec<usize>,
+        /// The shape wanted, in words.
+        expected: &'static str,
+    },
+
+    /// Images and labels do not match in number.
+    #[error("{labels} labels in {label_file}, but {images} images in {image_file}",
+        label_file = label_file.display(), image_file = image_file.display())]
+    Counts {
+        /// The file of the images.
+        image_file: PathBuf,
+        /// Images in it.
+        images: usize,
+        /// The file of the labels.
+        label_file: PathBuf,
+        /// Labels in it.
+        labels: usize,
+    },
+
+    /// A CIFAR file does not consist of whole records.
+    #[error(
+        "{path}: {bytes} bytes are not a whole number of CIFAR records of {record_bytes} bytes: record {record} is cut off",
+        path = path.display()
+    )]
+    CifarLength {
+        /// The file.
+        path: PathBuf,
+        /// Its (unpacked) size.
+        bytes: usize,
+        /// Size of one record.
+        record_bytes: usize,
+        /// The incomplete record, from 0.
+        record: usize,
+    },
+
+    /// A label is not the index of a class.
+    #[error("{path}: record {record} has label {label}, but there are {classes} classes", path = path.display())]
+    Label {
+        /// The file (for images in memory: the data set's name).
+        path: PathBuf,
+        /// The example, from 0.
+        record: usize,
+        /// Its label.
+        label: usize,
+        /// Number of classes.
+        classes: usize,
+    },
+
+    /// A file holds another number of examples than the manifest says.
+    #[error("{path}: {got} examples, expected {expected}", path = path.display())]
+    Examples {
+        /// The file.
+        path: PathBuf,
+        /// Examples by the manifest.
+        expected: usize,
+        /// Examples found.
+        got: usize,
+    },
+
+    /// A tar archive cannot be read.
+    #[error("{path}: damaged or cut off at entry {entry} of the archive: {source}", path = path.display())]
+    Tar {
+        /// The archive.
+        path: PathBuf,
+        /// The entry, counted from 0.
+        entry: usize,
+        /// The reader's error.
+        source: io::Error,
+    },
+
+    /// An image cannot be decoded.
+    #[error("{}: cannot decode the image: {source}", place(path, entry.as_deref()))]
+    Decode {
+        /// The file, or the archive that holds it.
+        path: PathBuf,
+        /// The entry of the archive.
+        entry: Option<String>,
+        /// The decoder's error.
+        source: image::ImageError,
+    },
+
+    /// A JPEG has no end marker after its last scan.
+    #[error("{}: the JPEG is cut off (no end-of-image marker in its {bytes} bytes)", place(path, entry.as_deref()))]
+    TruncatedJpeg {
+        /// The file, or the archive that holds it.
+        path: PathBuf,
+        /// The entry of the archive.
+        entry: Option<String>,
+        /// Its size.
+        bytes: usize,
+    },
+
+    /// A folder or archive holds no image where some were expected.
+    #[error("{path}: no images for {wanted}; expected files CLASS/NAME.jpg, .jpeg or .png", path = path.display())]
+    NoImages {
+        /// The folder or archive.
+        path: PathBuf,
+        /// The split, or "any class".
+        wanted: String,
+    },
+
+    /// An image lies in no class folder.
+    #[error("{path}: {entry} lies in no class folder; expected CLASS/NAME.jpg", path = path.display())]
+    NoClass {
+        /// The folder or archive.
+        path: PathBuf,
+        /// The image.
+        entry: String,
+    },
+
+    /// A line of a class list does not have the form that it should.
+    #[error("{path}:{line}: {expected}", path = path.display())]
+    ClassList {
+        /// The list.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What a line should be.
+        expected: &'static str,
+    },
+
+    /// A class list and an archive do not name the same images.
+    #[error("{path}: has no image {entry:?}, which {list} names", path = path.display(), list = list.display())]
+    NotInArchive {
+        /// The archive.
+        path: PathBuf,
+        /// The image.
+        entry: String,
+        /// The class list.
+        list: PathBuf,
+    },
+
+    /// The parts of a data set in memory do not fit one another.
+    #[error("{name}: {images} images and {labels} labels")]
+    Lengths {
+        /// The data set.
+        name: String,
+        /// Number of images.
+        images: usize,
+        /// Number of labels.
+        labels: usize,
+    },
+
+    /// An index is not below the number of examples.
+    #[error("{dataset}: there is no example {index}, the data set has {len}")]
+    Index {
+        /// The data set.
+        dataset: String,
+        /// The index asked for.
+        index: usize,
+        /// Number of examples.
+        len: usize,
+    },
+
+    /// The images of one batch differ in shape.
+    #[error(
+        "{dataset}: example {index} has shape {got:?} (channels, height, width) after the transform, but its batch has \
+         {expected:?}; set `Transform::resize`, `crop` or `channels` so that all agree"
+    )]
+    BatchShape {
+        /// The data set.
+        dataset: String,
+        /// The example.
+        index: usize,
+        /// Shape of the batch's first image.
+        expected: [usize; 3],
+        /// Shape of this image.
+        got: [usize; 3],
+    },
+
+    /// A crop does not fit into the image.
+    #[error(
+        "a crop of {crop_height}x{crop_width} does not fit into an image of {height}x{width} (padding included); \
+         resize first or crop less"
+    )]
+    CropTooLarge {
+        /// Height of the crop.
+        crop_height: usize,
+        /// Width of the crop.
+        crop_width: usize,
+        /// Height of the image with its padding.
+        height: usize,
+        /// Width of the image with its padding.
+        width: usize,
+    },
+
+    /// There is no conversion between these numbers of channels.
+    #[error(
+        "cannot make an image of {to} channels from one of {from}; known are 1 -> 3 and 3 -> 1"
+    )]
+    Channels {
+        /// Channels of the image.
+        from: usize,
+        /// Channels wanted.
+        to: usize,
+    },
+
+    /// An option has a value that makes no sense.
+    #[error("{option} = {value}: {expected}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What it has to be.
+        expected: &'static str,
+    },
+
+    /// A worker thread could not be started.
+    #[error("cannot start a worker thread: {0}")]
+    Thread(io::Error),
+
+    /// Reading an example panicked: a bug in a decoder, kept from taking the whole program down.
+    #[error("{dataset}: reading example {index} failed within the decoder: {message}")]
+    Panic {
+        /// The data set.
+        dataset: String,
+        /// The example.
+        index: usize,
+        /// What the panic said.
+        message: String,
+    },
+
+    /// A manifest cannot be read.
+    #[error("manifest {name}: {source}")]
+    Manifest {
+        /// The manifest.
+        name: String,
+        /// The parser's error.
+        source: Box<toml::de::Error>,
+    },
+}
+
+/// `file` or `archive: entry`.
+fn place(path: &std::path::Path, entry: Option<&str>) -> String {
+    match entry {
+        Some(entry) => format!("{}: {entry}", path.display()),
+        None => path.display().to_string(),
+    }
+}
+
+impl DataError {
+    /// For `map_err` on a call of the operating system.
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> DataError {
+        let path = path.into();
+        move |source| DataError::Io { path, source }
+    }
+}

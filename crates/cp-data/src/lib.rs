@@ -1,0 +1,58 @@
+//! Image data sets for Polyad: readers, checksums, batches, augmentation. No libtorch.
+//!
+//! [`open`] gives a [`Dataset`] by name and split; a [`Loader`] turns it into [`Batch`]es, decoding on worker
+//! threads ahead of use. Images are `u8` arrays of shape `[channels, height, width]`, grey (1 channel) or RGB (3);
+//! turning them into normalized floats is the business of the training crate.
+//!
+//! # Conventions
+//!
+//! - **Nothing is skipped and nothing is made up.** A damaged file, a label out of range or a missing folder is an
+//!   error that names the file; no data set falls back to another one.
+//! - **Checked once, while read.** Files that a [`Manifest`] lists are compared with its SHA-256 as they are loaded.
+//! - **Seeded.** The order of the examples and every augmentation depend on the seed, the epoch and the example's
+//!   index alone, so batches are the same for any number of worker threads.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use cp_data::{Characters, Loader, LoaderConfig, Order};
+//!
+//! let characters = Arc::new(Characters::generate(72, 1));
+//! let config = LoaderConfig { batch_size: 32, order: Order::Shuffled { seed: 7, epoch: 0 }, ..Default::default() };
+//! let mut sizes = Vec::new();
+//! for batch in Loader::new(characters, config)? {
+//!     let batch = batch?;
+//!     assert_eq!(batch.pixels.shape()[1..], [1, 24, 24]);
+//!     sizes.push(batch.labels.len());
+//! }
+//! assert_eq!(sizes, [32, 32, 8]);
+//! # Ok::<(), cp_data::DataError>(())
+//! ```
+
+mod characters;
+mod checksum;
+pub mod cifar;
+mod data_dir;
+mod dataset;
+mod decode;
+mod error;
+pub mod idx;
+mod image_folder;
+mod image_tar;
+mod loader;
+mod manifest;
+mod open;
+mod seed;
+mod transform;
+mod unpack;
+
+pub use characters::{Characters, Part};
+pub use checksum::sha256_file;
+pub use data_dir::{DATA_VARIABLE, DataDir, Origin};
+pub use dataset::{Dataset, Images, Source, Subset, class_counts, split_validation};
+pub use error::DataError;
+pub use image_folder::ImageFolder;
+pub use image_tar::ImageTar;
+pub use loader::{Batch, Loader, LoaderConfig, Order};
+pub use manifest::{Download, Manifest, ManifestFile, Packing};
+pub use open::{dataset_names, open, pretrained};
+pub use transform::{Crop, Resize, Transform};

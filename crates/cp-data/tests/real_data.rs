@@ -1,0 +1,178 @@
+//! The published data sets, where `$POLYAD_DATA` says that they lie; otherwise these tests say that they were skipped.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is a failure")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cp_data::{
+    Crop, DATA_VARIABLE, DataDir, DataError, Dataset, Loader, LoaderConfig, Manifest, Order,
+    Resize, Transform, class_counts, open, pretrained, sha256_file,
+};
+
+/// The data folder, if one is given and holds `folder`.
+fn data(folder: &str) -> Option<DataDir> {
+    let Some(root) = std::env::var_os(DATA_VARIABLE).map(PathBuf::from) else {
+        println!("skipped: {DATA_VARIABLE} not set");
+        return None;
+    };
+    if !root.join(folder).is_dir() {
+        println!("skipped: no {folder}/ in {DATA_VARIABLE}");
+        return None;
+    }
+    Some(DataDir::at(root))
+}
+
+fn opened(name: &str, split: &str, data: &DataDir) -> Arc<dyn Dataset> {
+    open(name, split, data).unwrap_or_else(|error| panic!("{name}/{split}: {error}"))
+}
+
+/// Reads every image once, through a loader.
+fn read_all(dataset: Arc<dyn Dataset>, transform: Transform) -> usize {
+    let config = LoaderConfig { transform, workers: 4, ..LoaderConfig::default() };
+    Loader::new(dataset, config).unwrap().map(|batch| batch.unwrap().labels.len()).sum()
+}
+
+#[test]
+fn fashion_mnist() {
+    let Some(data) = data("fashion-mnist") else { return };
+    let whole = opened("fashion-mnist", "train+validation", &data);
+    assert_eq!(class_counts(&*whole), [6000; 10]);
+    assert_eq!(class_counts(&*opened("fashion-mnist", "test", &data)), [1000; 10]);
+    assert_eq!(class_counts(&*opened("fashion-mnist", "train", &data)), [5400; 10]);
+    let validation = opened("fashion-mnist", "validation", &data);
+    assert_eq!(class_counts(&*validation), [600; 10]);
+    assert_eq!(validation.name(), "fashion-mnist/validation");
+
+    assert_eq!(whole.image(0).unwrap().shape(), [1, 28, 28]);
+    assert_eq!(whole.classes()[whole.label(0)], "Ankle boot");
+    let sources = whole.sources();
+    assert_eq!(sources.len(), 2);
+    assert!(sources[0].file.starts_with("fashion-mnist/train-images-idx3-ubyte"), "{sources:?}");
+    assert!(sources.iter().all(|source| source.sha256.len() == 64));
+}
+
+#[test]
+fn cifar10() {
+    let Some(data) = data("cifar-10") else { return };
+    let whole = opened("cifar10", "train+validation", &data);
+    assert_eq!(class_counts(&*whole), [5000; 10]);
+    assert_eq!(whole.sources().len(), 5);
+    assert_eq!(whole.image(0).unwrap().shape(), [3, 32, 32]);
+    // The first image of the first batch is a frog.
+    assert_eq!(whole.classes()[whole.label(0)], "frog");
+    assert_eq!(class_counts(&*opened("cifar10", "train", &data)), [4500; 10]);
+    assert_eq!(class_counts(&*opened("cifar10", "validation", &data)), [500; 10]);
+    assert_eq!(opened("cifar10", "train-1-4", &data).len(), 40_000);
+    let fifth = opened("cifar10", "batch-5", &data);
+    assert_eq!(fifth.len(), 10_000);
+    assert_eq!(fifth.image(7).unwrap(), whole.image(40_007).unwrap());
+
+    let first = opened("cifar10", "test-1000", &data);
+    assert_eq!(class_counts(&*first), [103, 89, 100, 103, 90, 86, 112, 102, 106, 109]);
+    assert_eq!(first.name(), "cifar10/test-1000");
+
+    match open("cifar10", "test", &data) {
+        Ok(test) => {
+            assert_eq!(class_counts(&*test), [1000; 10]);
+            assert_eq!(test.image(999).unwrap(), first.image(999).unwrap());
+        }
+        Err(error) => {
+            assert!(matches!(error, DataError::Missing { .. }), "{error}");
+            assert!(error.to_string().contains("`test-1000`"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn cifar10_batches_with_augmentation() {
+    let Some(data) = data("cifar-10") else { return };
+    let crop = Crop::Random { height: 32, width: 32, padding: 4 };
+    let transform = Transform { crop, flip: true, ..Transform::default() };
+    let order = Order::Shuffled { seed: 1, epoch: 0 };
+    let dataset = opened("cifar10", "test-1000", &data);
+    let with = |workers| {
+        let config = LoaderConfig { transform, order, workers, ..LoaderConfig::default() };
+        let batches: Result<Vec<_>, _> = Loader::new(dataset.clone(), config).unwrap().collect();
+        batches.unwrap()
+    };
+    assert_eq!(with(1), with(4));
+}
+
+#[test]
+fn cats_vs_dogs() {
+    let Some(data) = data("cats-vs-dogs") else { return };
+    let whole = opened("cats-vs-dogs", "train+validation", &data);
+    assert_eq!(whole.classes(), ["cat", "dog"]);
+    assert_eq!(class_counts(&*whole), [800, 800]);
+    let test = opened("cats-vs-dogs", "test", &data);
+    assert_eq!(class_counts(&*test), [400, 400]);
+    assert_eq!(class_counts(&*opened("cats-vs-dogs", "train", &data)), [720, 720]);
+    assert_eq!(class_counts(&*opened("cats-vs-dogs", "validation", &data)), [80, 80]);
+    let crop = Crop::Center { height: 64, width: 64 };
+    let transform =
+        Transform { resize: Some(Resize::ShorterSide(64)), crop, ..Transform::default() };
+    assert_eq!(read_all(whole, transform), 1600);
+    assert_eq!(read_all(test, transform), 800);
+}
+
+#[test]
+fn imagenet_sample() {
+    let Some(data) = data("imagenet-sample") else { return };
+    let all = opened("imagenet-sample", "all", &data);
+    assert_eq!((all.len(), all.classes().len()), (1000, 1000));
+    assert!((0..1000).all(|index| all.label(index) == index));
+    assert_eq!(all.classes()[0], "tench, Tinca tinca");
+    assert_eq!(all.sources().len(), 2);
+    let crop = Crop::Center { height: 224, width: 224 };
+    assert_eq!(read_all(all, Transform { crop, ..Transform::default() }), 1000);
+}
+
+#[test]
+fn pretrained_weights() {
+    let Some(data) = data("pretrained") else { return };
+    let manifest = Manifest::builtin("pretrained").unwrap();
+    assert_eq!(manifest.files.len(), 5);
+    for file in &manifest.files {
+        let (path, source) =
+            pretrained(&file.path, &data).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(sha256_file(&path).unwrap(), source.sha256);
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), file.bytes);
+    }
+    assert!(matches!(pretrained("resnet1000", &data), Err(DataError::UnknownDataset { .. })));
+}
+
+/// Every listed size and checksum, of packed and unpacked forms, against the files that are there.
+#[test]
+fn manifests_describe_the_files() {
+    if data(".").is_none() {
+        return;
+    }
+    let root = PathBuf::from(std::env::var_os(DATA_VARIABLE).unwrap());
+    let mut found = 0;
+    for name in Manifest::names() {
+        let manifest = Manifest::builtin(name).unwrap();
+        for file in &manifest.files {
+            let plain = (&file.path, file.bytes, file.sha256.as_ref());
+            let packed = file
+                .packed
+                .iter()
+                .map(|packing| (&packing.path, packing.bytes, Some(&packing.sha256)));
+            for (path, bytes, sum) in std::iter::once(plain).chain(packed) {
+                let path = root.join(&manifest.folder).join(path);
+                if path.is_file() {
+                    assert_eq!(
+                        std::fs::metadata(&path).unwrap().len(),
+                        bytes,
+                        "{}",
+                        path.display()
+                    );
+                    let sum = sum.cloned().unwrap_or_else(|| sha256_file(&path).unwrap());
+                    assert_eq!(sha256_file(&path).unwrap(), sum, "{}", path.display());
+                    found += 1;
+                }
+            }
+        }
+    }
+    println!("{found} files compared");
+}
