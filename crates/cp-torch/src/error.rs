@@ -1,0 +1,103 @@
+//! What can go wrong between a network and libtorch.
+
+use std::path::PathBuf;
+
+use cp_net::NetError;
+use tch::{Device, Kind, TchError};
+
+/// The error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TorchError {
+    /// The input is no batch of what the network takes.
+    #[error(
+        "the network '{network}' takes a batch of shape [B, {}], got {got:?}",
+        expected.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    InputShape {
+        /// Name of the architecture.
+        network: String,
+        /// `[C, H₀, …]` that the network was built for; C and the number of axes must agree.
+        expected: Vec<usize>,
+        /// Shape of the tensor given, the batch axis included.
+        got: Vec<i64>,
+    },
+    /// The input has another kind of values, or lies elsewhere, than the network's arrays.
+    #[error(
+        "the network takes values of kind {expected_kind:?} on {expected_device:?}, got {got_kind:?} on {got_device:?}"
+    )]
+    InputKind {
+        /// The kind of the network's arrays.
+        expected_kind: Kind,
+        /// The kind of the tensor given.
+        got_kind: Kind,
+        /// Where the network's arrays lie.
+        expected_device: Device,
+        /// Where the tensor given lies.
+        got_device: Device,
+    },
+    /// libtorch refused an operation of the network.
+    #[error("layer '{node}' cannot run on inputs of shape {inputs:?}: {}", first_line(source))]
+    Node {
+        /// The node.
+        node: String,
+        /// Shapes of its inputs, the batch axis included.
+        inputs: Vec<Vec<i64>>,
+        /// What libtorch said.
+        source: TchError,
+    },
+    /// The arrays do not belong to the architecture that runs.
+    #[error("the network to load has another architecture than the one that runs ({detail})")]
+    OtherArchitecture {
+        /// The first difference.
+        detail: String,
+    },
+    /// A stand-alone layer was asked for factors that it has no form for.
+    #[error("layer '{layer}' is no {expected}")]
+    NotFactorized {
+        /// The layer.
+        layer: String,
+        /// What was asked for.
+        expected: &'static str,
+    },
+    /// CUDA was asked for, and there is none.
+    #[error(
+        "CUDA was asked for, but {reason}; use `--device cpu`, or point POLYAD_LIBTORCH_CUDA at the libtorch_cuda.so of a PyTorch 2.11.0 that was built for CUDA"
+    )]
+    NoCuda {
+        /// What is missing.
+        reason: String,
+    },
+    /// The library that the user named could not be opened.
+    #[error("POLYAD_LIBTORCH_CUDA={}: {reason}; it must be the libtorch_cuda.so of a complete PyTorch 2.11.0 with its CUDA libraries", path.display())]
+    CudaLibrary {
+        /// The value of the variable.
+        path: PathBuf,
+        /// What the loader said.
+        reason: String,
+    },
+    /// No such device.
+    #[error("unknown device '{name}': it is cpu, cuda or auto")]
+    UnknownDevice {
+        /// The name asked for.
+        name: String,
+    },
+    /// The network itself is wrong.
+    #[error(transparent)]
+    Net(Box<NetError>),
+    /// libtorch refused something outside a layer, such as a copy between devices.
+    #[error("libtorch: {}", first_line(.0))]
+    Torch(#[from] TchError),
+}
+
+impl From<NetError> for TorchError {
+    fn from(error: NetError) -> Self {
+        // Boxed, since every `Result` of this crate is as large as its largest error.
+        Self::Net(Box::new(error))
+    }
+}
+
+/// libtorch's messages carry a C++ backtrace behind the first line.
+fn first_line(error: &TchError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
