@@ -1,0 +1,123 @@
+//! Checkpoints: one file that a killed training run goes on from, to the same result as an uninterrupted one.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use cp_net::Network;
+use cp_torch::array_from_tensor;
+use safetensors::tensor::{Dtype, TensorView};
+use safetensors::{SafeTensors, serialize};
+use serde::{Deserialize, Serialize};
+use cp_torch::tch::Tensor;
+
+use crate::config::TrainConfig;
+use crate::error::TrainError;
+use crate::train::EpochMetrics;
+
+/// Key of the JSON in the file's metadata.
+const KEY: &str = "polyad-checkpoint";
+
+/// The state of a training run after a whole number of epochs.
+///
+/// Arrays are named `model.…` and `optimizer.…`; everything else is JSON in the metadata of the safetensors file.
+pub(crate) struct Checkpoint {
+    pub(crate) header: Header,
+    pub(crate) model: BTreeMap<String, Tensor>,
+    pub(crate) optimizer: BTreeMap<String, Tensor>,
+}
+
+/// What a checkpoint says about its run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Header {
+    /// The configuration of the run, which must be the same when it goes on.
+    pub(crate) config: TrainConfig,
+    /// The data that the run trains on: names and sizes.
+    pub(crate) data: String,
+    /// Names and shapes of the arrays that are trained.
+    pub(crate) trainable: Vec<String>,
+    /// Updates made so far.
+    pub(crate) steps: i64,
+    /// Metrics of the epochs done.
+    pub(crate) history: Vec<EpochMetrics>,
+}
+
+impl Checkpoint {
+    /// Writes the checkpoint so that the file at `path` is at every moment either the old one or the new one, whole.
+    pub(crate) fn save(&self, path: &Path) -> Result<(), TrainError> {
+        let arrays: Vec<(String, Vec<usize>, Vec<u8>)> = self
+            .model
+            .iter()
+            .map(|(name, tensor)| (format!("model.{name}"), tensor))
+            .chain(self.optimizer.iter().map(|(name, tensor)| (format!("optimizer.{name}"), tensor)))
+            .map(|(name, tensor)| {
+                let array = array_from_tensor(tensor)?;
+                let bytes = array.iter().flat_map(|value| value.to_le_bytes()).collect();
+                Ok((name, array.shape().to_vec(), bytes))
+            })
+            .collect::<Result<_, TrainError>>()?;
+        let corrupt = |what: String| TrainError::Checkpoint { path: path.into(), what };
+        let views = arrays
+            .iter()
+            .map(|(name, shape, bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
+            .map_err(|error| corrupt(error.to_string()))?;
+        let header = serde_json::to_string(&self.header).map_err(|error| corrupt(error.to_string()))?;
+        let bytes = serialize(views, Some(std::collections::HashMap::from([(KEY.to_owned(), header)])))
+            .map_err(|error| corrupt(error.to_string()))?;
+        write_atomic(path, &bytes)
+    }
+
+    /// Reads the checkpoint at `path`.
+    pub(crate) fn load(path: &Path) -> Result<Self, TrainError> {
+        let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
+        let corrupt = |what: String| TrainError::Checkpoint { path: path.into(), what: format!("not a checkpoint ({what})") };
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| corrupt(error.to_string()))?;
+        let header = metadata
+            .metadata()
+            .as_ref()
+            .and_then(|map| map.get(KEY))
+            .ok_or_else(|| corrupt(format!("its metadata has no '{KEY}'")))?;
+        let header = serde_json::from_str(header).map_err(|error| corrupt(error.to_string()))?;
+        let arrays = SafeTensors::deserialize(&bytes).map_err(|error| corrupt(error.to_string()))?;
+        let (mut model, mut optimizer) = (BTreeMap::new(), BTreeMap::new());
+        for (name, view) in arrays.iter() {
+            let values: Vec<f32> =
+                view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
+            let tensor = Tensor::f_from_slice(&values)?.f_reshape(&shape)?;
+            if let Some(name) = name.strip_prefix("model.") {
+                model.insert(name.to_owned(), tensor);
+            } else if let Some(name) = name.strip_prefix("optimizer.") {
+                optimizer.insert(name.to_owned(), tensor);
+            }
+        }
+        Ok(Self { header, model, optimizer })
+    }
+
+    /// Puts the saved arrays into a network of the same architecture.
+    pub(crate) fn restore_network(&self, network: &mut Network, path: &Path) -> Result<(), TrainError> {
+        for (name, tensor) in &self.model {
+            network
+                .set_param(name, array_from_tensor(tensor)?)
+                .map_err(|error| TrainError::Checkpoint { path: path.into(), what: error.to_string() })?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes `bytes` to a temporary file beside `path`, flushes it to the disk and renames it.
+///
+/// # Errors
+/// [`TrainError::Io`] naming `path`; the old file, if any, is then untouched.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    std::fs::create_dir_all(&parent).map_err(TrainError::io(&parent))?;
+    let mut file = tempfile::NamedTempFile::new_in(&parent).map_err(TrainError::io(&parent))?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(TrainError::io(path))?;
+    file.persist(path).map_err(|error| TrainError::Io { path: path.into(), source: error.error })?;
+    Ok(())
+}

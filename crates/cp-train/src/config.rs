@@ -1,0 +1,176 @@
+//! [`TrainConfig`]: everything that decides what a training run computes, as data.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::TrainError;
+
+/// A training run. Two runs with equal configurations, data and thread counts give the same weights on the CPU.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Passes over the training set.
+    pub epochs: usize,
+    /// Examples per step.
+    pub batch_size: usize,
+    /// Update rule.
+    pub optimizer: OptimizerConfig,
+    /// Peak learning rate, per step (not per example).
+    pub lr: f64,
+    /// How the learning rate falls from its peak.
+    pub schedule: Schedule,
+    /// Epochs, possibly fractional, in which the learning rate rises linearly from 0 to its peak.
+    #[serde(default)]
+    pub warmup_epochs: f64,
+    /// Share of the target probability that is spread evenly over all classes (Szegedy et al. 2016).
+    #[serde(default)]
+    pub label_smoothing: f64,
+    /// Largest Euclidean norm of the gradient over all parameters; larger gradients are scaled down.
+    #[serde(default)]
+    pub clip_norm: Option<f64>,
+    /// Random changes to training images.
+    #[serde(default)]
+    pub augmentation: Augmentation,
+    /// Learning rates of parts of the network relative to `lr`; the first group that fits a parameter counts.
+    #[serde(default)]
+    pub groups: Vec<ParamGroup>,
+    /// Seed of the order of examples, of augmentation and of dropout.
+    pub seed: u64,
+    /// Threads that prepare images. The result does not depend on it.
+    #[serde(default = "default_workers")]
+    pub workers: usize,
+}
+
+fn default_workers() -> usize {
+    2
+}
+
+/// An update rule and its constants.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "rule", rename_all = "snake_case", deny_unknown_fields)]
+pub enum OptimizerConfig {
+    /// Stochastic gradient descent with momentum, as torch defines it.
+    Sgd {
+        /// Share of the previous update that is kept.
+        momentum: f64,
+        /// Nesterov's variant.
+        nesterov: bool,
+        /// λ of the penalty λ/2·‖w‖² on weights (not on biases and normalizations).
+        weight_decay: f64,
+    },
+    /// Adam (Kingma & Ba 2015, algorithm 1).
+    Adam {
+        /// Decay of the mean of gradients.
+        beta1: f64,
+        /// Decay of the mean of squared gradients.
+        beta2: f64,
+        /// Added to the root of the squared mean.
+        eps: f64,
+        /// Decoupled weight decay per step and unit of learning rate (Loshchilov & Hutter 2019).
+        weight_decay: f64,
+    },
+}
+
+impl OptimizerConfig {
+    /// SGD with momentum 0.9, Nesterov's variant, and the given weight decay.
+    pub fn sgd(weight_decay: f64) -> Self {
+        Self::Sgd { momentum: 0.9, nesterov: true, weight_decay }
+    }
+
+    /// Adam with the constants of its paper and no weight decay.
+    pub fn adam() -> Self {
+        Self::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 }
+    }
+}
+
+/// How the learning rate changes after the warm-up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "shape", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Schedule {
+    /// It stays.
+    Constant,
+    /// Half a cosine down to zero (Loshchilov & Hutter 2017).
+    Cosine,
+    /// Multiplied by `gamma` at the start of each of the `epochs`.
+    Step {
+        /// Epochs, from 0, in rising order.
+        epochs: Vec<usize>,
+        /// Factor.
+        gamma: f64,
+    },
+}
+
+/// Random changes to training images, drawn anew for every example and epoch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Augmentation {
+    /// Mirror half of the images left to right.
+    #[serde(default)]
+    pub flip: bool,
+    /// Add this many pixels of zeros on every side and crop back at a random place.
+    #[serde(default)]
+    pub crop_padding: usize,
+}
+
+/// A part of the network with a learning rate of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParamGroup {
+    /// Beginning of the parameter names.
+    pub prefix: String,
+    /// Learning rate relative to [`TrainConfig::lr`].
+    pub lr_scale: f64,
+}
+
+impl TrainConfig {
+    /// The learning-rate factor of the parameter `name`.
+    pub fn lr_scale(&self, name: &str) -> f64 {
+        self.groups.iter().find(|group| name.starts_with(&group.prefix)).map_or(1.0, |group| group.lr_scale)
+    }
+
+    /// Whether the values make sense.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] for the first that does not.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let need = |ok: bool, option, got: String, expected| {
+            if ok { Ok(()) } else { Err(TrainError::Config { option, got, expected }) }
+        };
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        need(self.batch_size > 0, "batch_size", self.batch_size.to_string(), "at least 1")?;
+        need(positive(self.lr), "lr", self.lr.to_string(), "a positive number")?;
+        need(
+            self.warmup_epochs.is_finite() && self.warmup_epochs >= 0.0,
+            "warmup_epochs",
+            self.warmup_epochs.to_string(),
+            "0 or more",
+        )?;
+        need((0.0..1.0).contains(&self.label_smoothing), "label_smoothing", self.label_smoothing.to_string(), "0 up to, not including, 1")?;
+        need(self.clip_norm.is_none_or(positive), "clip_norm", format!("{:?}", self.clip_norm), "a positive number")?;
+        for group in &self.groups {
+            need(
+                group.lr_scale.is_finite() && group.lr_scale >= 0.0,
+                "groups.lr_scale",
+                group.lr_scale.to_string(),
+                "0 or more",
+            )?;
+        }
+        match &self.optimizer {
+            OptimizerConfig::Sgd { momentum, nesterov, weight_decay } => {
+                need((0.0..1.0).contains(momentum), "momentum", momentum.to_string(), "0 up to, not including, 1")?;
+                need(!nesterov || *momentum > 0.0, "nesterov", "true".into(), "false where momentum is 0")?;
+                need(*weight_decay >= 0.0, "weight_decay", weight_decay.to_string(), "0 or more")?;
+            }
+            OptimizerConfig::Adam { beta1, beta2, eps, weight_decay } => {
+                need((0.0..1.0).contains(beta1), "beta1", beta1.to_string(), "0 up to, not including, 1")?;
+                need((0.0..1.0).contains(beta2), "beta2", beta2.to_string(), "0 up to, not including, 1")?;
+                need(positive(*eps), "eps", eps.to_string(), "a positive number")?;
+                need(*weight_decay >= 0.0, "weight_decay", weight_decay.to_string(), "0 or more")?;
+            }
+        }
+        if let Schedule::Step { epochs, gamma } = &self.schedule {
+            need(epochs.is_sorted(), "schedule.epochs", format!("{epochs:?}"), "epochs in rising order")?;
+            need(positive(*gamma), "schedule.gamma", gamma.to_string(), "a positive number")?;
+        }
+        Ok(())
+    }
+}

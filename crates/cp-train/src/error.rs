@@ -1,0 +1,82 @@
+//! What can go wrong while training, evaluating, timing or recording.
+
+use std::path::PathBuf;
+
+/// The error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// An option has a value that makes no sense.
+    #[error("{option} = {got}: expected {expected}")]
+    Config {
+        /// The option's name.
+        option: &'static str,
+        /// What was given.
+        got: String,
+        /// What would have been right.
+        expected: &'static str,
+    },
+    /// The loss is no longer a finite number.
+    #[error("the training loss became {loss} in epoch {epoch}, step {step}: try a lower learning rate (lr = {lr:.2e}) or a longer warm-up")]
+    Diverged {
+        /// Epoch, from 0.
+        epoch: usize,
+        /// Step within the epoch, from 0.
+        step: usize,
+        /// The loss.
+        loss: f64,
+        /// The learning rate of that step.
+        lr: f64,
+    },
+    /// A data set without examples was given.
+    #[error("data set '{name}' has no examples")]
+    Empty {
+        /// The data set.
+        name: String,
+    },
+    /// The data set has more classes than the network has outputs.
+    #[error("data set '{name}' has {classes} classes, the network has {outputs} outputs")]
+    Classes {
+        /// The data set.
+        name: String,
+        /// Its classes.
+        classes: usize,
+        /// The network's outputs.
+        outputs: usize,
+    },
+    /// A checkpoint does not belong to this run.
+    #[error("{}: {what}; delete the file to start again, or run with the settings it was made with", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        what: String,
+    },
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The data set.
+    #[error(transparent)]
+    Data(#[from] cp_data::DataError),
+    /// The network.
+    #[error(transparent)]
+    Net(#[from] cp_net::NetError),
+    /// libtorch.
+    #[error(transparent)]
+    Torch(#[from] cp_torch::TorchError),
+    /// A call into libtorch.
+    #[error("libtorch: {0}")]
+    Tch(#[from] cp_torch::tch::TchError),
+}
+
+impl TrainError {
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}

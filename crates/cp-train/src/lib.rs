@@ -1,0 +1,32 @@
+//! Training, fine-tuning, evaluation, timing, checkpoints and run records for [`cp_net`] networks on [`cp_torch`].
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`config`](TrainConfig) | what decides the result of a run, as data |
+//! | [`train()`] | the one training loop, resumable after a kill |
+//! | [`evaluate()`] | top-1, top-5 and loss on a data set |
+//! | [`timing`] | the only module that reads the clock; interleaved comparisons |
+//! | [`record`](Record) | `results/<experiment>/<run>/`: configuration, provenance, metrics |
+//!
+//! Accuracies are fractions, losses nats per example, times seconds.
+
+pub mod batch;
+mod checkpoint;
+mod config;
+mod error;
+mod evaluate;
+mod optimizer;
+pub mod progress;
+mod record;
+mod schedule;
+pub mod timing;
+mod train;
+
+pub use checkpoint::write_atomic;
+pub use config::{Augmentation, OptimizerConfig, ParamGroup, Schedule, TrainConfig};
+pub use error::TrainError;
+pub use evaluate::{EvalOptions, Evaluation, evaluate, logits};
+pub use optimizer::Optimizer;
+pub use record::{FileRecord, NoRecord, Provenance, Record, RunDir};
+pub use schedule::lr_at;
+pub use train::{EpochMetrics, TrainData, TrainReport, train};

@@ -1,0 +1,215 @@
+//! The only module that reads the clock: how long things take, and how to compare two of them on a noisy machine.
+//!
+//! Machines are shared and their speed drifts, so absolute times mean little and two times taken minutes apart mean nothing
+//! together. [`interleaved`] therefore runs its subjects in turn (A B A B …) and reports medians; compare their ratio.
+
+#![allow(clippy::disallowed_methods, reason = "this is the module that may read the clock")]
+
+use std::time::{Duration, Instant, SystemTime};
+
+use cp_torch::{Executor, Mode};
+use serde::{Deserialize, Serialize};
+use cp_torch::tch::{Device, Kind, Tensor};
+
+use crate::error::TrainError;
+
+/// Measures elapsed seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts now.
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Seconds since the start.
+    pub fn seconds(&self) -> f64 {
+        self.0.elapsed().as_secs_f64()
+    }
+}
+
+/// The date and time in UTC, such as `2026-01-31T12:00:00Z`.
+pub fn utc_now() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
+/// Waits until the device has finished all work given to it.
+pub fn synchronize(device: Device) {
+    if let Device::Cuda(index) = device {
+        cp_torch::tch::Cuda::synchronize(i64::try_from(index).unwrap_or_default());
+    }
+}
+
+/// How often to run each subject.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimingOptions {
+    /// Runs of each subject before any is timed.
+    pub warmup: usize,
+    /// Timed samples of each subject.
+    pub repeats: usize,
+    /// A sample repeats the subject until it has lasted this many seconds, so that short calls are not lost in the clock's
+    /// grain.
+    pub min_sample_seconds: f64,
+}
+
+impl Default for TimingOptions {
+    fn default() -> Self {
+        Self { warmup: 3, repeats: 21, min_sample_seconds: 0.005 }
+    }
+}
+
+/// Time of one subject.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// Median, in seconds per call.
+    pub median: f64,
+    /// First quartile, in seconds per call.
+    pub lower: f64,
+    /// Third quartile, in seconds per call.
+    pub upper: f64,
+}
+
+impl Timing {
+    /// Quartiles of samples in seconds per call.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub fn of(mut samples: Vec<f64>) -> Self {
+        assert!(!samples.is_empty(), "no samples");
+        samples.sort_by(f64::total_cmp);
+        Self { median: quantile(&samples, 0.5), lower: quantile(&samples, 0.25), upper: quantile(&samples, 0.75) }
+    }
+}
+
+/// Linear interpolation between the two nearest of the sorted samples.
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let at = q * (sorted.len() - 1) as f64;
+    // Not negative and below the length.
+    let (low, high) = (at.floor() as usize, at.ceil() as usize);
+    sorted[low] + (sorted[high] - sorted[low]) * (at - low as f64)
+}
+
+/// Times the subjects in turn: A B C A B C …
+///
+/// # Errors
+/// The first error of a subject, or [`TrainError::Config`] where `repeats` is 0.
+pub fn interleaved(
+    subjects: &mut [&mut dyn FnMut() -> Result<(), TrainError>],
+    options: &TimingOptions,
+) -> Result<Vec<Timing>, TrainError> {
+    if options.repeats == 0 {
+        return Err(TrainError::Config { option: "repeats", got: "0".into(), expected: "at least 1" });
+    }
+    let mut calls = Vec::with_capacity(subjects.len());
+    for subject in subjects.iter_mut() {
+        for _ in 0..options.warmup {
+            subject()?;
+        }
+        let watch = Instant::now();
+        subject()?;
+        let once = watch.elapsed().max(Duration::from_nanos(1)).as_secs_f64();
+        calls.push(((options.min_sample_seconds / once).ceil() as usize).max(1));
+    }
+    let mut samples = vec![Vec::with_capacity(options.repeats); subjects.len()];
+    for _ in 0..options.repeats {
+        for ((subject, &calls), samples) in subjects.iter_mut().zip(&calls).zip(&mut samples) {
+            let watch = Instant::now();
+            for _ in 0..calls {
+                subject()?;
+            }
+            samples.push(watch.elapsed().as_secs_f64() / calls as f64);
+        }
+    }
+    Ok(samples.into_iter().map(Timing::of).collect())
+}
+
+/// Latency of a forward pass of each model, in seconds per batch: eval mode, no gradients, random input, the device
+/// synchronized before the clock is read. All models run on the same input, in turn.
+///
+/// `input` is `[channels, height, width]`.
+///
+/// # Errors
+/// Where a model rejects the input.
+pub fn latency(
+    models: &[&Executor],
+    input: &[usize],
+    batch: usize,
+    options: &TimingOptions,
+) -> Result<Vec<Timing>, TrainError> {
+    let _guard = cp_torch::tch::no_grad_guard();
+    let mut shape = vec![batch as i64];
+    shape.extend(input.iter().map(|&size| size as i64));
+    // Timing does not depend on the values, but denormals would be slow: uniform numbers from a fixed seed.
+    cp_torch::tch::manual_seed(0);
+    let mut runs: Vec<_> = models
+        .iter()
+        .map(|model| {
+            let x = Tensor::rand(shape.as_slice(), (Kind::Float, model.device()));
+            move || -> Result<(), TrainError> {
+                let _ = model.forward(&x, Mode::Eval)?;
+                synchronize(model.device());
+                Ok(())
+            }
+        })
+        .collect();
+    let mut subjects: Vec<&mut dyn FnMut() -> Result<(), TrainError>> =
+        runs.iter_mut().map(|run| run as &mut dyn FnMut() -> Result<(), TrainError>).collect();
+    interleaved(&mut subjects, options)
+}
+
+/// Sets the number of threads of libtorch's operations; 0 leaves it as it is. Returns the number in force.
+pub fn set_threads(threads: usize) -> usize {
+    if threads > 0 {
+        cp_torch::tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+    }
+    usize::try_from(cp_torch::tch::get_num_threads()).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quartiles_interpolate() {
+        let timing = Timing::of(vec![4.0, 1.0, 3.0, 2.0]);
+        assert_eq!((timing.lower, timing.median, timing.upper), (1.75, 2.5, 3.25));
+    }
+
+    #[test]
+    fn subjects_run_in_turn_and_equally_often() {
+        let log = std::cell::RefCell::new(String::new());
+        let options = TimingOptions { warmup: 0, repeats: 3, min_sample_seconds: 0.0 };
+        let timings = interleaved(
+            &mut [
+                &mut || {
+                    log.borrow_mut().push('a');
+                    Ok(())
+                },
+                &mut || {
+                    log.borrow_mut().push('b');
+                    Ok(())
+                },
+            ],
+            &options,
+        )
+        .unwrap();
+        assert_eq!(timings.len(), 2);
+        // One call each to see how long it lasts, then three interleaved samples.
+        assert_eq!(*log.borrow(), "abababab");
+    }
+
+    #[test]
+    fn a_slower_subject_measures_slower() {
+        let spin = |n: u64| {
+            move || {
+                std::hint::black_box((0..n).fold(0u64, |sum, i| sum ^ std::hint::black_box(i)));
+                Ok(())
+            }
+        };
+        let timings =
+            interleaved(&mut [&mut spin(10_000), &mut spin(1_000_000)], &TimingOptions::default()).unwrap();
+        assert!(timings[1].median > 5.0 * timings[0].median, "{timings:?}");
+    }
+}

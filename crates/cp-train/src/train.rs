@@ -1,0 +1,229 @@
+//! The training loop.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cp_data::{Crop, Dataset, Loader, LoaderConfig, Order, Transform};
+use cp_torch::{Executor, Mode};
+use serde::{Deserialize, Serialize};
+use cp_torch::tch::{Kind, Reduction, Tensor};
+
+use crate::batch;
+use crate::checkpoint::{Checkpoint, Header};
+use crate::config::TrainConfig;
+use crate::error::TrainError;
+use crate::evaluate::{EvalOptions, Evaluation, check_classes, evaluate};
+use crate::optimizer::Optimizer;
+use crate::progress;
+use crate::record::Record;
+use crate::schedule::lr_at;
+use crate::timing::Stopwatch;
+
+/// What a run trains on, and what it watches. The test set has no place here.
+#[derive(Clone)]
+pub struct TrainData {
+    /// Examples to train on.
+    pub train: Arc<dyn Dataset>,
+    /// Held-out part of the training data, evaluated after every epoch.
+    pub validation: Option<Arc<dyn Dataset>>,
+}
+
+/// Figures of one epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpochMetrics {
+    /// Epoch, from 0.
+    pub epoch: usize,
+    /// Learning rate of its last step.
+    pub lr: f64,
+    /// Mean training loss over its steps, label smoothing included, in nats per example.
+    pub train_loss: f64,
+    /// Share of training examples classified right on the way, 0…1.
+    pub train_top1: f64,
+    /// The network on the validation data after the epoch.
+    pub validation: Option<Evaluation>,
+    /// Seconds of training, evaluation not included.
+    pub seconds: f64,
+}
+
+/// What a run did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainReport {
+    /// Figures of every epoch, those before a resumption included.
+    pub epochs: Vec<EpochMetrics>,
+}
+
+/// Trains `model` in place.
+///
+/// With a `checkpoint` path, the state is saved there after every epoch, and a run that finds a file there goes on from it, to
+/// the same weights as an uninterrupted run (CPU, same number of threads).
+///
+/// # Errors
+/// A bad configuration, unreadable data, a loss that is no longer finite, a checkpoint of another run, a full disk. The weights of
+/// the last finished epoch are then in the checkpoint.
+pub fn train(
+    model: &mut Executor,
+    data: &TrainData,
+    config: &TrainConfig,
+    record: &mut dyn Record,
+    checkpoint: Option<&Path>,
+) -> Result<TrainReport, TrainError> {
+    config.check()?;
+    let input = model.architecture().input.clone();
+    let transform = training_transform(batch::fitting_transform(data.train.as_ref(), &input)?, config, &input.shape);
+    let steps_per_epoch = steps_per_epoch(data.train.len(), config.batch_size);
+    let mut optimizer = Optimizer::new(model, config);
+    let mut history = match checkpoint {
+        Some(path) if path.exists() => resume(path, model, &mut optimizer, data, config)?,
+        _ => Vec::new(),
+    };
+    record.begin(&history)?;
+
+    for epoch in history.len()..config.epochs {
+        let watch = Stopwatch::start();
+        // Dropout draws from libtorch's generator; seeding it per epoch makes a resumed run draw the same.
+        cp_torch::tch::manual_seed(mix(config.seed, epoch));
+        let loader = Loader::new(
+            data.train.clone(),
+            LoaderConfig {
+                batch_size: config.batch_size,
+                order: Order::Shuffled { seed: config.seed, epoch: epoch as u64 },
+                transform: transform.clone(),
+                workers: config.workers,
+                drop_last: data.train.len() >= config.batch_size,
+            },
+        )?;
+        let bar = progress::bar(steps_per_epoch as u64, format!("epoch {}/{}", epoch + 1, config.epochs));
+        let (mut loss_sum, mut hits, mut seen, mut lr) = (0.0, 0.0, 0, 0.0);
+        for (step, batch) in loader.enumerate() {
+            lr = lr_at(config, epoch * steps_per_epoch + step, steps_per_epoch);
+            let (x, labels) = batch::to_tensors(&batch?, &input, model.device())?;
+            let logits = model.forward(&x, Mode::Train)?;
+            check_classes(data.train.as_ref(), &logits)?;
+            let loss = logits.f_cross_entropy_loss::<Tensor>(
+                &labels,
+                None,
+                Reduction::Mean,
+                -100,
+                config.label_smoothing,
+            )?;
+            optimizer.zero_grad();
+            loss.f_backward()?;
+            optimizer.step(lr);
+
+            let loss = f64::try_from(&loss)?;
+            if !loss.is_finite() {
+                return Err(TrainError::Diverged { epoch, step, loss, lr });
+            }
+            let count = labels.size()[0];
+            loss_sum += loss * count as f64;
+            hits += f64::try_from(logits.f_argmax(1, false)?.f_eq_tensor(&labels)?.f_sum(Kind::Float)?)?;
+            seen += count;
+            bar.set_message(format!("loss {loss:.3}"));
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        let seconds = watch.seconds();
+        let validation = match &data.validation {
+            Some(set) => {
+                Some(evaluate(model, set, &EvalOptions { workers: config.workers, ..EvalOptions::default() })?)
+            }
+            None => None,
+        };
+        let metrics = EpochMetrics {
+            epoch,
+            lr,
+            train_loss: loss_sum / seen.max(1) as f64,
+            train_top1: hits / seen.max(1) as f64,
+            validation,
+            seconds,
+        };
+        history.push(metrics.clone());
+        if let Some(path) = checkpoint {
+            snapshot(model, &optimizer, data, config, &history)?.save(path)?;
+        }
+        record.epoch(&metrics)?;
+    }
+    Ok(TrainReport { epochs: history })
+}
+
+/// Steps of an epoch: whole batches only, except where the set is smaller than one batch.
+fn steps_per_epoch(examples: usize, batch_size: usize) -> usize {
+    (examples / batch_size).max(1)
+}
+
+/// `transform` with the configured augmentation.
+fn training_transform(mut transform: Transform, config: &TrainConfig, input: &[usize]) -> Transform {
+    transform.flip = config.augmentation.flip;
+    let padding = config.augmentation.crop_padding;
+    if padding > 0 {
+        transform.crop = Crop::Random { height: input[1], width: input[2], padding };
+    }
+    transform
+}
+
+/// A seed for epoch `epoch` of a run with seed `seed`: distinct for all pairs that occur (splitmix64's increment).
+fn mix(seed: u64, epoch: usize) -> i64 {
+    seed.wrapping_add((epoch as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).cast_signed()
+}
+
+/// Names and sizes of the data, so that a checkpoint is not taken up with other data.
+fn describe(data: &TrainData) -> String {
+    let one = |set: &dyn Dataset| format!("{} ({} examples)", set.name(), set.len());
+    match &data.validation {
+        Some(validation) => format!("{}, validation {}", one(data.train.as_ref()), one(validation.as_ref())),
+        None => one(data.train.as_ref()),
+    }
+}
+
+/// Names and shapes of all arrays, those that are trained marked: what has to agree for a checkpoint to fit.
+fn describe_arrays(model: &Executor) -> Vec<String> {
+    model.trainable().iter().map(|(name, _, tensor)| format!("{name} {:?}", tensor.size())).collect()
+}
+
+fn snapshot(
+    model: &Executor,
+    optimizer: &Optimizer,
+    data: &TrainData,
+    config: &TrainConfig,
+    history: &[EpochMetrics],
+) -> Result<Checkpoint, TrainError> {
+    Ok(Checkpoint {
+        header: Header {
+            config: config.clone(),
+            data: describe(data),
+            trainable: describe_arrays(model),
+            steps: optimizer.steps(),
+            history: history.to_vec(),
+        },
+        model: model.tensors().map(|(name, _, tensor)| (name.to_owned(), tensor.shallow_clone())).collect(),
+        optimizer: optimizer.state(),
+    })
+}
+
+/// Puts the state at `path` into `model` and `optimizer` and returns the epochs that were done.
+fn resume(
+    path: &Path,
+    model: &mut Executor,
+    optimizer: &mut Optimizer,
+    data: &TrainData,
+    config: &TrainConfig,
+) -> Result<Vec<EpochMetrics>, TrainError> {
+    let saved = Checkpoint::load(path)?;
+    let reject = |what: String| TrainError::Checkpoint { path: path.into(), what };
+    // The number of worker threads changes nothing in the result, and may change.
+    let same_run = TrainConfig { workers: config.workers, ..saved.header.config.clone() };
+    if same_run != *config {
+        return Err(reject("it was made with another training configuration".into()));
+    }
+    if saved.header.data != describe(data) {
+        return Err(reject(format!("it was trained on {}, not on {}", saved.header.data, describe(data))));
+    }
+    if saved.header.trainable != describe_arrays(model) {
+        return Err(reject("it trains other parameters".into()));
+    }
+    let mut network = model.network()?;
+    saved.restore_network(&mut network, path)?;
+    model.load(&network)?;
+    optimizer.restore(saved.optimizer, saved.header.steps).map_err(reject)?;
+    Ok(saved.header.history)
+}
