@@ -1,0 +1,67 @@
+//! `polyad eval`: accuracy and loss of a model on a data set.
+
+use std::io::{self, Write};
+
+use cp_data::DataDir;
+use cp_train::{EvalOptions, Evaluation, evaluate, timing};
+use serde::Serialize;
+
+use crate::common::{Common, positive};
+use crate::model::{self, Model};
+use crate::output::{self, Report, count, percent};
+
+const EXAMPLES: &str = "\
+Examples:
+  polyad eval resnet56.safetensors --arch resnet56 --dataset cifar10 --split test-1000
+  polyad eval half.safetensors --dataset cifar10 --split batch-5 --data ~/datasets --json
+  polyad eval cnn.safetensors --arch small-cnn --dataset fashion-mnist --batch 500 --threads 4
+  polyad eval mine.safetensors --dataset folder:images --split test
+
+A folder of your own holds images as SPLIT/CLASS/FILE; `--split all` reads CLASS/FILE.
+
+JSON: examples, top1 and top5 (fractions), loss (mean cross-entropy in nats), seconds.";
+
+/// Measure top-1 and top-5 accuracy and the loss of a model on a data set.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: Model,
+    /// Data set: characters, fashion-mnist, cifar10, cifar100, cats-vs-dogs, imagenet-sample, folder:PATH or tar:PATH.
+    #[arg(long, value_name = "NAME")]
+    dataset: String,
+    /// Part of it: train, validation, test, or one that the data set adds (cifar10: batch-5, test-1000;
+    /// imagenet-sample and folders: all).
+    #[arg(long, value_name = "SPLIT", default_value = "test")]
+    split: String,
+    /// Images per forward pass.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive)]
+    batch: usize,
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct EvalReport(Evaluation);
+
+impl Report for EvalReport {
+    fn text(&self, to: &mut dyn Write) -> io::Result<()> {
+        let Evaluation { examples, top1, top5, loss, seconds } = self.0;
+        writeln!(to, "examples  {}", count(examples))?;
+        writeln!(to, "top-1     {}", percent(top1))?;
+        writeln!(to, "top-5     {}", percent(top5))?;
+        writeln!(to, "loss      {loss:.4} nats")?;
+        writeln!(to, "seconds   {seconds:.2}")
+    }
+}
+
+pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
+    // What the command line names wrongly is found before a large model is read.
+    let data = DataDir::locate(common.data.clone());
+    let dataset = cp_data::open(&args.dataset, &args.split, &data)?;
+    let net = args.model.load()?;
+    timing::set_threads(common.threads.unwrap_or(0));
+    let executor = model::executor(&net, common)?;
+    let options = EvalOptions { batch_size: args.batch, ..EvalOptions::default() };
+    let evaluation = evaluate(&executor, &dataset, &options)?;
+    output::print(&EvalReport(evaluation), common.json)
+}

@@ -1,0 +1,198 @@
+//! `polyad inspect`: what a network consists of, what it costs, and below which ranks factors pay.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use cp_net::{Architecture, Form, LayerCost, Op, arch};
+use serde::Serialize;
+
+use crate::common::{Common, InputShape};
+use crate::model::{self, ArchOption};
+use crate::output::{self, Column, Report, Table, count};
+
+fn examples() -> String {
+    format!(
+        "\
+Examples:
+  polyad inspect --arch alexnet
+  polyad inspect resnet56.safetensors --arch resnet56
+  polyad inspect half.safetensors --json
+  polyad inspect --arch resnet18 --input 3x160x160
+
+Architectures: {}.
+
+A layer in factors of a rank below its break-even rank has fewer parameters than the dense layer. Multiply-adds are \
+counted for one image, convolutions and linear layers only.
+
+JSON: architecture, input, parameters, macs, activation_bytes, layers: a list of name, op, kernel, output, parameters, \
+macs, breakeven (rank by form, in parameters), breakeven_macs, and for factorized layers form, rank and relative_error.",
+        arch::names().join(", ")
+    )
+}
+
+/// Show the layers of a model: shapes, parameters, multiply-adds, break-even ranks.
+#[derive(clap::Args)]
+#[command(after_help = examples())]
+pub(crate) struct Args {
+    /// Weights as .safetensors; polyad's own files carry their architecture.
+    #[arg(value_name = "MODEL", required_unless_present = "name")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    arch: ArchOption,
+    /// Channels, height and width of an image [default: those that the model was built for].
+    #[arg(long, value_name = "CxHxW")]
+    input: Option<InputShape>,
+}
+
+#[derive(Serialize)]
+struct InspectReport {
+    architecture: String,
+    input: Vec<usize>,
+    parameters: usize,
+    macs: usize,
+    activation_bytes: usize,
+    layers: Vec<Layer>,
+}
+
+#[derive(Serialize)]
+struct Layer {
+    name: String,
+    op: &'static str,
+    /// Shape of the dense weight.
+    kernel: Option<Vec<usize>>,
+    output: Vec<usize>,
+    parameters: usize,
+    macs: usize,
+    /// Largest rank of each form with fewer parameters than the dense layer.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    breakeven: BTreeMap<Form, usize>,
+    /// The same in multiply-adds.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    breakeven_macs: BTreeMap<Form, usize>,
+    #[serde(flatten)]
+    factors: Option<Factors>,
+}
+
+/// How a layer was factorized.
+#[derive(Serialize)]
+struct Factors {
+    form: Form,
+    rank: usize,
+    relative_error: f64,
+}
+
+impl Report for InspectReport {
+    fn text(&self, to: &mut dyn Write) -> io::Result<()> {
+        writeln!(to, "{}, input {}\n", self.architecture, output::shape(&self.input))?;
+        let mut table = Table::new([
+            Column::Left("layer"),
+            Column::Left("op"),
+            Column::Right("kernel"),
+            Column::Right("output"),
+            Column::Right("parameters"),
+            Column::Right("multiply-adds"),
+            Column::Left("factors"),
+        ]);
+        for layer in &self.layers {
+            let factors = match &layer.factors {
+                Some(Factors { form, rank, relative_error }) => {
+                    format!("{form}, rank {rank}, relative error {relative_error:.3}")
+                }
+                None => layer
+                    .breakeven
+                    .iter()
+                    .map(|(form, rank)| format!("{form} up to rank {rank}"))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            };
+            table.row([
+                layer.name.clone(),
+                layer.op.to_owned(),
+                layer.kernel.as_deref().map(output::shape).unwrap_or_default(),
+                output::shape(&layer.output),
+                count(layer.parameters),
+                count(layer.macs),
+                factors,
+            ]);
+        }
+        table.write(to)?;
+        writeln!(
+            to,
+            "\ntotal: {} parameters, {} multiply-adds, {} bytes of activations",
+            count(self.parameters),
+            count(self.macs),
+            count(self.activation_bytes)
+        )
+    }
+}
+
+pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
+    let arch = match (&args.model, &args.arch.name) {
+        (Some(path), name) => model::load(path, name.as_deref())?.into_parts().0,
+        (None, Some(name)) => model::architecture(name)?,
+        (None, None) => anyhow::bail!("name a MODEL or an architecture with --arch"),
+    };
+    let input =
+        args.input.as_ref().map_or_else(|| arch.input.shape.clone(), |input| input.0.clone());
+    let cost = arch.cost(&input).context("--input")?;
+    let layers = cost
+        .layers
+        .iter()
+        .map(|layer| describe(&arch, layer, &input))
+        .collect::<anyhow::Result<_>>()?;
+    let report = InspectReport {
+        architecture: arch.name.clone(),
+        input,
+        parameters: cost.total.params,
+        macs: cost.total.macs,
+        activation_bytes: cost.total.activation_bytes,
+        layers,
+    };
+    output::print(&report, common.json)
+}
+
+fn describe(arch: &Architecture, layer: &LayerCost, input: &[usize]) -> anyhow::Result<Layer> {
+    let record = arch.factorized.get(&layer.name);
+    let dense = match record {
+        Some(record) => &record.dense,
+        None => &arch.node(&layer.name)?.op,
+    };
+    let mut breakeven = BTreeMap::new();
+    let mut breakeven_macs = BTreeMap::new();
+    if record.is_none() {
+        for form in [Form::Cp3, Form::Cp4, Form::LowRank]
+            .into_iter()
+            .filter(|form| form.suited_to(dense) == Some(*form))
+        {
+            let even = arch.breakeven(&layer.name, form, input)?;
+            breakeven.insert(form, below(even.params));
+            breakeven_macs.insert(form, below(even.macs));
+        }
+    }
+    Ok(Layer {
+        name: layer.name.clone(),
+        op: layer.op,
+        kernel: matches!(dense, Op::Conv(_) | Op::Linear(_))
+            .then(|| dense.params().into_iter().find(|spec| spec.suffix == "weight"))
+            .flatten()
+            .map(|spec| spec.shape),
+        output: layer.output.clone(),
+        parameters: layer.cost.params,
+        macs: layer.cost.macs,
+        breakeven,
+        breakeven_macs,
+        factors: record.map(|record| Factors {
+            form: record.form,
+            rank: record.rank,
+            relative_error: record.rel_error,
+        }),
+    })
+}
+
+/// The largest rank that is below `breakeven`.
+fn below(breakeven: f64) -> usize {
+    // Not negative: a quotient of two counts.
+    (breakeven.ceil() as usize).saturating_sub(1)
+}

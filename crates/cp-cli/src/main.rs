@@ -1,0 +1,73 @@
+//! `polyad`: decompose arrays and compress networks from the command line.
+//!
+//! This file holds the flags and the glue; each subcommand is one file, which turns its flags into calls of the
+//! libraries and their answers into a [`output::Report`].
+
+mod bench;
+mod common;
+mod compress;
+mod decompose;
+mod eval;
+mod inspect;
+mod model;
+mod npy;
+mod output;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::common::Common;
+
+const EXAMPLES: &str = "\
+Examples:
+  polyad inspect --arch resnet18
+  polyad inspect resnet56.safetensors --arch resnet56
+  polyad compress resnet56.safetensors --arch resnet56 --macs-ratio 0.5 --out half.safetensors
+  polyad eval half.safetensors --dataset cifar10 --split test-1000
+  polyad bench resnet56.safetensors half.safetensors --arch resnet56
+  polyad decompose kernel.npy --rank 64 --out factors.npz
+
+`polyad COMMAND --help` explains each. The exit code is 0 on success, 2 where the command line is wrong, and 1 for \
+anything else that failed.";
+
+/// Compress convolutional networks by CP tensor decomposition.
+#[derive(Parser)]
+#[command(name = "polyad", version, after_help = EXAMPLES, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Decompose(decompose::Args),
+    Inspect(inspect::Args),
+    Eval(eval::Args),
+    Compress(compress::Args),
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let Cli { command, common } = Cli::parse();
+    let done = common.start().and_then(|()| match command {
+        Command::Decompose(args) => decompose::run(&args, &common),
+        Command::Inspect(args) => inspect::run(&args, &common),
+        Command::Eval(args) => eval::run(&args, &common),
+        Command::Compress(args) => compress::run(&args, &common),
+        Command::Bench(args) => bench::run(&args, &common),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // `polyad inspect … | head`: whoever reads has seen enough, and all files are written by then.
+        Err(error) if output::reader_left(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not `eprintln!`, which panics where standard error is closed.
+            let _ = writeln!(std::io::stderr(), "error: {}", output::describe(&error));
+            ExitCode::from(if error.is::<common::Usage>() { 2 } else { 1 })
+        }
+    }
+}

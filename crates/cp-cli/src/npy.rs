@@ -1,0 +1,198 @@
+//! NumPy's files: arrays of either float type in (`.npy`), factors in and out (`.npz`).
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Cursor, Read, Seek, Write};
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow, bail};
+use cp_core::CpTensor;
+use ndarray::{ArrayD, Ix1, Ix2, IxDyn};
+use ndarray_npy::{
+    NpzReader, NpzWriter, ReadDataError, ReadNpyError, ReadNpyExt, ReadNpzError, ReadableElement,
+    WritableElement,
+};
+use py_literal::Value;
+
+/// An array as a file held it.
+pub(crate) enum Floats {
+    /// Single precision.
+    F32(ArrayD<f32>),
+    /// Double precision.
+    F64(ArrayD<f64>),
+}
+
+/// Reads the array of any order in the `.npy` file `path`, in C or in Fortran order.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Floats> {
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let floats = match ArrayD::<Number<f32>>::read_npy(Cursor::new(&bytes)) {
+        Err(ReadNpyError::WrongDescriptor(_)) => {
+            ArrayD::<Number<f64>>::read_npy(Cursor::new(&bytes))
+                .map(|array| Floats::F64(array.mapv(|x| x.0)))
+        }
+        array => array.map(|array| Floats::F32(array.mapv(|x| x.0))),
+    };
+    floats.map_err(|error| explain(error).context(path.display().to_string()))
+}
+
+/// A float as it is read. The numbers that ndarray-npy knows allocate what the header claims before they look at the
+/// file; a damaged header could ask for more memory than there is, and an allocation that fails ends the program.
+#[derive(Clone, Copy)]
+struct Number<T>(T);
+
+/// The two ways in which a file writes a number, and their names in NumPy.
+trait Bytes<const N: usize>: Sized {
+    const LITTLE: &str;
+    const BIG: &str;
+    fn from_little(bytes: [u8; N]) -> Self;
+    fn from_big(bytes: [u8; N]) -> Self;
+}
+
+impl Bytes<4> for f32 {
+    const LITTLE: &str = "<f4";
+    const BIG: &str = ">f4";
+
+    fn from_little(bytes: [u8; 4]) -> Self {
+        f32::from_le_bytes(bytes)
+    }
+
+    fn from_big(bytes: [u8; 4]) -> Self {
+        f32::from_be_bytes(bytes)
+    }
+}
+
+impl Bytes<8> for f64 {
+    const LITTLE: &str = "<f8";
+    const BIG: &str = ">f8";
+
+    fn from_little(bytes: [u8; 8]) -> Self {
+        f64::from_le_bytes(bytes)
+    }
+
+    fn from_big(bytes: [u8; 8]) -> Self {
+        f64::from_be_bytes(bytes)
+    }
+}
+
+impl ReadableElement for Number<f32> {
+    fn read_to_end_exact_vec<R: Read>(
+        reader: R,
+        kind: &Value,
+        len: usize,
+    ) -> Result<Vec<Self>, ReadDataError> {
+        numbers(reader, kind, len)
+    }
+}
+
+impl ReadableElement for Number<f64> {
+    fn read_to_end_exact_vec<R: Read>(
+        reader: R,
+        kind: &Value,
+        len: usize,
+    ) -> Result<Vec<Self>, ReadDataError> {
+        numbers(reader, kind, len)
+    }
+}
+
+/// All of `reader`, which must hold exactly `len` numbers of the given kind.
+fn numbers<T: Bytes<N>, const N: usize>(
+    mut reader: impl Read,
+    kind: &Value,
+    len: usize,
+) -> Result<Vec<Number<T>>, ReadDataError> {
+    let read = match kind {
+        Value::String(kind) if kind == T::LITTLE => T::from_little,
+        Value::String(kind) if kind == T::BIG => T::from_big,
+        other => return Err(ReadDataError::WrongDescriptor(other.clone())),
+    };
+    let mut bytes = Vec::new();
+    reader.read_to_end(&mut bytes)?;
+    match bytes.len().checked_sub(len.saturating_mul(N)) {
+        None => Err(ReadDataError::MissingData),
+        Some(0) => Ok(bytes.as_chunks::<N>().0.iter().map(|&bytes| Number(read(bytes))).collect()),
+        Some(extra) => Err(ReadDataError::ExtraBytes(extra)),
+    }
+}
+
+/// What is wrong with a `.npy` file, and the way out.
+fn explain(error: ReadNpyError) -> anyhow::Error {
+    match error {
+        ReadNpyError::WrongDescriptor(kind) => anyhow!(
+            "holds numbers of type {kind}; polyad takes 'f4' and 'f8': convert them with NumPy's x.astype('float32')"
+        ),
+        ReadNpyError::MissingData => anyhow!("ends before its last number: the file is truncated"),
+        ReadNpyError::ExtraBytes(extra) => {
+            anyhow!("has {extra} bytes behind its last number: the file is damaged")
+        }
+        ReadNpyError::ParseHeader(error) => {
+            anyhow!(error).context("is no .npy file of NumPy's, or a damaged one")
+        }
+        ReadNpyError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            anyhow!("ends inside its header: the file is empty or truncated")
+        }
+        error => anyhow!(error),
+    }
+}
+
+/// Writes λ as `weights` (`[R]`) and A⁽ⁿ⁾ as `factor_n` (`[Iₙ, R]`).
+pub(crate) fn write_factors<T: WritableElement>(
+    cp: &CpTensor<T>,
+    to: &mut (impl Write + Seek),
+) -> anyhow::Result<()> {
+    let mut archive = NpzWriter::new(BufWriter::new(to));
+    archive.add_array("weights", &cp.weights)?;
+    for (mode, factor) in cp.factors.iter().enumerate() {
+        archive.add_array(format!("factor_{mode}"), factor)?;
+    }
+    archive.finish()?;
+    Ok(())
+}
+
+/// Reads what [`write_factors`] wrote, from either float type. Without `weights` they are all 1.
+pub(crate) fn read_factors(path: &Path) -> anyhow::Result<CpTensor> {
+    let file = File::open(path).with_context(|| path.display().to_string())?;
+    let factors = (|| {
+        let mut archive = NpzReader::new(BufReader::new(file))
+            .context("is no .npz archive of NumPy's, or a truncated one")?;
+        let names = archive.names()?;
+        let order = (0..).take_while(|mode| names.contains(&format!("factor_{mode}"))).count();
+        if order == 0 {
+            bail!(
+                "holds no array `factor_0`; the arrays wanted are `weights`, `factor_0`, `factor_1`, …"
+            );
+        }
+        let factors = (0..order)
+            .map(|mode| {
+                let name = format!("factor_{mode}");
+                let factor = member(&mut archive, &name)?;
+                factor
+                    .into_dimensionality::<Ix2>()
+                    .with_context(|| format!("`{name}` is no matrix [I, R]"))
+            })
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        if names.iter().any(|name| name == "weights") {
+            let weights = member(&mut archive, "weights")?;
+            let weights =
+                weights.into_dimensionality::<Ix1>().context("`weights` is no vector [R]")?;
+            Ok(CpTensor::new(weights, factors)?)
+        } else {
+            Ok(CpTensor::from_factors(factors)?)
+        }
+    })();
+    factors.with_context(|| path.display().to_string())
+}
+
+/// One array of an archive in double precision.
+fn member(archive: &mut NpzReader<BufReader<File>>, name: &str) -> anyhow::Result<ArrayD<f64>> {
+    let array = match archive.by_name::<ndarray::OwnedRepr<Number<f64>>, IxDyn>(name) {
+        Err(ReadNpzError::Npy(ReadNpyError::WrongDescriptor(_))) => archive
+            .by_name::<ndarray::OwnedRepr<Number<f32>>, IxDyn>(name)
+            .map(|array| array.mapv(|x| f64::from(x.0))),
+        array => array.map(|array| array.mapv(|x| x.0)),
+    };
+    array
+        .map_err(|error| match error {
+            ReadNpzError::Npy(error) => explain(error),
+            error => anyhow!(error),
+        })
+        .with_context(|| format!("`{name}`"))
+}

@@ -1,0 +1,235 @@
+//! What the commands print: text for people, one line of JSON for programs; files that are whole or absent; errors.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use serde::Serialize;
+use tempfile::NamedTempFile;
+
+/// The answer of a command: its fields are the JSON.
+pub(crate) trait Report: Serialize {
+    /// The same for people.
+    fn text(&self, to: &mut dyn Write) -> io::Result<()>;
+}
+
+/// Prints `report` to standard output.
+pub(crate) fn print(report: &impl Report, json: bool) -> anyhow::Result<()> {
+    let mut to = BufWriter::new(io::stdout().lock());
+    if json {
+        serde_json::to_writer(&mut to, report)
+            .map_err(io::Error::from)
+            .context("standard output")?;
+        writeln!(to).context("standard output")?;
+    } else {
+        report.text(&mut to).context("standard output")?;
+    }
+    to.flush().context("standard output")
+}
+
+/// Prints a warning to standard error.
+pub(crate) fn warn(message: &str) {
+    // A closed standard error is no reason to stop.
+    let _ = writeln!(io::stderr(), "warning: {message}");
+}
+
+/// Whether `error` only says that nobody reads standard output any more.
+pub(crate) fn reader_left(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// The chain of causes in one line, without those that the one before already spells out.
+pub(crate) fn describe(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    let mut last = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.is_empty() {
+            line.clone_from(&cause);
+        } else if !last.contains(&cause) {
+            line.push_str(": ");
+            line.push_str(&cause);
+        } else {
+            continue;
+        }
+        last = cause;
+    }
+    line
+}
+
+/// A file that appears under its name only when it is complete. Made before the work, so that a folder that cannot be
+/// written to is found out first.
+pub(crate) struct OutFile {
+    path: PathBuf,
+    part: NamedTempFile,
+}
+
+impl OutFile {
+    /// Opens a hidden file beside `path`.
+    pub(crate) fn new(path: &Path) -> anyhow::Result<Self> {
+        if path.is_dir() {
+            bail!("{}: is a folder; give the name of a file to write", path.display());
+        }
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        if !folder.is_dir() {
+            bail!(
+                "{}: the folder {} does not exist; make it first",
+                path.display(),
+                folder.display()
+            );
+        }
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".polyad-");
+        // The permissions of an ordinary new file, not those of a private temporary one.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let part = builder.tempfile_in(folder).with_context(|| {
+            format!(
+                "{}: cannot write to the folder {}; choose another one",
+                path.display(),
+                folder.display()
+            )
+        })?;
+        Ok(Self { path: path.to_owned(), part })
+    }
+
+    /// Lets `write` fill the file and puts it in place.
+    pub(crate) fn write(
+        self,
+        write: impl FnOnce(&mut File) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let Self { path, mut part } = self;
+        write(part.as_file_mut()).with_context(|| path.display().to_string())?;
+        part.as_file().sync_all().with_context(|| path.display().to_string())?;
+        part.persist(&path)
+            .map_err(|error| error.error)
+            .with_context(|| path.display().to_string())?;
+        Ok(())
+    }
+}
+
+/// Fails where `out` is the file `input`.
+pub(crate) fn refuse_same_file(input: &Path, out: &Path) -> anyhow::Result<()> {
+    if let (Ok(input), Ok(out)) = (input.canonicalize(), out.canonicalize())
+        && input == out
+    {
+        bail!("--out {} would overwrite the input; choose another name", out.display());
+    }
+    Ok(())
+}
+
+/// A table in aligned columns; the first column to the left, the rest as `columns` says.
+pub(crate) struct Table {
+    columns: Vec<Column>,
+    rows: Vec<Vec<String>>,
+}
+
+/// A column: its heading and its side.
+pub(crate) enum Column {
+    /// Words.
+    Left(&'static str),
+    /// Numbers.
+    Right(&'static str),
+}
+
+impl Table {
+    /// An empty table.
+    pub(crate) fn new(columns: impl Into<Vec<Column>>) -> Self {
+        Self { columns: columns.into(), rows: Vec::new() }
+    }
+
+    /// Adds a row of as many cells as there are columns.
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.into());
+    }
+
+    /// Writes the table.
+    pub(crate) fn write(&self, to: &mut dyn Write) -> io::Result<()> {
+        let heading = |column: &Column| match column {
+            Column::Left(name) | Column::Right(name) => (*name).to_owned(),
+        };
+        let headings: Vec<String> = self.columns.iter().map(heading).collect();
+        let lines = || std::iter::once(&headings).chain(&self.rows);
+        let widths: Vec<usize> = (0..headings.len())
+            .map(|i| {
+                lines()
+                    .filter_map(|cells| cells.get(i))
+                    .map(|cell| cell.chars().count())
+                    .max()
+                    .unwrap_or(0)
+            })
+            .collect();
+        for cells in lines() {
+            let mut line = String::new();
+            for ((cell, &width), column) in cells.iter().zip(&widths).zip(&self.columns) {
+                match column {
+                    Column::Left(_) => line.push_str(&format!("{cell:<width$}  ")),
+                    Column::Right(_) => line.push_str(&format!("{cell:>width$}  ")),
+                }
+            }
+            writeln!(to, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// A count with thin groups of three digits: 61,100,840.
+pub(crate) fn count(number: usize) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// A fraction as a percentage with one decimal.
+pub(crate) fn percent(fraction: f64) -> String {
+    format!("{:.1} %", 100.0 * fraction)
+}
+
+/// A shape: 3×224×224.
+pub(crate) fn shape(sizes: &[usize]) -> String {
+    sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join("×")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_grouped_by_three() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(1000), "1,000");
+        assert_eq!(count(61_100_840), "61,100,840");
+    }
+
+    #[test]
+    fn a_cause_that_is_already_told_is_not_told_again() {
+        let inner = io::Error::other("disk full");
+        let error = anyhow::Error::new(inner).context("a.npz: disk full").context("saving");
+        assert_eq!(describe(&error), "saving: a.npz: disk full");
+        let error = anyhow::Error::new(io::Error::other("disk full")).context("a.npz");
+        assert_eq!(describe(&error), "a.npz: disk full");
+    }
+
+    #[test]
+    fn columns_are_aligned() {
+        let mut table = Table::new([Column::Left("layer"), Column::Right("n")]);
+        table.row(["a".into(), "1000".into()]);
+        table.row(["longer".into(), "1".into()]);
+        let mut text = Vec::new();
+        table.write(&mut text).unwrap();
+        assert_eq!(String::from_utf8(text).unwrap(), "layer      n\na       1000\nlonger     1\n");
+    }
+}

@@ -1,0 +1,9 @@
+//! Runs the binary `polyad` as its users do. One test program, as each would link libtorch anew.
+
+#![allow(clippy::unwrap_used, reason = "a helper of a test that cannot go on has found a failure")]
+
+mod decompose;
+mod help;
+mod models;
+mod real_data;
+mod support;
