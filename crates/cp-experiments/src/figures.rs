@@ -1,0 +1,65 @@
+//! Tables, plots and phrases that several experiments show.
+
+use cp_net::LayerReport;
+use cp_train::EpochMetrics;
+
+use crate::report::{Axis, Cell, Column, Series, Table, XyPlot};
+
+pub(crate) fn threads_text(threads: usize) -> String {
+    if threads == 1 { "1 thread".into() } else { format!("{threads} threads") }
+}
+
+/// Training and validation loss over the epochs.
+pub(crate) fn loss_curves(title: &str, epochs: &[EpochMetrics]) -> XyPlot {
+    XyPlot::new(title, Axis::count("epoch"), Axis::number("loss (nats)").include(0.0))
+        .series(Series::both("training", epochs.iter().map(|e| (number(e), e.train_loss))))
+        .series(Series::both("validation", epochs.iter().filter_map(|e| Some((number(e), e.validation?.loss)))))
+}
+
+/// Training and validation top-1 over the epochs.
+pub(crate) fn accuracy_curves(title: &str, epochs: &[EpochMetrics]) -> XyPlot {
+    XyPlot::new(title, Axis::count("epoch"), Axis::percent("top-1"))
+        .series(Series::both("training", epochs.iter().map(|e| (number(e), e.train_top1))))
+        .series(Series::both("validation", epochs.iter().filter_map(|e| Some((number(e), e.validation?.top1)))))
+}
+
+/// An epoch's number as people count, from 1.
+pub(crate) fn number(epoch: &EpochMetrics) -> f64 {
+    (epoch.epoch + 1) as f64
+}
+
+/// What became of every decomposed layer.
+pub(crate) fn layer_table(layers: &[LayerReport]) -> Table {
+    let mut table = Table::new(
+        "Layer by layer",
+        [
+            Column::text("layer"),
+            Column::text("form"),
+            Column::number("rank"),
+            Column::number("relative error"),
+            Column::number("component energy"),
+            Column::number("parameters, dense"),
+            Column::number("parameters"),
+            Column::number("MACs, dense").unit("M"),
+            Column::number("MACs").unit("M"),
+        ],
+    );
+    for layer in layers {
+        table.row([
+            Cell::text(&layer.layer),
+            Cell::text(layer.form.name()),
+            Cell::count(layer.rank as u64),
+            Cell::number(layer.rel_error, 4),
+            Cell::significant(layer.component_energy, 3),
+            Cell::count(layer.before.params as u64),
+            Cell::count(layer.after.params as u64),
+            Cell::millions(layer.before.macs as u64, 3),
+            Cell::millions(layer.after.macs as u64, 3),
+        ]);
+    }
+    table.note(
+        "Relative error: ‖K − K̂‖ / ‖K‖ of the kernel before fine-tuning. Component energy: Σ ‖term‖² / ‖K‖²; above about 10 the terms cancel \
+         each other and fine-tuning suffers.",
+    );
+    table
+}

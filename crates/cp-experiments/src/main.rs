@@ -1,0 +1,45 @@
+//! The experiments of Polyad, one subcommand each; started by `cargo xtask`.
+//!
+//! Every run writes `results/<experiment>/<run>/`: the configuration as run, `provenance.json`, `metrics.jsonl`, the
+//! compressed networks, `summary.md` and `report.html`. A killed run goes on with `--resume`.
+
+mod alexnet;
+mod demo;
+mod figures;
+mod report;
+mod run;
+mod transfer;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cp-experiments", version, about = "The experiments of Polyad", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train CharNet on drawn characters, compress it, fine-tune it, time it
+    Demo(demo::DemoArgs),
+    /// Count and time the factorized AlexNets of the literature
+    ReproduceAlexnet(alexnet::AlexnetArgs),
+    /// Move a compressed pretrained network to another data set, at several ratios
+    Transfer(transfer::TransferArgs),
+}
+
+fn main() -> std::process::ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::ReproduceAlexnet(args) => alexnet::run(&args),
+        Command::Transfer(args) => transfer::run(&args),
+    };
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! What can be plotted: curves and points over two axes, and bars.
+
+use super::ReportError;
+
+/// A plot.
+#[derive(Debug, Clone)]
+pub(crate) enum Plot {
+    /// Curves and points over two axes.
+    Xy(XyPlot),
+    /// Horizontal bars, grouped by category.
+    Bars(BarPlot),
+}
+
+/// Curves and points over two axes.
+#[derive(Debug, Clone)]
+pub(crate) struct XyPlot {
+    pub(super) title: String,
+    pub(super) note: Option<String>,
+    pub(super) x: Axis,
+    pub(super) y: Axis,
+    pub(super) series: Vec<Series>,
+    pub(super) references: Vec<Reference>,
+}
+
+/// An axis: what it shows, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct Axis {
+    pub(super) label: String,
+    pub(super) format: TickFormat,
+    pub(super) log: bool,
+    pub(super) include: Vec<f64>,
+}
+
+/// What the numbers at an axis look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TickFormat {
+    /// Any number.
+    Number,
+    /// Whole numbers: epochs, parameters. Large ones are shortened (250k, 1.5M).
+    Count,
+    /// Fractions, shown as percentages.
+    Percent,
+    /// Factors, shown with a times sign.
+    Ratio,
+}
+
+/// Points that belong together.
+#[derive(Debug, Clone)]
+pub(crate) struct Series {
+    pub(super) name: String,
+    pub(super) style: SeriesStyle,
+    pub(super) points: Vec<Point>,
+}
+
+/// How a series is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SeriesStyle {
+    /// A line alone, for curves of many points.
+    Line,
+    /// Markers alone.
+    Points,
+    /// Markers joined by a line.
+    Both,
+}
+
+/// A point of a series.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Point {
+    /// In the units of the x axis.
+    pub(crate) x: f64,
+    /// In the units of the y axis.
+    pub(crate) y: f64,
+    /// Half the length of the error bar, for instance one standard deviation; 0 draws none.
+    pub(crate) error: f64,
+}
+
+/// A horizontal line to compare with.
+#[derive(Debug, Clone)]
+pub(super) struct Reference {
+    pub(super) name: String,
+    pub(super) y: f64,
+}
+
+/// Horizontal bars from zero, one group per category. There is no logarithmic variant: bars compare by length.
+#[derive(Debug, Clone)]
+pub(crate) struct BarPlot {
+    pub(super) title: String,
+    pub(super) note: Option<String>,
+    pub(super) axis: Axis,
+    pub(super) digits: usize,
+    pub(super) categories: Vec<String>,
+    pub(super) series: Vec<(String, Vec<Option<f64>>)>,
+}
+
+impl Plot {
+    /// The title, from which the name of the file is made.
+    pub(super) fn title(&self) -> &str {
+        match self {
+            Self::Xy(plot) => &plot.title,
+            Self::Bars(plot) => &plot.title,
+        }
+    }
+
+    /// Checks that every series of bars has a value, or `None`, for every category.
+    pub(super) fn check(&self) -> Result<(), ReportError> {
+        let Self::Bars(plot) = self else { return Ok(()) };
+        let expected = plot.categories.len();
+        match plot.series.iter().find(|(_, values)| values.len() != expected) {
+            None => Ok(()),
+            Some((series, values)) => Err(ReportError::BarCount {
+                plot: plot.title.clone(),
+                series: series.clone(),
+                expected,
+                got: values.len(),
+            }),
+        }
+    }
+
+    /// The remark below the plot; says also how many points could not be drawn.
+    pub(super) fn note(&self) -> Option<String> {
+        let (note, left_out) = match self {
+            Self::Xy(plot) => (&plot.note, plot.left_out()),
+            Self::Bars(plot) => (&plot.note, plot.left_out()),
+        };
+        let remark = match left_out {
+            0 => None,
+            1 => Some("One value is not shown, being infinite, NaN or, on a logarithmic axis, not positive.".to_owned()),
+            n => Some(format!(
+                "{n} values are not shown, being infinite, NaN or, on a logarithmic axis, not positive."
+            )),
+        };
+        match (note, remark) {
+            (Some(note), Some(remark)) => Some(format!("{note} {remark}")),
+            (note, remark) => note.clone().or(remark),
+        }
+    }
+}
+
+impl XyPlot {
+    /// A plot with nothing in it.
+    pub(crate) fn new(title: impl Into<String>, x: Axis, y: Axis) -> Self {
+        Self { title: title.into(), note: None, x, y, series: Vec::new(), references: Vec::new() }
+    }
+
+    /// Adds a series. Colors and markers follow the order of adding.
+    pub(crate) fn series(mut self, series: Series) -> Self {
+        self.series.push(series);
+        self
+    }
+
+    /// Adds a dashed horizontal line at `y`, such as the accuracy of the dense network.
+    pub(crate) fn reference(mut self, name: impl Into<String>, y: f64) -> Self {
+        self.references.push(Reference { name: name.into(), y });
+        self
+    }
+
+    /// A remark below the plot.
+    pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
+        self
+    }
+
+    /// Whether a point has a place on both axes.
+    pub(super) fn drawable(&self, point: &Point) -> bool {
+        self.x.has(point.x) && self.y.has(point.y)
+    }
+
+    fn left_out(&self) -> usize {
+        let points = self
+            .series
+            .iter()
+            .flat_map(|series| &series.points)
+            .filter(|p| !self.drawable(p))
+            .count();
+        points + self.references.iter().filter(|reference| !self.y.has(reference.y)).count()
+    }
+}
+
+impl BarPlot {
+    /// A plot with categories, and no bars yet. Values stand at the ends of the bars with `digits` decimals.
+    pub(crate) fn new(
+        title: impl Into<String>,
+        axis: Axis,
+        digits: usize,
+        categories: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        Self {
+            title: title.into(),
+            note: None,
+            axis: Axis { log: false, ..axis },
+            digits,
+            categories: categories.into_iter().map(Into::into).collect(),
+            series: Vec::new(),
+        }
+    }
+
+    /// Adds one bar per category; `None` leaves a place empty.
+    pub(crate) fn series(
+        mut self,
+        name: impl Into<String>,
+        values: impl IntoIterator<Item = impl Into<Option<f64>>>,
+    ) -> Self {
+        self.series.push((name.into(), values.into_iter().map(Into::into).collect()));
+        self
+    }
+
+    /// A remark below the plot.
+    pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
+        self
+    }
+
+    fn left_out(&self) -> usize {
+        self.series
+            .iter()
+            .flat_map(|(_, values)| values)
+            .flatten()
+            .filter(|value| !value.is_finite())
+            .count()
+    }
+}
+
+impl Axis {
+    /// An axis of numbers. Units belong in the label: `"Latency (ms)"`.
+    pub(crate) fn number(label: impl Into<String>) -> Self {
+        Self { label: label.into(), format: TickFormat::Number, log: false, include: Vec::new() }
+    }
+
+    /// An axis of whole numbers: epochs, parameters.
+    pub(crate) fn count(label: impl Into<String>) -> Self {
+        Self { format: TickFormat::Count, ..Self::number(label) }
+    }
+
+    /// An axis of fractions, shown as percentages.
+    pub(crate) fn percent(label: impl Into<String>) -> Self {
+        Self { format: TickFormat::Percent, ..Self::number(label) }
+    }
+
+    /// An axis of factors, shown as `2×`.
+    pub(crate) fn ratio(label: impl Into<String>) -> Self {
+        Self { format: TickFormat::Ratio, ..Self::number(label) }
+    }
+
+    /// Makes the axis logarithmic. Values that are not positive have no place on it, and the plot's note counts them.
+    pub(crate) fn log(mut self) -> Self {
+        self.log = true;
+        self
+    }
+
+    /// Makes the axis reach at least to `value`.
+    pub(crate) fn include(mut self, value: f64) -> Self {
+        self.include.push(value);
+        self
+    }
+
+    /// Whether a value has a place on this axis.
+    pub(super) fn has(&self, value: f64) -> bool {
+        value.is_finite() && (!self.log || value > 0.0)
+    }
+}
+
+impl Series {
+    /// A line without markers, for curves of many points.
+    pub(crate) fn line(
+        name: impl Into<String>,
+        points: impl IntoIterator<Item = impl Into<Point>>,
+    ) -> Self {
+        Self::with(name, SeriesStyle::Line, points)
+    }
+
+    /// Markers without a line.
+    pub(crate) fn points(
+        name: impl Into<String>,
+        points: impl IntoIterator<Item = impl Into<Point>>,
+    ) -> Self {
+        Self::with(name, SeriesStyle::Points, points)
+    }
+
+    /// Markers joined by a line, in the order given.
+    pub(crate) fn both(
+        name: impl Into<String>,
+        points: impl IntoIterator<Item = impl Into<Point>>,
+    ) -> Self {
+        Self::with(name, SeriesStyle::Both, points)
+    }
+
+    fn with(
+        name: impl Into<String>,
+        style: SeriesStyle,
+        points: impl IntoIterator<Item = impl Into<Point>>,
+    ) -> Self {
+        Self { name: name.into(), style, points: points.into_iter().map(Into::into).collect() }
+    }
+}
+
+impl From<(f64, f64)> for Point {
+    fn from((x, y): (f64, f64)) -> Self {
+        Self { x, y, error: 0.0 }
+    }
+}
+
+impl From<(f64, f64, f64)> for Point {
+    fn from((x, y, error): (f64, f64, f64)) -> Self {
+        Self { x, y, error }
+    }
+}
+
+impl From<XyPlot> for Plot {
+    fn from(plot: XyPlot) -> Self {
+        Self::Xy(plot)
+    }
+}
+
+impl From<BarPlot> for Plot {
+    fn from(plot: BarPlot) -> Self {
+        Self::Bars(plot)
+    }
+}

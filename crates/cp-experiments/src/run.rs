@@ -1,0 +1,258 @@
+//! What the experiments share: common options, the run's folder, and stages that a resumed run does not repeat.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use cp_core::{Als, Init, Solver};
+use cp_data::{DataDir, Dataset, Source};
+use cp_net::{Event, LayerReport, Network, RankPlan};
+use cp_torch::{DeviceRequest, Executor};
+use cp_train::{EvalOptions, Evaluation, Provenance, RunDir, TrainConfig, TrainData, evaluate, progress, timing, train};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use cp_torch::tch::Device;
+
+/// Options of every experiment.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RunArgs {
+    /// Folder of the data sets and pretrained weights [default: $POLYAD_DATA, then the cache]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Folder for results; this run writes to RESULTS/<experiment>/<run>
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub(crate) results: PathBuf,
+    /// Name of the run [default: the date and time]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) run: Option<String>,
+    /// Go on with the run NAME, or with the latest one
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Threads for libtorch and the decompositions [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) threads: Option<u16>,
+    /// Seed of everything random
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Where the network runs
+    #[arg(long, value_enum, default_value = "cpu")]
+    pub(crate) device: DeviceArg,
+    /// Print the results as JSON on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Where the network runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum DeviceArg {
+    Cpu,
+    Cuda,
+}
+
+/// A run in progress: its folder, its device, and the files of the stages that are done.
+pub(crate) struct Run {
+    pub(crate) dir: RunDir,
+    pub(crate) device: Device,
+    pub(crate) seed: u64,
+    pub(crate) json: bool,
+    data: DataDir,
+    sources: Vec<Source>,
+}
+
+impl Run {
+    /// Opens the run's folder and writes the configuration into it.
+    pub(crate) fn open<C: Serialize>(args: &RunArgs, experiment: &str, config: &C) -> Result<Self> {
+        let threads = args.threads.map_or(0, usize::from);
+        timing::set_threads(threads);
+        // Fails only where a pool exists already, and then nothing has to be set.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+        let device = cp_torch::device(match args.device {
+            DeviceArg::Cpu => DeviceRequest::Cpu,
+            DeviceArg::Cuda => DeviceRequest::Cuda,
+        })?;
+        let name = run_name(args, experiment)?;
+        let dir = RunDir::open(&args.results, experiment, &name)?;
+        dir.write_config(config)?;
+        eprintln!("run folder: {}", dir.path().display());
+        Ok(Self {
+            dir,
+            device,
+            seed: args.seed,
+            json: args.json,
+            data: DataDir::locate(args.data.clone()),
+            sources: Vec::new(),
+        })
+    }
+
+    /// Opens a data set and notes its files for the provenance.
+    pub(crate) fn dataset(&mut self, name: &str, split: &str) -> Result<Arc<dyn Dataset>> {
+        let set = cp_data::open(name, split, &self.data)?;
+        self.note(set.sources());
+        Ok(set)
+    }
+
+    /// Loads pretrained weights from the data folder and notes the file for the provenance.
+    pub(crate) fn pretrained(&mut self, weights: &str, arch: &str) -> Result<Network> {
+        let (path, source) = cp_data::pretrained(weights, &self.data)?;
+        self.note(&[source]);
+        Ok(Network::load_as(&path, cp_net::arch::by_name(arch)?)?)
+    }
+
+    /// Decomposes the layers of `plan` by ALS; the network and its reports are kept under `name`.
+    pub(crate) fn compress_stage(
+        &self,
+        name: &str,
+        dense: &Network,
+        sweeps: usize,
+        plan: impl FnOnce() -> Result<RankPlan>,
+    ) -> Result<(Network, Vec<LayerReport>)> {
+        let file = self.dir.file(&format!("{name}.safetensors"));
+        let reports = self.stage(&format!("{name}-layers"), || {
+            let plan = plan()?;
+            let bar = progress::bar(plan.layers.len() as u64, "decompose");
+            let mut network = dense.clone();
+            let solver = |rank: usize, _layer: &str| -> Box<dyn Solver<f32>> {
+                Box::new(Als::new(rank).max_iters(sweeps).init(Init::Random { seed: self.seed }))
+            };
+            let reports = cp_net::compress(&mut network, &plan, &solver, &|event| {
+                if let Event::Finished { .. } = event {
+                    bar.inc(1);
+                }
+            })?;
+            bar.finish_and_clear();
+            network.save(&file)?;
+            Ok(reports)
+        })?;
+        Ok((Network::load(&file)?, reports))
+    }
+
+    fn note(&mut self, sources: &[Source]) {
+        for source in sources {
+            if !self.sources.contains(source) {
+                self.sources.push(source.clone());
+            }
+        }
+    }
+
+    /// Writes and returns the provenance of everything so far.
+    pub(crate) fn provenance(&self) -> Result<Provenance> {
+        let provenance = Provenance::collect(self.device, self.seed, self.sources.clone());
+        self.dir.write_provenance(&provenance)?;
+        Ok(provenance)
+    }
+
+    /// The result of the stage `name`: from its file where a killed run has finished it, otherwise computed and kept.
+    pub(crate) fn stage<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        compute: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let path = self.dir.file(&format!("stages/{name}.json"));
+        if path.exists() {
+            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            return serde_json::from_str(&text)
+                .with_context(|| format!("{} is not the result of this stage; delete it to compute it again", path.display()));
+        }
+        let value = compute()?;
+        cp_train::write_atomic(&path, serde_json::to_string_pretty(&value)?.as_bytes())?;
+        Ok(value)
+    }
+
+    /// The network that the stage `name` makes: from its file where that exists.
+    pub(crate) fn network_stage(&self, name: &str, make: impl FnOnce() -> Result<Network>) -> Result<Network> {
+        let path = self.dir.file(&format!("{name}.safetensors"));
+        if path.exists() {
+            return Ok(Network::load(&path)?);
+        }
+        let network = make()?;
+        network.save(&path)?;
+        Ok(network)
+    }
+
+    /// Trains `model` as the phase `name`; a killed run goes on from the last epoch, a finished one is read back.
+    pub(crate) fn train_stage(
+        &self,
+        name: &str,
+        mut model: Executor,
+        data: &TrainData,
+        config: &TrainConfig,
+    ) -> Result<Network> {
+        let checkpoint = self.dir.file(&format!("{name}.checkpoint"));
+        let network = self.network_stage(name, || {
+            train(&mut model, data, config, &mut self.dir.record(name), Some(&checkpoint))
+                .with_context(|| format!("phase '{name}'"))?;
+            Ok(model.network()?)
+        })?;
+        match std::fs::remove_file(&checkpoint) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", checkpoint.display()))
+            }
+            _ => Ok(network),
+        }
+    }
+
+    /// Evaluates `network` on `set`, once: the result is kept under the stage `name`.
+    pub(crate) fn evaluate_stage(&self, name: &str, network: &Network, set: &Arc<dyn Dataset>) -> Result<Evaluation> {
+        self.stage(name, || Ok(evaluate(&self.executor(network)?, set, &EvalOptions::default())?))
+    }
+
+    /// Writes `result.json` and shows the outcome: the summary, or with `--json` the result.
+    pub(crate) fn finish(&self, result: &serde_json::Value) -> Result<()> {
+        let text = serde_json::to_string_pretty(result)?;
+        cp_train::write_atomic(&self.dir.file("result.json"), text.as_bytes())?;
+        if self.json {
+            println!("{text}");
+        } else {
+            let summary = self.dir.file("summary.md");
+            println!("{}", std::fs::read_to_string(&summary).with_context(|| format!("cannot read {}", summary.display()))?);
+        }
+        eprintln!("report: {}", self.dir.file("report.html").display());
+        Ok(())
+    }
+
+    /// The network on this run's device.
+    pub(crate) fn executor(&self, network: &Network) -> Result<Executor> {
+        Ok(Executor::new(network, self.device)?)
+    }
+}
+
+/// The name of the run's folder: a new one, or with `--resume` the one to go on with.
+fn run_name(args: &RunArgs, experiment: &str) -> Result<String> {
+    let folder = args.results.join(experiment);
+    if let Some(name) = &args.run {
+        if name.is_empty() || Path::new(name).components().count() != 1 || name.starts_with('.') {
+            bail!("--run {name:?} must be the name of a folder, not a path");
+        }
+        let exists = folder.join(name).exists();
+        if args.resume && !exists {
+            bail!("--resume: there is no run '{name}' in {}", folder.display());
+        }
+        if !args.resume && exists {
+            bail!("{} exists; add --resume to go on with it, or choose another --run", folder.join(name).display());
+        }
+        return Ok(name.clone());
+    }
+    if !args.resume {
+        // Colons would be awkward in file names.
+        return Ok(timing::utc_now().replace(':', ""));
+    }
+    let entries = std::fs::read_dir(&folder).with_context(|| format!("--resume: there is no run in {}", folder.display()))?;
+    let mut runs = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            runs.push((entry.metadata()?.modified()?, entry.file_name().to_string_lossy().into_owned()));
+        }
+    }
+    match runs.into_iter().max() {
+        Some((_, name)) => Ok(name),
+        None => bail!("--resume: there is no run in {}", folder.display()),
+    }
+}
+
+/// Reads a configuration that is part of the program.
+pub(crate) fn built_in<C: DeserializeOwned>(text: &str) -> C {
+    // The tests parse every built-in configuration.
+    toml::from_str(text).unwrap_or_else(|error| panic!("built-in configuration: {error}"))
+}
