@@ -16,7 +16,9 @@ use crate::run::{Run, RunArgs};
 
 /// `reproduce-alexnet`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  cargo xtask reproduce-alexnet\n  cargo xtask reproduce-alexnet --smoke --threads 1\n  cargo xtask reproduce-alexnet --batches 1,32 --json")]
+#[command(
+    after_help = "Examples:\n  cargo xtask reproduce-alexnet\n  cargo xtask reproduce-alexnet --smoke --threads 1\n  cargo xtask reproduce-alexnet --batches 1,32 --json"
+)]
 pub(crate) struct AlexnetArgs {
     /// Images per forward pass of the timings
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 32])]
@@ -94,7 +96,14 @@ const VARIANTS: [Variant; 6] = [
         macs: Some(140.9),
         accuracy: None,
     },
-    Variant { name: "grouped Caffe AlexNet, dense", arch: "alexnet-caffe", form: None, params: 60_965_224, macs: None, accuracy: None },
+    Variant {
+        name: "grouped Caffe AlexNet, dense",
+        arch: "alexnet-caffe",
+        form: None,
+        params: 60_965_224,
+        macs: None,
+        accuracy: None,
+    },
     Variant {
         name: "grouped Caffe AlexNet, published ranks, CP-3",
         arch: "alexnet-caffe",
@@ -129,7 +138,11 @@ fn factorized(dense: &Architecture, form: Form, ranks: &Ranks) -> Result<Archite
 
 /// The convolutions and linear layers in order.
 fn weighted_layers(arch: &Architecture) -> Vec<Node> {
-    arch.nodes.iter().filter(|node| matches!(node.op, Op::Conv(_) | Op::Linear(_))).cloned().collect()
+    arch.nodes
+        .iter()
+        .filter(|node| matches!(node.op, Op::Conv(_) | Op::Linear(_)))
+        .cloned()
+        .collect()
 }
 
 /// The layer `layer` of `arch` as a network of its own, on the input that it has in `arch`.
@@ -186,7 +199,10 @@ pub(crate) fn run(args: &AlexnetArgs) -> Result<()> {
     let config = if args.smoke {
         Config { batches: vec![1], repeats: 3 }
     } else {
-        Config { batches: args.batches.iter().map(|&batch| usize::from(batch)).collect(), repeats: args.repeats.into() }
+        Config {
+            batches: args.batches.iter().map(|&batch| usize::from(batch)).collect(),
+            repeats: args.repeats.into(),
+        }
     };
     let run = Run::open(&args.common, "reproduce-alexnet", &config)?;
 
@@ -217,7 +233,14 @@ fn measure(run: &Run, threads: usize, batch: usize, repeats: usize) -> Result<Me
     let dense = arch::by_name("alexnet")?;
     let layers = weighted_layers(&dense);
     let forms = |form| factorized(&dense, form, &PUBLISHED);
-    let mut rows = vec![measure_one(run, "whole network", &dense, [forms(Form::Cp3)?, forms(Form::Cp4)?], batch, repeats)?];
+    let mut rows = vec![measure_one(
+        run,
+        "whole network",
+        &dense,
+        [forms(Form::Cp3)?, forms(Form::Cp4)?],
+        batch,
+        repeats,
+    )?];
     let but_first = |form| -> Result<Architecture> {
         let mut small = forms(form)?;
         small.densify(&layers[0].name)?;
@@ -227,7 +250,10 @@ fn measure(run: &Run, threads: usize, batch: usize, repeats: usize) -> Result<Me
     rows.push(measure_one(run, "whole network, first layer dense", &dense, small, batch, repeats)?);
     for (layer, rank) in layers.iter().zip(PUBLISHED) {
         let single = alone(&dense, layer)?;
-        let small = [factorized(&single, Form::Cp3, &[rank; 8])?, factorized(&single, Form::Cp4, &[rank; 8])?];
+        let small = [
+            factorized(&single, Form::Cp3, &[rank; 8])?,
+            factorized(&single, Form::Cp4, &[rank; 8])?,
+        ];
         rows.push(measure_one(run, &layer.name, &single, small, batch, repeats)?);
     }
     Ok(Measurement { threads, batch, rows })
@@ -257,13 +283,20 @@ fn measure_one(
     Ok(Times { what: what.into(), dense, cp3: times[2], cp4: times[3] })
 }
 
-fn write_report(run: &Run, config: &Config, counts: &[Count], measurements: &[Measurement]) -> Result<()> {
+fn write_report(
+    run: &Run,
+    config: &Config,
+    counts: &[Count],
+    measurements: &[Measurement],
+) -> Result<()> {
     let wrong: Vec<&str> = counts
         .iter()
         .zip(&VARIANTS)
         .filter(|(count, variant)| {
             count.params != variant.params
-                || variant.macs.is_some_and(|macs| format!("{:.1}", count.macs as f64 / 1e6) != format!("{macs:.1}"))
+                || variant.macs.is_some_and(|macs| {
+                    format!("{:.1}", count.macs as f64 / 1e6) != format!("{macs:.1}")
+                })
         })
         .map(|(_, variant)| variant.name)
         .collect();
@@ -272,11 +305,16 @@ fn write_report(run: &Run, config: &Config, counts: &[Count], measurements: &[Me
     } else {
         format!("Parameters or MACs do not agree with the source for: {}.", wrong.join("; "))
     };
-    let whole: Vec<(&Measurement, [f64; 2])> = measurements.iter().map(|m| (m, m.rows[0].speedups())).collect();
+    let whole: Vec<(&Measurement, [f64; 2])> =
+        measurements.iter().map(|m| (m, m.rows[0].speedups())).collect();
     let speeds: Vec<String> = whole
         .iter()
         .map(|(m, [cp3, cp4])| {
-            format!("{cp3:.2}× (CP-3) and {cp4:.2}× (CP-4) with batch {} on {}", m.batch, threads_text(m.threads))
+            format!(
+                "{cp3:.2}× (CP-3) and {cp4:.2}× (CP-4) with batch {} on {}",
+                m.batch,
+                threads_text(m.threads)
+            )
         })
         .collect();
     let verdict = format!(
@@ -307,16 +345,23 @@ fn write_report(run: &Run, config: &Config, counts: &[Count], measurements: &[Me
     for measurement in measurements {
         report.add(time_table(measurement));
         let labels: Vec<&str> = measurement.rows.iter().map(|row| row.what.as_str()).collect();
-        let column = |index: usize| measurement.rows.iter().map(|row| row.speedups()[index]).collect::<Vec<_>>();
+        let column = |index: usize| {
+            measurement.rows.iter().map(|row| row.speedups()[index]).collect::<Vec<_>>()
+        };
         report.add(
             BarPlot::new(
-                format!("Speed-up by layer, batch {}, {}", measurement.batch, threads_text(measurement.threads)),
+                format!(
+                    "Speed-up by layer, batch {}, {}",
+                    measurement.batch,
+                    threads_text(measurement.threads)
+                ),
                 Axis::ratio("dense time / factorized time"),
                 2,
                 labels,
             )
             .series("CP-3", column(0))
-            .series("CP-4", column(1)),
+            .series("CP-4", column(1))
+            .note("Below 1× the factorized layer is the slower one, and is better left dense."),
         );
     }
     report.add(Block::provenance(run.provenance()?.rows()));
@@ -343,7 +388,8 @@ fn count_table(counts: &[Count]) -> Table {
         ],
     );
     for (count, variant) in counts.iter().zip(&VARIANTS) {
-        let dense = counts.iter().zip(&VARIANTS).find(|(_, v)| v.arch == variant.arch && v.form.is_none());
+        let dense =
+            counts.iter().zip(&VARIANTS).find(|(_, v)| v.arch == variant.arch && v.form.is_none());
         let ratio = dense.map_or(1.0, |(dense, _)| dense.params as f64 / count.params as f64);
         table.row([
             Cell::text(variant.name),
@@ -352,7 +398,9 @@ fn count_table(counts: &[Count]) -> Table {
             Cell::ratio(ratio, 2),
             Cell::millions(count.macs as u64, 1),
             variant.macs.map_or_else(Cell::missing, |macs| Cell::number(macs, 1)),
-            variant.accuracy.map_or_else(Cell::missing, |(top1, top5)| Cell::text(format!("{top1:.2} / {top5:.2}"))),
+            variant.accuracy.map_or_else(Cell::missing, |(top1, top5)| {
+                Cell::text(format!("{top1:.2} / {top5:.2}"))
+            }),
         ]);
     }
     table.note(
@@ -400,7 +448,12 @@ mod tests {
             let total = variant.build().unwrap().cost([3, 224, 224]).unwrap().total;
             assert_eq!(total.params, variant.params, "{}", variant.name);
             if let Some(macs) = variant.macs {
-                assert_eq!(format!("{:.1}", total.macs as f64 / 1e6), format!("{macs:.1}"), "{}", variant.name);
+                assert_eq!(
+                    format!("{:.1}", total.macs as f64 / 1e6),
+                    format!("{macs:.1}"),
+                    "{}",
+                    variant.name
+                );
             }
         }
     }

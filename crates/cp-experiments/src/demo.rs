@@ -18,7 +18,9 @@ use crate::run::{Run, RunArgs, built_in};
 
 /// `demo`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --threads 4 --json\n  cargo xtask demo --resume")]
+#[command(
+    after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --threads 4 --json\n  cargo xtask demo --resume"
+)]
 pub(crate) struct DemoArgs {
     #[command(flatten)]
     common: RunArgs,
@@ -76,8 +78,10 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let data = TrainData { train: sets.train.clone(), validation: Some(sets.validation.clone()) };
     let start = arch::by_name("charnet")?.initialize(args.common.seed)?;
     let dense = run.train_stage("dense", run.executor(&start)?, &data, &config.train)?;
-    let (decomposed, layers) = run.compress_stage("decomposed", &dense, config.sweeps, || Ok(plan(&config)))?;
-    let tuned = run.train_stage("compressed", run.executor(&decomposed)?, &data, &config.fine_tune)?;
+    let (decomposed, layers) =
+        run.compress_stage("decomposed", &dense, config.sweeps, || Ok(plan(&config)))?;
+    let tuned =
+        run.train_stage("compressed", run.executor(&decomposed)?, &data, &config.fine_tune)?;
 
     let states = [("dense", &dense), ("decomposed", &decomposed), ("fine-tuned", &tuned)]
         .map(|(name, network)| state(&run, name, network, &sets))
@@ -87,7 +91,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let mut latencies = Vec::new();
     for threads in if all > 1 { vec![1, all] } else { vec![1] } {
         let stage = format!("latency-{threads}-threads");
-        latencies.push(run.stage(&stage, || latency(&run, &dense, &tuned, threads, config.timing_batch))?);
+        latencies.push(
+            run.stage(&stage, || latency(&run, &dense, &tuned, threads, config.timing_batch))?,
+        );
     }
     timing::set_threads(all);
     write_report(&run, &config, &layers, &states, &latencies)
@@ -102,7 +108,8 @@ struct Sets {
 
 impl Sets {
     fn draw(config: &Config, seed: u64) -> Self {
-        let draw = |part, count| -> Arc<dyn Dataset> { Arc::new(Characters::part(part, count, seed)) };
+        let draw =
+            |part, count| -> Arc<dyn Dataset> { Arc::new(Characters::part(part, count, seed)) };
         Self {
             train: draw(Part::Train, config.train_examples),
             validation: draw(Part::Validation, config.validation_examples),
@@ -133,10 +140,21 @@ fn state(run: &Run, name: &str, network: &Network, sets: &Sets) -> Result<State>
     })
 }
 
-fn latency(run: &Run, dense: &Network, compressed: &Network, threads: usize, batch: usize) -> Result<Latency> {
+fn latency(
+    run: &Run,
+    dense: &Network,
+    compressed: &Network,
+    threads: usize,
+    batch: usize,
+) -> Result<Latency> {
     timing::set_threads(threads);
     let models = [run.executor(dense)?, run.executor(compressed)?];
-    let times = timing::latency(&models.each_ref(), &dense.input().shape, batch, &TimingOptions::default())?;
+    let times = timing::latency(
+        &models.each_ref(),
+        &dense.input().shape,
+        batch,
+        &TimingOptions::default(),
+    )?;
     Ok(Latency { threads, dense: times[0], compressed: times[1] })
 }
 
@@ -148,8 +166,10 @@ fn write_report(
     latencies: &[Latency],
 ) -> Result<()> {
     let (dense, tuned) = (&states[0], &states[2]);
-    let speeds: Vec<String> =
-        latencies.iter().map(|latency| format!("{:.1}× on {}", latency.ratio(), threads_text(latency.threads))).collect();
+    let speeds: Vec<String> = latencies
+        .iter()
+        .map(|latency| format!("{:.1}× on {}", latency.ratio(), threads_text(latency.threads)))
+        .collect();
     let params = dense.params as f64 / tuned.params as f64;
     let macs = dense.macs as f64 / tuned.macs as f64;
     let change = 100.0 * (tuned.test.top1 - dense.test.top1);
@@ -171,15 +191,21 @@ fn write_report(
     let mut cards: Vec<Card> = latencies
         .iter()
         .map(|latency| {
-            Card::new(format!("faster, {}", threads_text(latency.threads)), Cell::ratio(latency.ratio(), 1))
-                .note(format!("Lebedev et al.: {:.1}×", PAPER.2))
+            Card::new(
+                format!("faster, {}", threads_text(latency.threads)),
+                Cell::ratio(latency.ratio(), 1),
+            )
+            .note(format!("Lebedev et al.: {:.1}×", PAPER.2))
         })
         .collect();
     cards.push(Card::new("fewer multiply-accumulates", Cell::ratio(macs, 1)));
     cards.push(Card::new("fewer parameters", Cell::ratio(params, 1)));
     cards.push(
-        Card::new("test accuracy, change", Cell::points(tuned.test.top1 - dense.test.top1, 2).unit("points"))
-            .note("Lebedev et al.: −1 point"),
+        Card::new(
+            "test accuracy, change",
+            Cell::points(tuned.test.top1 - dense.test.top1, 2).unit("points"),
+        )
+        .note("Lebedev et al.: −1 point"),
     );
     report.add(Block::cards(cards));
     report.add(Block::heading("The network before and after"));
@@ -188,7 +214,10 @@ fn write_report(
     report.add(Block::heading("The decomposed layers"));
     report.add(layer_table(layers));
     report.add(Block::heading("Training"));
-    for (phase, title) in [("dense", "Training of the dense network"), ("compressed", "Fine-tuning after the decomposition")] {
+    for (phase, title) in [
+        ("dense", "Training of the dense network"),
+        ("compressed", "Fine-tuning after the decomposition"),
+    ] {
         let epochs = run.dir.epochs(phase)?;
         report.add(loss_curves(&format!("{title}: loss"), &epochs));
         report.add(accuracy_curves(&format!("{title}: accuracy"), &epochs));
@@ -252,7 +281,7 @@ fn latency_table(latencies: &[Latency], config: &Config) -> Table {
             Cell::text(latency.threads.to_string()),
             Cell::millis(latency.dense.median),
             Cell::millis(latency.compressed.median),
-            Cell::ratio(latency.ratio(), 2),
+            Cell::ratio(latency.ratio(), 2).strong(),
             Cell::ratio(PAPER.2, 1),
         ]);
     }

@@ -13,14 +13,20 @@ pub(crate) fn threads_text(threads: usize) -> String {
 pub(crate) fn loss_curves(title: &str, epochs: &[EpochMetrics]) -> XyPlot {
     XyPlot::new(title, Axis::count("epoch"), Axis::number("loss (nats)").include(0.0))
         .series(Series::both("training", epochs.iter().map(|e| (number(e), e.train_loss))))
-        .series(Series::both("validation", epochs.iter().filter_map(|e| Some((number(e), e.validation?.loss)))))
+        .series(Series::both(
+            "validation",
+            epochs.iter().filter_map(|e| Some((number(e), e.validation?.loss))),
+        ))
 }
 
 /// Training and validation top-1 over the epochs.
 pub(crate) fn accuracy_curves(title: &str, epochs: &[EpochMetrics]) -> XyPlot {
     XyPlot::new(title, Axis::count("epoch"), Axis::percent("top-1"))
         .series(Series::both("training", epochs.iter().map(|e| (number(e), e.train_top1))))
-        .series(Series::both("validation", epochs.iter().filter_map(|e| Some((number(e), e.validation?.top1)))))
+        .series(Series::both(
+            "validation",
+            epochs.iter().filter_map(|e| Some((number(e), e.validation?.top1))),
+        ))
 }
 
 /// An epoch's number as people count, from 1.
@@ -57,6 +63,18 @@ pub(crate) fn layer_table(layers: &[LayerReport]) -> Table {
             Cell::millions(layer.after.macs as u64, 3),
         ]);
     }
+    let sum = |of: fn(&LayerReport) -> usize| layers.iter().map(of).sum::<usize>() as u64;
+    table.total([
+        Cell::text("all"),
+        Cell::text(""),
+        Cell::text(""),
+        Cell::text(""),
+        Cell::text(""),
+        Cell::count(sum(|layer| layer.before.params)),
+        Cell::count(sum(|layer| layer.after.params)),
+        Cell::millions(sum(|layer| layer.before.macs), 3),
+        Cell::millions(sum(|layer| layer.after.macs), 3),
+    ]);
     table.note(
         "Relative error: ‖K − K̂‖ / ‖K‖ of the kernel before fine-tuning. Component energy: Σ ‖term‖² / ‖K‖²; above about 10 the terms cancel \
          each other and fine-tuning suffers.",

@@ -13,7 +13,12 @@ mod transfer;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cp-experiments", version, about = "The experiments of Polyad", arg_required_else_help = true)]
+#[command(
+    name = "cp-experiments",
+    version,
+    about = "The experiments of Polyad",
+    arg_required_else_help = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -8,11 +8,14 @@ use clap::Args;
 use cp_core::{Als, Init, Solver};
 use cp_data::{DataDir, Dataset, Source};
 use cp_net::{Event, LayerReport, Network, RankPlan};
+use cp_torch::tch::Device;
 use cp_torch::{DeviceRequest, Executor};
-use cp_train::{EvalOptions, Evaluation, Provenance, RunDir, TrainConfig, TrainData, evaluate, progress, timing, train};
+use cp_train::{
+    EvalOptions, Evaluation, Provenance, RunDir, TrainConfig, TrainData, evaluate, progress,
+    timing, train,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use cp_torch::tch::Device;
 
 /// Options of every experiment.
 #[derive(Debug, Clone, Args)]
@@ -20,7 +23,7 @@ pub(crate) struct RunArgs {
     /// Folder of the data sets and pretrained weights [default: $POLYAD_DATA, then the cache]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Folder for results; this run writes to RESULTS/<experiment>/<run>
+    /// Folder for results; this run writes to RESULTS/EXPERIMENT/RUN
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub(crate) results: PathBuf,
     /// Name of the run [default: the date and time]
@@ -150,9 +153,14 @@ impl Run {
     ) -> Result<T> {
         let path = self.dir.file(&format!("stages/{name}.json"));
         if path.exists() {
-            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            return serde_json::from_str(&text)
-                .with_context(|| format!("{} is not the result of this stage; delete it to compute it again", path.display()));
+            let text = std::fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            return serde_json::from_str(&text).with_context(|| {
+                format!(
+                    "{} is not the result of this stage; delete it to compute it again",
+                    path.display()
+                )
+            });
         }
         let value = compute()?;
         cp_train::write_atomic(&path, serde_json::to_string_pretty(&value)?.as_bytes())?;
@@ -160,7 +168,11 @@ impl Run {
     }
 
     /// The network that the stage `name` makes: from its file where that exists.
-    pub(crate) fn network_stage(&self, name: &str, make: impl FnOnce() -> Result<Network>) -> Result<Network> {
+    pub(crate) fn network_stage(
+        &self,
+        name: &str,
+        make: impl FnOnce() -> Result<Network>,
+    ) -> Result<Network> {
         let path = self.dir.file(&format!("{name}.safetensors"));
         if path.exists() {
             return Ok(Network::load(&path)?);
@@ -193,7 +205,12 @@ impl Run {
     }
 
     /// Evaluates `network` on `set`, once: the result is kept under the stage `name`.
-    pub(crate) fn evaluate_stage(&self, name: &str, network: &Network, set: &Arc<dyn Dataset>) -> Result<Evaluation> {
+    pub(crate) fn evaluate_stage(
+        &self,
+        name: &str,
+        network: &Network,
+        set: &Arc<dyn Dataset>,
+    ) -> Result<Evaluation> {
         self.stage(name, || Ok(evaluate(&self.executor(network)?, set, &EvalOptions::default())?))
     }
 
@@ -205,7 +222,11 @@ impl Run {
             println!("{text}");
         } else {
             let summary = self.dir.file("summary.md");
-            println!("{}", std::fs::read_to_string(&summary).with_context(|| format!("cannot read {}", summary.display()))?);
+            println!(
+                "{}",
+                std::fs::read_to_string(&summary)
+                    .with_context(|| format!("cannot read {}", summary.display()))?
+            );
         }
         eprintln!("report: {}", self.dir.file("report.html").display());
         Ok(())
@@ -229,7 +250,10 @@ fn run_name(args: &RunArgs, experiment: &str) -> Result<String> {
             bail!("--resume: there is no run '{name}' in {}", folder.display());
         }
         if !args.resume && exists {
-            bail!("{} exists; add --resume to go on with it, or choose another --run", folder.join(name).display());
+            bail!(
+                "{} exists; add --resume to go on with it, or choose another --run",
+                folder.join(name).display()
+            );
         }
         return Ok(name.clone());
     }
@@ -237,12 +261,16 @@ fn run_name(args: &RunArgs, experiment: &str) -> Result<String> {
         // Colons would be awkward in file names.
         return Ok(timing::utc_now().replace(':', ""));
     }
-    let entries = std::fs::read_dir(&folder).with_context(|| format!("--resume: there is no run in {}", folder.display()))?;
+    let entries = std::fs::read_dir(&folder)
+        .with_context(|| format!("--resume: there is no run in {}", folder.display()))?;
     let mut runs = Vec::new();
     for entry in entries {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            runs.push((entry.metadata()?.modified()?, entry.file_name().to_string_lossy().into_owned()));
+            runs.push((
+                entry.metadata()?.modified()?,
+                entry.file_name().to_string_lossy().into_owned(),
+            ));
         }
     }
     match runs.into_iter().max() {

@@ -77,9 +77,15 @@ impl Target {
     /// Accuracies that the SqVaD study reports for ResNet-18: ratio and top-1, read off its figures (± 0.002), dense last.
     fn published(self) -> ([(f64, f64); 5], f64) {
         match self {
-            Target::FashionMnist => ([(0.01, 0.591), (0.1, 0.811), (0.2, 0.818), (0.4, 0.832), (0.9, 0.835)], 0.831),
-            Target::CatsVsDogs => ([(0.01, 0.545), (0.1, 0.835), (0.2, 0.942), (0.4, 0.968), (0.9, 0.965)], 0.964),
-            Target::Cifar10 => ([(0.01, 0.175), (0.1, 0.340), (0.2, 0.407), (0.4, 0.444), (0.9, 0.432)], 0.445),
+            Target::FashionMnist => {
+                ([(0.01, 0.591), (0.1, 0.811), (0.2, 0.818), (0.4, 0.832), (0.9, 0.835)], 0.831)
+            }
+            Target::CatsVsDogs => {
+                ([(0.01, 0.545), (0.1, 0.835), (0.2, 0.942), (0.4, 0.968), (0.9, 0.965)], 0.964)
+            }
+            Target::Cifar10 => {
+                ([(0.01, 0.175), (0.1, 0.340), (0.2, 0.407), (0.4, 0.444), (0.9, 0.432)], 0.445)
+            }
         }
     }
 }
@@ -143,9 +149,17 @@ impl Config {
         }
         if let Some(arch) = args.arch {
             (config.arch, config.weights, config.input) = match arch {
-                Backbone::Resnet20 => ("resnet20".into(), "resnet20-cifar10.safetensors".into(), [32, 32]),
-                Backbone::Resnet56 => ("resnet56".into(), "resnet56-cifar10.safetensors".into(), [32, 32]),
-                Backbone::Squeezenet => ("squeezenet1_1".into(), "squeezenet1_1-imagenet-caffe.safetensors".into(), [64, 64]),
+                Backbone::Resnet20 => {
+                    ("resnet20".into(), "resnet20-cifar10.safetensors".into(), [32, 32])
+                }
+                Backbone::Resnet56 => {
+                    ("resnet56".into(), "resnet56-cifar10.safetensors".into(), [32, 32])
+                }
+                Backbone::Squeezenet => (
+                    "squeezenet1_1".into(),
+                    "squeezenet1_1-imagenet-caffe.safetensors".into(),
+                    [64, 64],
+                ),
             };
         }
         if let Some(ratios) = &args.ratios {
@@ -155,7 +169,10 @@ impl Config {
             bail!("--ratios: {ratio} is not above 0 and at most 1");
         }
         if args.dataset == Target::Cifar10 && config.arch.starts_with("resnet") {
-            bail!("--arch {}: its weights were trained on CIFAR-10 itself, so there is nothing to transfer", config.arch);
+            bail!(
+                "--arch {}: its weights were trained on CIFAR-10 itself, so there is nothing to transfer",
+                config.arch
+            );
         }
         config.head.seed = args.common.seed;
         config.whole.seed = args.common.seed;
@@ -187,9 +204,11 @@ impl Outcome {
 pub(crate) fn run(args: &TransferArgs) -> Result<()> {
     let config = Config::new(args)?;
     let mut run = Run::open(&args.common, &format!("transfer-{}", args.dataset.name()), &config)?;
-    let backbone = run
-        .pretrained(&config.weights, &config.arch)?
-        .with_input_shape([3, config.input[0], config.input[1]])?;
+    let backbone = run.pretrained(&config.weights, &config.arch)?.with_input_shape([
+        3,
+        config.input[0],
+        config.input[1],
+    ])?;
     let (data, test) = open_data(&mut run, args.dataset, &config)?;
 
     let mut outcomes = Vec::new();
@@ -198,9 +217,12 @@ pub(crate) fn run(args: &TransferArgs) -> Result<()> {
     for ratio in std::iter::once(None).chain(config.ratios.iter().copied().map(Some)) {
         let (backbone, layers) = match ratio {
             None => (backbone.clone(), Vec::new()),
-            Some(ratio) => run.compress_stage(&format!("ratio-{ratio}-backbone"), &backbone, config.sweeps, || {
-                Ok(RankPlan::at_breakeven_ratio(&backbone, config.form, ratio)?)
-            })?,
+            Some(ratio) => run.compress_stage(
+                &format!("ratio-{ratio}-backbone"),
+                &backbone,
+                config.sweeps,
+                || Ok(RankPlan::at_breakeven_ratio(&backbone, config.form, ratio)?),
+            )?,
         };
         let (network, outcome) = learn(&run, &backbone, ratio, &layers, &data, &test, &config)?;
         if ratio.is_some() && layers_shown.is_none() {
@@ -210,15 +232,25 @@ pub(crate) fn run(args: &TransferArgs) -> Result<()> {
         outcomes.push(outcome);
     }
     let latencies = run.stage("latency", || {
-        let models = networks.iter().map(|network| run.executor(network)).collect::<Result<Vec<_>>>()?;
+        let models =
+            networks.iter().map(|network| run.executor(network)).collect::<Result<Vec<_>>>()?;
         let models: Vec<_> = models.iter().collect();
-        Ok(timing::latency(&models, &backbone.input().shape, config.timing_batch, &TimingOptions::default())?)
+        Ok(timing::latency(
+            &models,
+            &backbone.input().shape,
+            config.timing_batch,
+            &TimingOptions::default(),
+        )?)
     })?;
     write_report(&run, args.dataset, &config, &data, &outcomes, &latencies, layers_shown)
 }
 
 /// Training, validation and test data. The validation part comes out of the training data; the test set stays apart.
-fn open_data(run: &mut Run, target: Target, config: &Config) -> Result<(TrainData, Arc<dyn Dataset>)> {
+fn open_data(
+    run: &mut Run,
+    target: Target,
+    config: &Config,
+) -> Result<(TrainData, Arc<dyn Dataset>)> {
     let all = run.dataset(target.name(), "train+validation")?;
     let used = sample(all, config.train_examples, run.seed)?;
     let (train, validation) = split_validation(used, config.validation_share, run.seed)?;
@@ -257,14 +289,16 @@ fn learn(
     let mut model = run.executor(&start)?;
     model.freeze(|node| node != head_layer);
     let head = run.train_stage(&format!("{name}-head"), model, data, &config.head)?;
-    let whole = run.train_stage(&format!("{name}-whole"), run.executor(&head)?, data, &config.whole)?;
+    let whole =
+        run.train_stage(&format!("{name}-whole"), run.executor(&head)?, data, &config.whole)?;
     let cost = whole.cost(&whole.input().shape)?.total;
     let errors: Vec<f64> = layers.iter().map(|layer| layer.rel_error).collect();
     let outcome = Outcome {
         ratio,
         params: cost.params,
         macs: cost.macs,
-        mean_rel_error: (!errors.is_empty()).then(|| errors.iter().sum::<f64>() / errors.len() as f64),
+        mean_rel_error: (!errors.is_empty())
+            .then(|| errors.iter().sum::<f64>() / errors.len() as f64),
         head: run.evaluate_stage(&format!("{name}-head-test"), &head, test)?,
         whole: run.evaluate_stage(&format!("{name}-whole-test"), &whole, test)?,
     };
@@ -282,9 +316,17 @@ fn write_report(
 ) -> Result<()> {
     let dense = &outcomes[0];
     let compressed = &outcomes[1..];
-    let best = compressed.iter().zip(&latencies[1..]).max_by(|(a, _), (b, _)| a.whole.top1.total_cmp(&b.whole.top1));
+    let best = compressed
+        .iter()
+        .zip(&latencies[1..])
+        .max_by(|(a, _), (b, _)| a.whole.top1.total_cmp(&b.whole.top1));
     let verdict = match best {
-        None => format!("{} on {} reaches {:.2} %.", config.arch, target.name(), 100.0 * dense.whole.top1),
+        None => format!(
+            "{} on {} reaches {:.2} %.",
+            config.arch,
+            target.name(),
+            100.0 * dense.whole.top1
+        ),
         Some((best, time)) => format!(
             "{} on {}: the dense network reaches {:.2} % on the test images. The best compressed one (ratio {}) reaches {:.2} % with {:.1}× fewer \
              parameters, {:.1}× fewer multiply-accumulates and {:.2}× the speed; the smallest has {:.1}× fewer multiply-accumulates and {:.2} %.",
@@ -301,11 +343,16 @@ fn write_report(
         ),
     };
     let mut report = Report::new(format!("{} moved to {}", config.arch, target.name()), verdict);
-    let mut cards = vec![Card::new("test top-1, dense", Cell::percent(dense.whole.top1, 2).unit("%"))];
+    let mut cards =
+        vec![Card::new("test top-1, dense", Cell::percent(dense.whole.top1, 2).unit("%"))];
     if let Some((best, time)) = best {
         cards.push(
             Card::new("test top-1, best compressed", Cell::percent(best.whole.top1, 2).unit("%"))
-                .note(format!("ratio {}, {:.2}× the speed", best.label(), latencies[0].median / time.median)),
+                .note(format!(
+                    "ratio {}, {:.2}× the speed",
+                    best.label(),
+                    latencies[0].median / time.median
+                )),
         );
     }
     report.add(Block::cards(cards));
@@ -313,8 +360,11 @@ fn write_report(
     report.add(outcome_table(target, outcomes, latencies, config));
     let plot = |title: &str, axis: Axis, cost: &dyn Fn(usize) -> f64| {
         let points = |top1: &dyn Fn(&Outcome) -> f64| -> Vec<(f64, f64)> {
-            let mut points: Vec<(f64, f64)> =
-                compressed.iter().enumerate().map(|(i, outcome)| (cost(i + 1), top1(outcome))).collect();
+            let mut points: Vec<(f64, f64)> = compressed
+                .iter()
+                .enumerate()
+                .map(|(i, outcome)| (cost(i + 1), top1(outcome)))
+                .collect();
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
             points
         };
@@ -324,10 +374,14 @@ fn write_report(
             .series(Series::points("dense, whole network trained", [(cost(0), dense.whole.top1)]))
             .series(Series::points("dense, new head only", [(cost(0), dense.head.top1)]))
     };
-    report.add(plot("Accuracy against parameters", Axis::count("parameters").log(), &|i| outcomes[i].params as f64));
-    report.add(plot("Accuracy against multiply-accumulates", Axis::count("MACs per image").log(), &|i| {
-        outcomes[i].macs as f64
+    report.add(plot("Accuracy against parameters", Axis::count("parameters").log(), &|i| {
+        outcomes[i].params as f64
     }));
+    report.add(plot(
+        "Accuracy against multiply-accumulates",
+        Axis::count("MACs per image").log(),
+        &|i| outcomes[i].macs as f64,
+    ));
     report.add(plot(
         "Accuracy against latency",
         Axis::number(format!("latency of a batch of {} (ms)", config.timing_batch)).log(),
@@ -335,26 +389,37 @@ fn write_report(
     ));
     let (published, published_dense) = target.published();
     let by_ratio = |top1: &dyn Fn(&Outcome) -> f64| {
-        let mut points: Vec<(f64, f64)> = compressed.iter().filter_map(|o| Some((o.ratio?, top1(o)))).collect();
+        let mut points: Vec<(f64, f64)> =
+            compressed.iter().filter_map(|o| Some((o.ratio?, top1(o)))).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
         points
     };
     report.add(
-        XyPlot::new("Accuracy against ratio", Axis::number("rank / break-even rank").log(), Axis::percent("test top-1"))
-            .series(Series::both("whole network trained", by_ratio(&|o| o.whole.top1)))
-            .series(Series::both("new head only", by_ratio(&|o| o.head.top1)))
-            .series(Series::both("SqVaD, ResNet-18, head only", published))
-            .reference("dense, whole network trained", dense.whole.top1)
-            .reference("SqVaD, dense", published_dense)
-            .note("SqVaD: another backbone, trained head only for one epoch; read off its figures."),
+        XyPlot::new(
+            "Accuracy against ratio",
+            Axis::number("rank / break-even rank").log(),
+            Axis::percent("test top-1"),
+        )
+        .series(Series::both("whole network trained", by_ratio(&|o| o.whole.top1)))
+        .series(Series::both("new head only", by_ratio(&|o| o.head.top1)))
+        .series(Series::both("SqVaD, ResNet-18, head only", published))
+        .reference("dense, whole network trained", dense.whole.top1)
+        .reference("SqVaD, dense", published_dense)
+        .note("SqVaD: another backbone, trained head only for one epoch; read off its figures."),
     );
     report.add(Block::heading("Training"));
-    let mut curves = XyPlot::new("Whole network: validation accuracy", Axis::count("epoch"), Axis::percent("top-1"));
+    let mut curves = XyPlot::new(
+        "Whole network: validation accuracy",
+        Axis::count("epoch"),
+        Axis::percent("top-1"),
+    );
     for outcome in outcomes {
-        let phase = outcome.ratio.map_or("dense-whole".into(), |ratio| format!("ratio-{ratio}-whole"));
+        let phase =
+            outcome.ratio.map_or("dense-whole".into(), |ratio| format!("ratio-{ratio}-whole"));
         let epochs = run.dir.epochs(&phase)?;
-        let points: Vec<(f64, f64)> = epochs.iter().filter_map(|e| Some((number(e), e.validation?.top1))).collect();
-        curves = curves.series(Series::both(outcome.label(), points));
+        let points: Vec<(f64, f64)> =
+            epochs.iter().filter_map(|e| Some((number(e), e.validation?.top1))).collect();
+        curves = curves.series(Series::line(outcome.label(), points));
     }
     report.add(curves);
     if let Some((ratio, layers)) = layers {
@@ -376,7 +441,12 @@ fn write_report(
     run.finish(&serde_json::json!({ "outcomes": outcomes, "latency": latencies }))
 }
 
-fn outcome_table(target: Target, outcomes: &[Outcome], latencies: &[Timing], config: &Config) -> Table {
+fn outcome_table(
+    target: Target,
+    outcomes: &[Outcome],
+    latencies: &[Timing],
+    config: &Config,
+) -> Table {
     let mut table = Table::new(
         format!("{} on {}", config.arch, target.name()),
         [
@@ -396,7 +466,9 @@ fn outcome_table(target: Target, outcomes: &[Outcome], latencies: &[Timing], con
     for (outcome, time) in outcomes.iter().zip(latencies) {
         let source = match outcome.ratio {
             None => Some(published_dense),
-            Some(ratio) => published.iter().find(|(r, _)| (r - ratio).abs() < 1e-9).map(|(_, top1)| *top1),
+            Some(ratio) => {
+                published.iter().find(|(r, _)| (r - ratio).abs() < 1e-9).map(|(_, top1)| *top1)
+            }
         };
         table.row([
             Cell::text(outcome.label()),

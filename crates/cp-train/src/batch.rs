@@ -2,9 +2,9 @@
 
 use cp_data::{Batch, Crop, Dataset, Resize, Transform};
 use cp_net::{Channels, InputSpec};
+use cp_torch::tch::{Device, Kind, Tensor};
 use cp_torch::{tensor_from_i64, tensor_from_u8};
 use ndarray::Array4;
-use cp_torch::tch::{Device, Kind, Tensor};
 
 use crate::error::TrainError;
 
@@ -20,13 +20,15 @@ const MARGIN: (usize, usize) = (8, 7);
 /// # Errors
 /// Where the first image cannot be read or the set is empty.
 pub fn fitting_transform(data: &dyn Dataset, input: &InputSpec) -> Result<Transform, TrainError> {
-    if data.len() == 0 {
+    if data.is_empty() {
         return Err(TrainError::Empty { name: data.name().into() });
     }
     let (image_channels, height, width) = data.image(0)?.dim();
     let (channels, rows, columns) = (input.shape[0], input.shape[1], input.shape[2]);
-    let mut transform = Transform::default();
-    transform.channels = (image_channels != channels).then_some(channels);
+    let mut transform = Transform {
+        channels: (image_channels != channels).then_some(channels),
+        ..Transform::default()
+    };
     if (height, width) == (rows, columns) {
         return Ok(transform);
     }
@@ -48,7 +50,11 @@ pub fn fitting_transform(data: &dyn Dataset, input: &InputSpec) -> Result<Transf
 ///
 /// # Errors
 /// Where libtorch has no memory for it.
-pub fn to_tensors(batch: &Batch, input: &InputSpec, device: Device) -> Result<(Tensor, Tensor), TrainError> {
+pub fn to_tensors(
+    batch: &Batch,
+    input: &InputSpec,
+    device: Device,
+) -> Result<(Tensor, Tensor), TrainError> {
     let labels = tensor_from_i64(&batch.labels)?.f_to_device(device)?;
     Ok((images_to_tensor(&batch.pixels, input, device)?, labels))
 }
@@ -57,7 +63,11 @@ pub fn to_tensors(batch: &Batch, input: &InputSpec, device: Device) -> Result<(T
 ///
 /// # Errors
 /// Where libtorch has no memory for it.
-pub fn images_to_tensor(pixels: &Array4<u8>, input: &InputSpec, device: Device) -> Result<Tensor, TrainError> {
+pub fn images_to_tensor(
+    pixels: &Array4<u8>,
+    input: &InputSpec,
+    device: Device,
+) -> Result<Tensor, TrainError> {
     let mut x = tensor_from_u8(pixels.view().into_dyn())?.f_to_device(device)?;
     if input.channels == Channels::Bgr {
         x = x.f_flip([1])?;

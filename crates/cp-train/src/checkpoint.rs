@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use cp_net::Network;
 use cp_torch::array_from_tensor;
+use cp_torch::tch::Tensor;
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use serde::{Deserialize, Serialize};
-use cp_torch::tch::Tensor;
 
 use crate::config::TrainConfig;
 use crate::error::TrainError;
@@ -49,7 +49,9 @@ impl Checkpoint {
             .model
             .iter()
             .map(|(name, tensor)| (format!("model.{name}"), tensor))
-            .chain(self.optimizer.iter().map(|(name, tensor)| (format!("optimizer.{name}"), tensor)))
+            .chain(
+                self.optimizer.iter().map(|(name, tensor)| (format!("optimizer.{name}"), tensor)),
+            )
             .map(|(name, tensor)| {
                 let array = array_from_tensor(tensor)?;
                 let bytes = array.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -59,31 +61,43 @@ impl Checkpoint {
         let corrupt = |what: String| TrainError::Checkpoint { path: path.into(), what };
         let views = arrays
             .iter()
-            .map(|(name, shape, bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+            .map(|(name, shape, bytes)| {
+                Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?))
+            })
             .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
             .map_err(|error| corrupt(error.to_string()))?;
-        let header = serde_json::to_string(&self.header).map_err(|error| corrupt(error.to_string()))?;
-        let bytes = serialize(views, Some(std::collections::HashMap::from([(KEY.to_owned(), header)])))
-            .map_err(|error| corrupt(error.to_string()))?;
+        let header =
+            serde_json::to_string(&self.header).map_err(|error| corrupt(error.to_string()))?;
+        let bytes =
+            serialize(views, Some(std::collections::HashMap::from([(KEY.to_owned(), header)])))
+                .map_err(|error| corrupt(error.to_string()))?;
         write_atomic(path, &bytes)
     }
 
     /// Reads the checkpoint at `path`.
     pub(crate) fn load(path: &Path) -> Result<Self, TrainError> {
         let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
-        let corrupt = |what: String| TrainError::Checkpoint { path: path.into(), what: format!("not a checkpoint ({what})") };
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| corrupt(error.to_string()))?;
+        let corrupt = |what: String| TrainError::Checkpoint {
+            path: path.into(),
+            what: format!("not a checkpoint ({what})"),
+        };
+        let (_, metadata) =
+            SafeTensors::read_metadata(&bytes).map_err(|error| corrupt(error.to_string()))?;
         let header = metadata
             .metadata()
             .as_ref()
             .and_then(|map| map.get(KEY))
             .ok_or_else(|| corrupt(format!("its metadata has no '{KEY}'")))?;
         let header = serde_json::from_str(header).map_err(|error| corrupt(error.to_string()))?;
-        let arrays = SafeTensors::deserialize(&bytes).map_err(|error| corrupt(error.to_string()))?;
+        let arrays =
+            SafeTensors::deserialize(&bytes).map_err(|error| corrupt(error.to_string()))?;
         let (mut model, mut optimizer) = (BTreeMap::new(), BTreeMap::new());
         for (name, view) in arrays.iter() {
-            let values: Vec<f32> =
-                view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            let values: Vec<f32> = view
+                .data()
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect();
             let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
             let tensor = Tensor::f_from_slice(&values)?.f_reshape(&shape)?;
             if let Some(name) = name.strip_prefix("model.") {
@@ -96,11 +110,15 @@ impl Checkpoint {
     }
 
     /// Puts the saved arrays into a network of the same architecture.
-    pub(crate) fn restore_network(&self, network: &mut Network, path: &Path) -> Result<(), TrainError> {
+    pub(crate) fn restore_network(
+        &self,
+        network: &mut Network,
+        path: &Path,
+    ) -> Result<(), TrainError> {
         for (name, tensor) in &self.model {
-            network
-                .set_param(name, array_from_tensor(tensor)?)
-                .map_err(|error| TrainError::Checkpoint { path: path.into(), what: error.to_string() })?;
+            network.set_param(name, array_from_tensor(tensor)?).map_err(|error| {
+                TrainError::Checkpoint { path: path.into(), what: error.to_string() }
+            })?;
         }
         Ok(())
     }
@@ -118,6 +136,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     std::fs::create_dir_all(&parent).map_err(TrainError::io(&parent))?;
     let mut file = tempfile::NamedTempFile::new_in(&parent).map_err(TrainError::io(&parent))?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(TrainError::io(path))?;
-    file.persist(path).map_err(|error| TrainError::Io { path: path.into(), source: error.error })?;
+    file.persist(path)
+        .map_err(|error| TrainError::Io { path: path.into(), source: error.error })?;
     Ok(())
 }

@@ -124,7 +124,10 @@ pub struct ParamGroup {
 impl TrainConfig {
     /// The learning-rate factor of the parameter `name`.
     pub fn lr_scale(&self, name: &str) -> f64 {
-        self.groups.iter().find(|group| name.starts_with(&group.prefix)).map_or(1.0, |group| group.lr_scale)
+        self.groups
+            .iter()
+            .find(|group| name.starts_with(&group.prefix))
+            .map_or(1.0, |group| group.lr_scale)
     }
 
     /// Whether the values make sense.
@@ -144,8 +147,18 @@ impl TrainConfig {
             self.warmup_epochs.to_string(),
             "0 or more",
         )?;
-        need((0.0..1.0).contains(&self.label_smoothing), "label_smoothing", self.label_smoothing.to_string(), "0 up to, not including, 1")?;
-        need(self.clip_norm.is_none_or(positive), "clip_norm", format!("{:?}", self.clip_norm), "a positive number")?;
+        need(
+            (0.0..1.0).contains(&self.label_smoothing),
+            "label_smoothing",
+            self.label_smoothing.to_string(),
+            "0 up to, not including, 1",
+        )?;
+        need(
+            self.clip_norm.is_none_or(positive),
+            "clip_norm",
+            format!("{:?}", self.clip_norm),
+            "a positive number",
+        )?;
         for group in &self.groups {
             need(
                 group.lr_scale.is_finite() && group.lr_scale >= 0.0,
@@ -156,19 +169,44 @@ impl TrainConfig {
         }
         match &self.optimizer {
             OptimizerConfig::Sgd { momentum, nesterov, weight_decay } => {
-                need((0.0..1.0).contains(momentum), "momentum", momentum.to_string(), "0 up to, not including, 1")?;
-                need(!nesterov || *momentum > 0.0, "nesterov", "true".into(), "false where momentum is 0")?;
+                need(
+                    (0.0..1.0).contains(momentum),
+                    "momentum",
+                    momentum.to_string(),
+                    "0 up to, not including, 1",
+                )?;
+                need(
+                    !nesterov || *momentum > 0.0,
+                    "nesterov",
+                    "true".into(),
+                    "false where momentum is 0",
+                )?;
                 need(*weight_decay >= 0.0, "weight_decay", weight_decay.to_string(), "0 or more")?;
             }
             OptimizerConfig::Adam { beta1, beta2, eps, weight_decay } => {
-                need((0.0..1.0).contains(beta1), "beta1", beta1.to_string(), "0 up to, not including, 1")?;
-                need((0.0..1.0).contains(beta2), "beta2", beta2.to_string(), "0 up to, not including, 1")?;
+                need(
+                    (0.0..1.0).contains(beta1),
+                    "beta1",
+                    beta1.to_string(),
+                    "0 up to, not including, 1",
+                )?;
+                need(
+                    (0.0..1.0).contains(beta2),
+                    "beta2",
+                    beta2.to_string(),
+                    "0 up to, not including, 1",
+                )?;
                 need(positive(*eps), "eps", eps.to_string(), "a positive number")?;
                 need(*weight_decay >= 0.0, "weight_decay", weight_decay.to_string(), "0 or more")?;
             }
         }
         if let Schedule::Step { epochs, gamma } = &self.schedule {
-            need(epochs.is_sorted(), "schedule.epochs", format!("{epochs:?}"), "epochs in rising order")?;
+            need(
+                epochs.is_sorted(),
+                "schedule.epochs",
+                format!("{epochs:?}"),
+                "epochs in rising order",
+            )?;
             need(positive(*gamma), "schedule.gamma", gamma.to_string(), "a positive number")?;
         }
         Ok(())

@@ -17,7 +17,9 @@ pub enum TrainError {
         expected: &'static str,
     },
     /// The loss is no longer a finite number.
-    #[error("the training loss became {loss} in epoch {epoch}, step {step}: try a lower learning rate (lr = {lr:.2e}) or a longer warm-up")]
+    #[error(
+        "the training loss became {loss} in epoch {epoch}, step {step}: try a lower learning rate (lr = {lr:.2e}) or a longer warm-up"
+    )]
     Diverged {
         /// Epoch, from 0.
         epoch: usize,
@@ -62,16 +64,34 @@ pub enum TrainError {
     },
     /// The data set.
     #[error(transparent)]
-    Data(#[from] cp_data::DataError),
+    Data(Box<cp_data::DataError>),
     /// The network.
     #[error(transparent)]
-    Net(#[from] cp_net::NetError),
+    Net(Box<cp_net::NetError>),
     /// libtorch.
     #[error(transparent)]
-    Torch(#[from] cp_torch::TorchError),
+    Torch(Box<cp_torch::TorchError>),
     /// A call into libtorch.
     #[error("libtorch: {0}")]
     Tch(#[from] cp_torch::tch::TchError),
+}
+
+impl From<cp_data::DataError> for TrainError {
+    fn from(error: cp_data::DataError) -> Self {
+        Self::Data(Box::new(error))
+    }
+}
+
+impl From<cp_net::NetError> for TrainError {
+    fn from(error: cp_net::NetError) -> Self {
+        Self::Net(Box::new(error))
+    }
+}
+
+impl From<cp_torch::TorchError> for TrainError {
+    fn from(error: cp_torch::TorchError) -> Self {
+        Self::Torch(Box::new(error))
+    }
 }
 
 impl TrainError {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use cp_data::{Dataset, Loader, LoaderConfig, Order};
+use cp_torch::tch::{Kind, Reduction, Tensor};
 use cp_torch::{Executor, Mode};
 use serde::{Deserialize, Serialize};
-use cp_torch::tch::{Kind, Reduction, Tensor};
 
 use crate::batch;
 use crate::error::TrainError;
@@ -46,7 +46,11 @@ impl Default for EvalOptions {
 ///
 /// # Errors
 /// Where an image cannot be read, the set is empty, or it has more classes than the network outputs.
-pub fn evaluate(model: &Executor, data: &Arc<dyn Dataset>, options: &EvalOptions) -> Result<Evaluation, TrainError> {
+pub fn evaluate(
+    model: &Executor,
+    data: &Arc<dyn Dataset>,
+    options: &EvalOptions,
+) -> Result<Evaluation, TrainError> {
     let watch = Stopwatch::start();
     let input = &model.architecture().input;
     let transform = batch::fitting_transform(data.as_ref(), input)?;
@@ -76,7 +80,11 @@ pub fn evaluate(model: &Executor, data: &Arc<dyn Dataset>, options: &EvalOptions
 ///
 /// # Errors
 /// As [`evaluate`].
-pub fn logits(model: &Executor, data: &Arc<dyn Dataset>, options: &EvalOptions) -> Result<Tensor, TrainError> {
+pub fn logits(
+    model: &Executor,
+    data: &Arc<dyn Dataset>,
+    options: &EvalOptions,
+) -> Result<Tensor, TrainError> {
     let input = &model.architecture().input;
     let transform = batch::fitting_transform(data.as_ref(), input)?;
     let config = LoaderConfig {
@@ -99,7 +107,11 @@ pub fn logits(model: &Executor, data: &Arc<dyn Dataset>, options: &EvalOptions) 
 pub(crate) fn check_classes(data: &dyn Dataset, logits: &Tensor) -> Result<(), TrainError> {
     let outputs = usize::try_from(logits.size().last().copied().unwrap_or(0)).unwrap_or(0);
     if data.classes().len() > outputs {
-        return Err(TrainError::Classes { name: data.name().into(), classes: data.classes().len(), outputs });
+        return Err(TrainError::Classes {
+            name: data.name().into(),
+            classes: data.classes().len(),
+            outputs,
+        });
     }
     Ok(())
 }
@@ -117,7 +129,8 @@ impl Totals {
     /// Adds a batch: `logits` `[B, K]`, `labels` `[B]`.
     pub(crate) fn add(&mut self, logits: &Tensor, labels: &Tensor) -> Result<(), TrainError> {
         let (count, classes) = logits.size2()?;
-        let loss = logits.f_cross_entropy_loss::<Tensor>(labels, None, Reduction::Sum, -100, 0.0)?;
+        let loss =
+            logits.f_cross_entropy_loss::<Tensor>(labels, None, Reduction::Sum, -100, 0.0)?;
         let (_, best) = logits.f_topk(classes.min(5), 1, true, true)?;
         let hits = best.f_eq_tensor(&labels.f_unsqueeze(1)?)?;
         self.examples += usize::try_from(count).unwrap_or(0);

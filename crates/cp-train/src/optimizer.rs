@@ -69,7 +69,7 @@ impl Optimizer {
                     continue; // a parameter that the loss does not depend on
                 }
                 if let Some(shrink) = &shrink {
-                    grad = grad * shrink;
+                    grad *= shrink;
                 }
                 update(&self.config, slot, grad, lr * slot.lr_scale, self.steps);
             }
@@ -106,13 +106,21 @@ impl Optimizer {
     }
 
     /// Takes up a state written by [`Optimizer::state`] after `steps` updates; the error names what does not fit.
-    pub(crate) fn restore(&mut self, mut state: BTreeMap<String, Tensor>, steps: i64) -> Result<(), String> {
+    pub(crate) fn restore(
+        &mut self,
+        mut state: BTreeMap<String, Tensor>,
+        steps: i64,
+    ) -> Result<(), String> {
         let mut take = |name: String, into: &mut Tensor| match state.remove(&name) {
             Some(saved) if saved.size() == into.size() => {
                 cp_torch::tch::no_grad(|| into.copy_(&saved));
                 Ok(())
             }
-            Some(saved) => Err(format!("optimizer state '{name}' has shape {:?}, expected {:?}", saved.size(), into.size())),
+            Some(saved) => Err(format!(
+                "optimizer state '{name}' has shape {:?}, expected {:?}",
+                saved.size(),
+                into.size()
+            )),
             None => Err(format!("it has no optimizer state '{name}'")),
         };
         for slot in &mut self.slots {
@@ -122,7 +130,9 @@ impl Optimizer {
             }
         }
         match state.keys().next() {
-            Some(name) => Err(format!("it has optimizer state '{name}' for a parameter that is not trained")),
+            Some(name) => {
+                Err(format!("it has optimizer state '{name}' for a parameter that is not trained"))
+            }
             None => {
                 self.steps = steps;
                 Ok(())
@@ -140,18 +150,28 @@ impl Optimizer {
 fn update(config: &OptimizerConfig, slot: &mut Slot, grad: Tensor, lr: f64, step: i64) {
     match *config {
         OptimizerConfig::Sgd { momentum, nesterov, weight_decay } => {
-            let grad = if slot.decays && weight_decay > 0.0 { grad + &slot.param * weight_decay } else { grad };
+            let grad = if slot.decays && weight_decay > 0.0 {
+                grad + &slot.param * weight_decay
+            } else {
+                grad
+            };
             if momentum > 0.0 {
                 let _ = slot.first.g_mul_scalar_(momentum);
                 let _ = slot.first.g_add_(&grad);
-                let direction = if nesterov { grad + &slot.first * momentum } else { slot.first.shallow_clone() };
+                let direction = if nesterov {
+                    grad + &slot.first * momentum
+                } else {
+                    slot.first.shallow_clone()
+                };
                 let _ = slot.param.g_sub_(&(direction * lr));
             } else {
                 let _ = slot.param.g_sub_(&(grad * lr));
             }
         }
         OptimizerConfig::Adam { beta1, beta2, eps, weight_decay } => {
-            let Some(second) = &mut slot.second else { unreachable!("Adam's slots are made with a second moment") };
+            let Some(second) = &mut slot.second else {
+                unreachable!("Adam's slots are made with a second moment")
+            };
             if slot.decays && weight_decay > 0.0 {
                 let _ = slot.param.g_mul_scalar_(1.0 - lr * weight_decay);
             }

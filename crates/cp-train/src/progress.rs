@@ -11,7 +11,9 @@ pub fn bar(length: u64, what: impl Into<String>) -> ProgressBar {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
     // The template is a constant: were it wrong, indicatif's own style would do.
-    if let Ok(style) = ProgressStyle::with_template("{prefix:>24} {wide_bar:.cyan/dim} {pos}/{len} {eta:>4} {msg}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{prefix:>24} {wide_bar:.cyan/dim} {pos}/{len} {eta:>4} {msg}")
+    {
         bar.set_style(style);
     }
     bar.set_prefix(what.into());

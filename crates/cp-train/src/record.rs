@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cp_data::Source;
-use serde::{Deserialize, Serialize};
 use cp_torch::tch::Device;
+use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::write_atomic;
 use crate::error::TrainError;
@@ -92,9 +92,9 @@ impl Record for FileRecord {
             .open(&self.path)
             .map_err(TrainError::io(&self.path))?;
         file.write_all(self.line(metrics).as_bytes()).map_err(TrainError::io(&self.path))?;
-        let validation = metrics
-            .validation
-            .map_or(String::new(), |v| format!(", validation loss {:.4}, top-1 {:.2} %", v.loss, 100.0 * v.top1));
+        let validation = metrics.validation.map_or(String::new(), |v| {
+            format!(", validation loss {:.4}, top-1 {:.2} %", v.loss, 100.0 * v.top1)
+        });
         eprintln!(
             "{}: epoch {}, lr {:.2e}, loss {:.4}, top-1 {:.2} %{validation}, {:.1} s",
             self.phase,
@@ -147,13 +147,22 @@ impl Provenance {
     /// Collects everything that can be found out by itself.
     pub fn collect(device: Device, seed: u64, data: Vec<Source>) -> Self {
         let git = |args: &[&str]| {
-            let output = Command::new("git").arg("-C").arg(env!("CARGO_MANIFEST_DIR")).args(args).output().ok()?;
-            output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+            let output = Command::new("git")
+                .arg("-C")
+                .arg(env!("CARGO_MANIFEST_DIR"))
+                .args(args)
+                .output()
+                .ok()?;
+            output
+                .status
+                .success()
+                .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         };
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
             commit: git(&["rev-parse", "HEAD"]).unwrap_or_else(|| "unknown".into()),
-            dirty: git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changes| !changes.is_empty()),
+            dirty: git(&["status", "--porcelain", "--untracked-files=no"])
+                .is_some_and(|changes| !changes.is_empty()),
             command: command_line(),
             started: timing::utc_now(),
             libtorch: "2.11.0".into(),
@@ -172,7 +181,14 @@ impl Provenance {
     pub fn rows(&self) -> Vec<(String, String)> {
         let mut rows: Vec<(String, String)> = [
             ("command", self.command.clone()),
-            ("commit", format!("{}{}", self.commit, if self.dirty { " (with uncommitted changes)" } else { "" })),
+            (
+                "commit",
+                format!(
+                    "{}{}",
+                    self.commit,
+                    if self.dirty { " (with uncommitted changes)" } else { "" }
+                ),
+            ),
             ("version", self.version.clone()),
             ("started", self.started.clone()),
             ("device", self.device.clone()),
@@ -183,7 +199,11 @@ impl Provenance {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
-        rows.extend(self.data.iter().map(|source| (source.file.clone(), format!("SHA-256 {}", source.sha256))));
+        rows.extend(
+            self.data
+                .iter()
+                .map(|source| (source.file.clone(), format!("SHA-256 {}", source.sha256))),
+        );
         rows
     }
 }
@@ -192,7 +212,9 @@ impl Provenance {
 fn command_line() -> String {
     let mut args = std::env::args();
     let program = args.next().unwrap_or_default();
-    let name = Path::new(&program).file_name().map_or(program.clone(), |name| name.to_string_lossy().into_owned());
+    let name = Path::new(&program)
+        .file_name()
+        .map_or(program.clone(), |name| name.to_string_lossy().into_owned());
     std::iter::once(name).chain(args).collect::<Vec<_>>().join(" ")
 }
 
@@ -250,8 +272,9 @@ impl RunDir {
         let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
         let mut epochs = Vec::new();
         for line in text.lines() {
-            let line: Line = serde_json::from_str(line)
-                .map_err(|error| TrainError::io(&path)(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))?;
+            let line: Line = serde_json::from_str(line).map_err(|error| {
+                TrainError::io(&path)(std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+            })?;
             if line.phase == phase {
                 epochs.push(line.metrics);
             }

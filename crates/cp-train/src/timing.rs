@@ -7,9 +7,9 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use cp_torch::tch::{Device, Kind, Tensor};
 use cp_torch::{Executor, Mode};
 use serde::{Deserialize, Serialize};
-use cp_torch::tch::{Device, Kind, Tensor};
 
 use crate::error::TrainError;
 
@@ -79,7 +79,11 @@ impl Timing {
     pub fn of(mut samples: Vec<f64>) -> Self {
         assert!(!samples.is_empty(), "no samples");
         samples.sort_by(f64::total_cmp);
-        Self { median: quantile(&samples, 0.5), lower: quantile(&samples, 0.25), upper: quantile(&samples, 0.75) }
+        Self {
+            median: quantile(&samples, 0.5),
+            lower: quantile(&samples, 0.25),
+            upper: quantile(&samples, 0.75),
+        }
     }
 }
 
@@ -100,7 +104,11 @@ pub fn interleaved(
     options: &TimingOptions,
 ) -> Result<Vec<Timing>, TrainError> {
     if options.repeats == 0 {
-        return Err(TrainError::Config { option: "repeats", got: "0".into(), expected: "at least 1" });
+        return Err(TrainError::Config {
+            option: "repeats",
+            got: "0".into(),
+            expected: "at least 1",
+        });
     }
     let mut calls = Vec::with_capacity(subjects.len());
     for subject in subjects.iter_mut() {
@@ -209,7 +217,8 @@ mod tests {
             }
         };
         let timings =
-            interleaved(&mut [&mut spin(10_000), &mut spin(1_000_000)], &TimingOptions::default()).unwrap();
+            interleaved(&mut [&mut spin(10_000), &mut spin(1_000_000)], &TimingOptions::default())
+                .unwrap();
         assert!(timings[1].median > 5.0 * timings[0].median, "{timings:?}");
     }
 }

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cp_data::{Crop, Dataset, Loader, LoaderConfig, Order, Transform};
+use cp_torch::tch::{Kind, Reduction, Tensor};
 use cp_torch::{Executor, Mode};
 use serde::{Deserialize, Serialize};
-use cp_torch::tch::{Kind, Reduction, Tensor};
 
 use crate::batch;
 use crate::checkpoint::{Checkpoint, Header};
@@ -57,6 +57,9 @@ pub struct TrainReport {
 /// With a `checkpoint` path, the state is saved there after every epoch, and a run that finds a file there goes on from it, to
 /// the same weights as an uninterrupted run (CPU, same number of threads).
 ///
+/// Dropout draws from libtorch's generator, of which a process has one: two trainings at the same time in one process are each
+/// sound, but no longer repeatable.
+///
 /// # Errors
 /// A bad configuration, unreadable data, a loss that is no longer finite, a checkpoint of another run, a full disk. The weights of
 /// the last finished epoch are then in the checkpoint.
@@ -69,7 +72,11 @@ pub fn train(
 ) -> Result<TrainReport, TrainError> {
     config.check()?;
     let input = model.architecture().input.clone();
-    let transform = training_transform(batch::fitting_transform(data.train.as_ref(), &input)?, config, &input.shape);
+    let transform = training_transform(
+        batch::fitting_transform(data.train.as_ref(), &input)?,
+        config,
+        &input.shape,
+    );
     let steps_per_epoch = steps_per_epoch(data.train.len(), config.batch_size);
     let mut optimizer = Optimizer::new(model, config);
     let mut history = match checkpoint {
@@ -87,12 +94,13 @@ pub fn train(
             LoaderConfig {
                 batch_size: config.batch_size,
                 order: Order::Shuffled { seed: config.seed, epoch: epoch as u64 },
-                transform: transform.clone(),
+                transform,
                 workers: config.workers,
                 drop_last: data.train.len() >= config.batch_size,
             },
         )?;
-        let bar = progress::bar(steps_per_epoch as u64, format!("epoch {}/{}", epoch + 1, config.epochs));
+        let bar =
+            progress::bar(steps_per_epoch as u64, format!("epoch {}/{}", epoch + 1, config.epochs));
         let (mut loss_sum, mut hits, mut seen, mut lr) = (0.0, 0.0, 0, 0.0);
         for (step, batch) in loader.enumerate() {
             lr = lr_at(config, epoch * steps_per_epoch + step, steps_per_epoch);
@@ -116,7 +124,9 @@ pub fn train(
             }
             let count = labels.size()[0];
             loss_sum += loss * count as f64;
-            hits += f64::try_from(logits.f_argmax(1, false)?.f_eq_tensor(&labels)?.f_sum(Kind::Float)?)?;
+            hits += f64::try_from(
+                logits.f_argmax(1, false)?.f_eq_tensor(&labels)?.f_sum(Kind::Float)?,
+            )?;
             seen += count;
             bar.set_message(format!("loss {loss:.3}"));
             bar.inc(1);
@@ -124,9 +134,11 @@ pub fn train(
         bar.finish_and_clear();
         let seconds = watch.seconds();
         let validation = match &data.validation {
-            Some(set) => {
-                Some(evaluate(model, set, &EvalOptions { workers: config.workers, ..EvalOptions::default() })?)
-            }
+            Some(set) => Some(evaluate(
+                model,
+                set,
+                &EvalOptions { workers: config.workers, ..EvalOptions::default() },
+            )?),
             None => None,
         };
         let metrics = EpochMetrics {
@@ -152,7 +164,11 @@ fn steps_per_epoch(examples: usize, batch_size: usize) -> usize {
 }
 
 /// `transform` with the configured augmentation.
-fn training_transform(mut transform: Transform, config: &TrainConfig, input: &[usize]) -> Transform {
+fn training_transform(
+    mut transform: Transform,
+    config: &TrainConfig,
+    input: &[usize],
+) -> Transform {
     transform.flip = config.augmentation.flip;
     let padding = config.augmentation.crop_padding;
     if padding > 0 {
@@ -170,14 +186,20 @@ fn mix(seed: u64, epoch: usize) -> i64 {
 fn describe(data: &TrainData) -> String {
     let one = |set: &dyn Dataset| format!("{} ({} examples)", set.name(), set.len());
     match &data.validation {
-        Some(validation) => format!("{}, validation {}", one(data.train.as_ref()), one(validation.as_ref())),
+        Some(validation) => {
+            format!("{}, validation {}", one(data.train.as_ref()), one(validation.as_ref()))
+        }
         None => one(data.train.as_ref()),
     }
 }
 
 /// Names and shapes of all arrays, those that are trained marked: what has to agree for a checkpoint to fit.
 fn describe_arrays(model: &Executor) -> Vec<String> {
-    model.trainable().iter().map(|(name, _, tensor)| format!("{name} {:?}", tensor.size())).collect()
+    model
+        .trainable()
+        .iter()
+        .map(|(name, _, tensor)| format!("{name} {:?}", tensor.size()))
+        .collect()
 }
 
 fn snapshot(
@@ -195,7 +217,10 @@ fn snapshot(
             steps: optimizer.steps(),
             history: history.to_vec(),
         },
-        model: model.tensors().map(|(name, _, tensor)| (name.to_owned(), tensor.shallow_clone())).collect(),
+        model: model
+            .tensors()
+            .map(|(name, _, tensor)| (name.to_owned(), tensor.shallow_clone()))
+            .collect(),
         optimizer: optimizer.state(),
     })
 }
@@ -216,7 +241,11 @@ fn resume(
         return Err(reject("it was made with another training configuration".into()));
     }
     if saved.header.data != describe(data) {
-        return Err(reject(format!("it was trained on {}, not on {}", saved.header.data, describe(data))));
+        return Err(reject(format!(
+            "it was trained on {}, not on {}",
+            saved.header.data,
+            describe(data)
+        )));
     }
     if saved.header.trainable != describe_arrays(model) {
         return Err(reject("it trains other parameters".into()));

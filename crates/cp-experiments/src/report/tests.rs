@@ -24,7 +24,7 @@ fn example() -> Report {
     table.row([
         Cell::text("conv1|\"a\"<b>"),
         Cell::count(23_296),
-        Cell::percent_mean_sd(0.915, 0.004, 3, 1),
+        Cell::text("91.5 ± 0.4 (n = 3)"),
         Cell::missing(),
     ]);
     table.total([

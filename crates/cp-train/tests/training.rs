@@ -1,0 +1,251 @@
+//! The training loop: it learns, it is resumable to the bit, it leaves frozen parts alone, and it refuses what makes no sense.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cp_data::Images;
+use cp_net::arch::{Builder, window};
+use cp_net::{InputSpec, Network};
+use cp_torch::Executor;
+use cp_torch::tch::{self, Device};
+use cp_train::{
+    Augmentation, EpochMetrics, FileRecord, NoRecord, OptimizerConfig, Record, Schedule,
+    TrainConfig, TrainData, TrainError, train,
+};
+use ndarray::Array4;
+use rand::{Rng, SeedableRng};
+
+/// Convolution, batch normalization, dropout and a linear layer on 8 × 8 grey images: everything that has a state.
+fn network(seed: u64) -> Network {
+    let arch = Builder::new("tiny", InputSpec::gray(8))
+        .conv("conv", 8, window(3).pad(1))
+        .batch_norm("norm")
+        .relu("relu")
+        .max_pool("pool", window(2).stride(2))
+        .flatten("flat")
+        .dropout("drop", 0.2)
+        .linear("fc", 3)
+        .build()
+        .unwrap();
+    arch.initialize(seed).unwrap()
+}
+
+/// Noise with a bright quadrant that gives the class away.
+fn images(range: Range<usize>) -> Arc<Images> {
+    let count = range.len();
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(range.start as u64 + 1);
+    let labels: Vec<usize> = range.map(|i| i % 3).collect();
+    let pixels = Array4::from_shape_fn((count, 1, 8, 8), |(i, _, row, column)| {
+        let bright = (row / 4, column / 4) == [(0, 0), (0, 1), (1, 0)][labels[i]];
+        rng.random_range(0..100) + if bright { 120 } else { 0 }
+    });
+    let classes = ["a", "b", "c"].map(String::from).to_vec();
+    Arc::new(Images::new("quadrants", classes, pixels, labels).unwrap())
+}
+
+fn data() -> TrainData {
+    TrainData { train: images(0..60), validation: Some(images(60..90)) }
+}
+
+fn config(optimizer: OptimizerConfig, lr: f64) -> TrainConfig {
+    TrainConfig {
+        epochs: 4,
+        batch_size: 16,
+        optimizer,
+        lr,
+        schedule: Schedule::Cosine,
+        warmup_epochs: 0.5,
+        label_smoothing: 0.1,
+        clip_norm: Some(5.0),
+        augmentation: Augmentation { flip: false, crop_padding: 1 },
+        groups: Vec::new(),
+        seed: 3,
+        workers: 2,
+    }
+}
+
+/// libtorch has one generator for the whole process, which dropout draws from: runs that are compared must not overlap.
+static GENERATOR: Mutex<()> = Mutex::new(());
+
+fn run(
+    config: &TrainConfig,
+    record: &mut dyn Record,
+    checkpoint: Option<&Path>,
+) -> Result<(Network, Vec<EpochMetrics>), TrainError> {
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    tch::set_num_threads(1);
+    let mut model = Executor::new(&network(1), Device::Cpu)?;
+    let report = train(&mut model, &data(), config, record, checkpoint)?;
+    Ok((model.network()?, report.epochs))
+}
+
+/// The figures that have to agree between two runs; seconds do not.
+fn figures(epochs: &[EpochMetrics]) -> Vec<(f64, f64, f64)> {
+    epochs.iter().map(|e| (e.train_loss, e.train_top1, e.validation.unwrap().loss)).collect()
+}
+
+#[test]
+fn both_optimizers_learn_the_quadrants() {
+    for (optimizer, lr) in [(OptimizerConfig::sgd(1e-4), 0.1), (OptimizerConfig::adam(), 0.01)] {
+        let config = TrainConfig { epochs: 10, ..config(optimizer, lr) };
+        let (_, epochs) = run(&config, &mut NoRecord, None).unwrap();
+        let last = epochs.last().unwrap().validation.unwrap();
+        assert!(last.top1 > 0.9, "{:?}: {last:?}", config.optimizer);
+    }
+}
+
+#[test]
+fn same_seed_same_weights_other_seed_other_weights() {
+    let base = config(OptimizerConfig::sgd(0.0), 0.05);
+    let (first, _) = run(&base, &mut NoRecord, None).unwrap();
+    let (again, _) = run(&TrainConfig { workers: 1, ..base.clone() }, &mut NoRecord, None).unwrap();
+    let (other, _) = run(&TrainConfig { seed: 4, ..base }, &mut NoRecord, None).unwrap();
+    assert!(first == again, "same seed");
+    assert!(first != other, "other seed");
+}
+
+/// Fails after an epoch, as a killed run ends: its checkpoint is written, the rest never happens.
+struct Killed(usize);
+
+impl Record for Killed {
+    fn begin(&mut self, _done: &[EpochMetrics]) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    fn epoch(&mut self, metrics: &EpochMetrics) -> Result<(), TrainError> {
+        if metrics.epoch < self.0 {
+            return Ok(());
+        }
+        Err(TrainError::Io { path: "killed".into(), source: std::io::Error::other("killed") })
+    }
+}
+
+#[test]
+fn a_resumed_run_ends_at_the_same_weights_as_an_uninterrupted_one() {
+    for (optimizer, lr) in [(OptimizerConfig::sgd(1e-4), 0.1), (OptimizerConfig::adam(), 0.01)] {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = folder.path().join("run.checkpoint");
+        let config = config(optimizer, lr);
+        let (whole, epochs) = run(&config, &mut NoRecord, None).unwrap();
+        run(&config, &mut Killed(1), Some(&checkpoint)).unwrap_err();
+        let (resumed, resumed_epochs) = run(&config, &mut NoRecord, Some(&checkpoint)).unwrap();
+        assert_eq!(figures(&epochs), figures(&resumed_epochs));
+        assert!(whole == resumed, "{:?}", config.optimizer);
+    }
+}
+
+#[test]
+fn metrics_of_a_resumed_run_are_complete_and_not_doubled() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = folder.path().join("run.checkpoint");
+    let metrics = folder.path().join("metrics.jsonl");
+    let config = config(OptimizerConfig::sgd(0.0), 0.05);
+    run(&config, &mut Killed(1), Some(&checkpoint)).unwrap_err();
+    // A line cut off in the middle, and one of another phase.
+    std::fs::write(&metrics, "{\"phase\":\"tune\",\"ep").unwrap();
+    run(&config, &mut FileRecord::new(&metrics, "tune"), Some(&checkpoint)).unwrap();
+    let text = std::fs::read_to_string(&metrics).unwrap();
+    let epochs: Vec<u64> = text
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["epoch"].as_u64().unwrap()
+        })
+        .collect();
+    assert_eq!(epochs, [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_checkpoint_of_another_run_or_none_at_all_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = folder.path().join("run.checkpoint");
+    let base = config(OptimizerConfig::sgd(0.0), 0.05);
+    run(&base, &mut Killed(0), Some(&checkpoint)).unwrap_err();
+    let other = TrainConfig { lr: 0.06, ..base.clone() };
+    let error = run(&other, &mut NoRecord, Some(&checkpoint)).unwrap_err();
+    assert!(error.to_string().contains("another training configuration"), "{error}");
+
+    let whole = std::fs::read(&checkpoint).unwrap();
+    for cut in [0, 4, 20, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&checkpoint, &whole[..cut]).unwrap();
+        let error = run(&base, &mut NoRecord, Some(&checkpoint)).unwrap_err();
+        assert!(error.to_string().contains("not a checkpoint"), "cut at {cut}: {error}");
+    }
+}
+
+#[test]
+fn frozen_layers_and_their_statistics_stay() {
+    let before = network(1);
+    let mut model = Executor::new(&before, Device::Cpu).unwrap();
+    model.freeze(|node| node != "fc");
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    train(&mut model, &data(), &config(OptimizerConfig::sgd(0.0), 0.05), &mut NoRecord, None)
+        .unwrap();
+    let after = model.network().unwrap();
+    for (name, array) in before.params() {
+        let same = *array == after.params()[name];
+        assert_eq!(same, !name.starts_with("fc."), "{name}");
+    }
+}
+
+#[test]
+fn a_group_with_rate_zero_stays() {
+    let mut config = config(OptimizerConfig::sgd(0.0), 0.05);
+    config.groups = vec![cp_train::ParamGroup { prefix: "conv.".into(), lr_scale: 0.0 }];
+    let (after, _) = run(&config, &mut NoRecord, None).unwrap();
+    assert_eq!(network(1).params()["conv.weight"], after.params()["conv.weight"]);
+    assert_ne!(network(1).params()["fc.weight"], after.params()["fc.weight"]);
+}
+
+#[test]
+fn bad_configurations_name_the_option() {
+    type Change = fn(&mut TrainConfig);
+    let cases: [(Change, &str); 6] = [
+        (|c| c.batch_size = 0, "batch_size"),
+        (|c| c.lr = f64::NAN, "lr"),
+        (|c| c.label_smoothing = 1.0, "label_smoothing"),
+        (|c| c.clip_norm = Some(0.0), "clip_norm"),
+        (|c| c.schedule = Schedule::Step { epochs: vec![3, 1], gamma: 0.1 }, "schedule.epochs"),
+        (
+            |c| {
+                c.optimizer =
+                    OptimizerConfig::Sgd { momentum: 1.0, nesterov: false, weight_decay: 0.0 }
+            },
+            "momentum",
+        ),
+    ];
+    for (change, option) in cases {
+        let mut config = config(OptimizerConfig::sgd(0.0), 0.05);
+        change(&mut config);
+        let error = run(&config, &mut NoRecord, None).unwrap_err().to_string();
+        assert!(error.starts_with(option), "{error}");
+    }
+}
+
+#[test]
+fn a_rate_far_too_high_is_an_error_and_says_so() {
+    let mut config = config(OptimizerConfig::sgd(0.0), 1e30);
+    (config.clip_norm, config.warmup_epochs) = (None, 0.0);
+    let error = run(&config, &mut NoRecord, None).unwrap_err();
+    assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
+}
+
+#[test]
+fn more_classes_than_outputs_is_an_error() {
+    let classes = (0..5).map(|i| i.to_string()).collect();
+    let set = Images::new(
+        "five",
+        classes,
+        Array4::zeros((10, 1, 8, 8)),
+        (0..10).map(|i| i % 5).collect(),
+    )
+    .unwrap();
+    let mut model = Executor::new(&network(1), Device::Cpu).unwrap();
+    let data = TrainData { train: Arc::new(set), validation: None };
+    let error =
+        train(&mut model, &data, &config(OptimizerConfig::adam(), 0.01), &mut NoRecord, None)
+            .unwrap_err();
+    assert!(matches!(error, TrainError::Classes { classes: 5, outputs: 3, .. }), "{error}");
+}
