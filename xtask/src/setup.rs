@@ -408,7 +408,11 @@ done
 for name in libcudart.so.13 libcupti.so.13 libnvperf_host.so; do echo library > "$2/nvidia/cu13/lib/$name"; done
 "#
         );
-        fs::write(&python, script).unwrap();
+        // Copied by another process: a descriptor open for writing here could be inherited by a program that another test
+        // is just starting, and the kernel refuses to run a file that is open for writing.
+        let text = root.join("python3.sh");
+        fs::write(&text, script).unwrap();
+        assert!(Command::new("cp").args([&text, &python]).status().unwrap().success());
         fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
         Installer { root: root.to_owned(), python: python.into(), arch: "x86_64" }
     }
