@@ -4,8 +4,8 @@
 //!
 //! > X ≈ X̂ = ⟦λ; A⁽⁰⁾, …, A⁽ᴺ⁻¹⁾⟧ = Σᵣ λᵣ a⁽⁰⁾ᵣ ∘ a⁽¹⁾ᵣ ∘ … ∘ a⁽ᴺ⁻¹⁾ᵣ,
 //!
-//! a [`CpTensor`]. A [`Solver`] finds the terms; [`Als`] is the one to start with. The crate knows no network, reads no
-//! file and asks no clock.
+//! a [`CpTensor`]. A [`Solver`] finds the terms; [`Als`] is the one to start with. The crate knows no network and reads no
+//! file; the clock is read for [`Decomposition::seconds`] alone.
 //!
 //! ```
 //! use cp_core::{Als, CpTensor, Init, Solver, congruence, rel_error};

@@ -1,8 +1,10 @@
-//! What all solvers share: [`Solver`], [`Progress`], [`Decomposition`], [`StopReason`].
+//! What all solvers share: [`Solver`], [`Progress`], [`Decomposition`], [`StopReason`], and the checks and scaling of
+//! tensors (`Problem`).
 
 mod als;
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use ndarray::{Array1, ArrayView2, ArrayViewD};
 use serde::{Deserialize, Serialize};
@@ -98,14 +100,20 @@ pub struct Decomposition<T = f64> {
     pub component_energy: f64,
     /// Largest |cos| of the angle between two terms.
     pub degeneracy: f64,
+    /// Expected ‖change of X̂‖² / ‖X‖² per unit variance of independent noise on the entries of the balanced factors
+    /// ([`measure::sensitivity`]).
+    pub sensitivity: f64,
     /// Relative error after each iteration, as the observer saw it.
     pub trace: Vec<f64>,
     /// Why the solver stopped.
     pub stop: StopReason,
+    /// Wall-clock time of the call, measures included, in seconds.
+    pub seconds: f64,
 }
 
 impl<T: Real> Decomposition<T> {
-    /// Measures `cp` against the tensor it is a model of: one matrix product of 2 R ∏ Iₙ operations.
+    /// Measures `cp` against the tensor it is a model of: one matrix product of 2 R ∏ Iₙ operations. `seconds` is the time
+    /// that the model took.
     ///
     /// # Panics
     /// If the shapes differ.
@@ -115,11 +123,16 @@ impl<T: Real> Decomposition<T> {
         cp: CpTensor<T>,
         trace: Vec<f64>,
         stop: StopReason,
+        seconds: f64,
     ) -> Self {
         let rel_error = measure::rel_error(tensor.view(), &cp);
-        let component_energy = measure::component_energy(&cp, measure::norm(tensor));
+        let norm = measure::norm(tensor);
+        let component_energy = measure::component_energy(&cp, norm);
         let degeneracy = measure::degeneracy(&cp);
-        Self { cp, rel_error, component_energy, degeneracy, trace, stop }
+        let mut balanced = cp.cast::<f64>();
+        balanced.balance();
+        let sensitivity = measure::ratio(measure::sensitivity(&balanced), norm * norm);
+        Self { cp, rel_error, component_energy, degeneracy, sensitivity, trace, stop, seconds }
     }
 
     /// Iterations done.
@@ -144,11 +157,28 @@ pub(crate) struct Problem<'a, T: Real> {
     pub(crate) norm: f64,
     /// Largest absolute entry of X.
     largest: f64,
+    started: Stopwatch,
+}
+
+/// The crate's one look at the clock, for [`Decomposition::seconds`]; no result depends on it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    #[expect(clippy::disallowed_methods, reason = "the one place in this crate")]
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn seconds(self) -> f64 {
+        self.0.elapsed().as_secs_f64()
+    }
 }
 
 impl<'a, T: Real> Problem<'a, T> {
     /// Checks tensor and rank.
     pub(crate) fn new(tensor: &'a ArrayViewD<'_, T>, rank: usize) -> Result<Self, CpError> {
+        let started = Stopwatch::start();
         let shape = tensor.shape().to_vec();
         if shape.len() < 2 {
             return Err(CpError::Order { order: shape.len() });
@@ -180,7 +210,7 @@ impl<'a, T: Real> Problem<'a, T> {
             dense.data = dense.data.iter().map(|x| T::narrow(down.of(x.widen()))).collect();
         }
         let norm = measure::norm_times(&dense.data, Scale::new(0));
-        Ok(Self { tensor: dense, exponent, norm, largest })
+        Ok(Self { tensor: dense, exponent, norm, largest, started })
     }
 
     /// The model of X for a model of 2⁻ᵏ X with normalised factors.
@@ -202,6 +232,24 @@ impl<'a, T: Real> Problem<'a, T> {
             ArrayView2::from_shape((size, rank), data).expect("one row for each index").to_owned()
         });
         Ok(CpTensor { weights, factors: factors.collect() })
+    }
+
+    /// The result of a solver that ends with this model of 2⁻ᵏ X; `tensor` is X.
+    ///
+    /// # Shapes
+    /// As [`Problem::model`].
+    pub(crate) fn finish(
+        &self,
+        tensor: &ArrayViewD<'_, T>,
+        factors: Vec<Vec<T>>,
+        weights: &[f64],
+        trace: Vec<f64>,
+        stop: StopReason,
+    ) -> Result<Decomposition<T>, CpError> {
+        let cp = self.model(factors, weights)?;
+        let mut found = Decomposition::new(tensor.view(), cp, trace, stop, 0.0);
+        found.seconds = self.started.seconds();
+        Ok(found)
     }
 }
 

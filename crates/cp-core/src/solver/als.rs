@@ -138,8 +138,7 @@ impl<T: Real> Solver<T> for Als {
                 }
             }
         }
-        let cp = problem.model(state.factors, &state.weights)?;
-        Ok(Decomposition::new(tensor.view(), cp, trace, stop))
+        problem.finish(&tensor, state.factors, &state.weights, trace, stop)
     }
 }
 
