@@ -3,15 +3,21 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::{setup, workspace};
+use crate::{peers, setup, workspace};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   cargo xtask bench                            all of them (long; close other programs)
   cargo xtask bench -p cp-core -- mttkrp       those of one crate whose id contains a word
+  cargo xtask bench peers                      cp-core beside TensorLy, pyttb and NumPy (needs python3 with venv)
 The arguments are cargo bench's; recorded runs are in benches/.";
 
 pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
+    if let Some((first, rest)) = args.split_first()
+        && first == "peers"
+    {
+        return peers::run(rest);
+    }
     setup::ensure()?;
     let mut command = workspace::cargo_at_root();
     command.arg("bench");

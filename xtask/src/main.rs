@@ -11,6 +11,7 @@ mod download;
 mod experiment;
 mod libtorch;
 mod manifest;
+mod peers;
 mod setup;
 mod test;
 mod workspace;

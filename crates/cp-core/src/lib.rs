@@ -82,6 +82,7 @@ pub mod measure;
 mod mttkrp;
 mod real;
 mod scale;
+mod side_by_side;
 mod solver;
 mod svd;
 mod tree;
@@ -97,6 +98,7 @@ pub use measure::{
 };
 pub use mttkrp::{mttkrp, mttkrp_slow};
 pub use real::Real;
+pub use side_by_side::{Job, decompose_all};
 pub use solver::{Als, Decomposition, Progress, Solver, StopReason};
 pub use svd::{Svd, truncated_svd};
 pub use unfold::{fold, unfold};

@@ -19,7 +19,7 @@ const PARALLEL_FROM: f64 = 2e6;
 
 /// The current rayon pool for `work` multiply-adds, or no threads where sharing would not pay.
 pub(crate) fn parallelism(work: f64) -> Par {
-    let threads = rayon::current_num_threads();
+    let threads = crate::side_by_side::threads();
     if threads <= 1 || work < PARALLEL_FROM { Par::Seq } else { Par::rayon(threads) }
 }
 
@@ -65,15 +65,36 @@ pub(crate) fn gram_into(to: &mut [f64], data: &[f64], rows: usize, rank: usize) 
     symmetric_product(to, a.transpose(), a);
 }
 
+/// `to = AᵀA` in the upper half, columns ≥ row; the lower one keeps what it held.
+///
+/// # Shapes
+/// As [`gram_into`].
+pub(crate) fn gram_upper(to: &mut [f64], data: &[f64], rows: usize, rank: usize) {
+    let a = mat(data, rows, rank);
+    upper_product(to, a.transpose(), a);
+}
+
 /// `to = left · right` for a product that is symmetric, both halves filled; half the work of a general product.
 ///
 /// # Shapes
 /// `left`: `[n, k]`; `right`: `[k, n]`; `to`: `[n, n]`.
 fn symmetric_product(to: &mut [f64], left: MatRef<'_, f64>, right: MatRef<'_, f64>) {
+    upper_product(to, left, right);
+    let n = left.nrows();
+    for row in 1..n {
+        for column in 0..row {
+            to[row * n + column] = to[column * n + row];
+        }
+    }
+}
+
+/// The upper half of a symmetric product.
+fn upper_product(to: &mut [f64], left: MatRef<'_, f64>, right: MatRef<'_, f64>) {
     let n = left.nrows();
     let work = 0.5 * n as f64 * left.ncols() as f64 * n as f64;
+    // The transpose has its columns together, as faer's vectorised paths want them; its lower half is our upper one.
     triangular::matmul(
-        mat_mut(to, n, n),
+        mat_mut(to, n, n).transpose_mut(),
         triangular::BlockStructure::TriangularLower,
         Accum::Replace,
         left,
@@ -83,11 +104,6 @@ fn symmetric_product(to: &mut [f64], left: MatRef<'_, f64>, right: MatRef<'_, f6
         1.0,
         parallelism(work),
     );
-    for row in 1..n {
-        for column in 0..row {
-            to[column * n + row] = to[row * n + column];
-        }
-    }
 }
 
 /// A normal matrix that has no Cholesky factor, or none that gives finite solutions.
@@ -97,7 +113,8 @@ pub(crate) struct Singular;
 /// Overwrites each row b of `right` with the solution x of x Γ = b, for a symmetric positive definite Γ.
 ///
 /// # Shapes
-/// `normal`: Γ, `[rank, rank]`, both halves (overwritten by the Cholesky factor); `right`: `[rows, rank]`.
+/// `normal`: Γ, `[rank, rank]`, of which only the upper half, columns ≥ row, is read (overwritten by the Cholesky factor);
+/// `right`: `[rows, rank]`.
 pub(crate) fn solve_normal(
     normal: &mut [f64],
     right: &mut [f64],
@@ -110,7 +127,7 @@ pub(crate) fn solve_normal(
         MemBuffer::try_new(llt::cholesky_in_place_scratch::<f64>(rank, par, Default::default()))
             .map_err(|_| Singular)?;
     let stack = MemStack::new(&mut buffer);
-    // Γ is its own transpose; faer's vectorised paths want columns that lie together.
+    // The transpose of the upper half is the lower half that faer reads.
     let factor = mat_mut(normal, rank, rank).transpose_mut();
     llt::cholesky_in_place(factor, Default::default(), par, stack, Default::default())
         .map_err(|_| Singular)?;

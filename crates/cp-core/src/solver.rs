@@ -2,6 +2,7 @@
 //! tensors (`Problem`).
 
 mod als;
+mod normal;
 
 use std::ops::ControlFlow;
 use std::time::Instant;

@@ -263,7 +263,7 @@ fn contract_left<T: Real>(to: &mut [T], partial: &[T], w: &[T], rank: usize) {
         }
     };
     if is_parallel(partial.len()) {
-        let share = (block / rank).div_ceil(rayon::current_num_threads()).max(1);
+        let share = (block / rank).div_ceil(crate::side_by_side::threads()).max(1);
         to.par_chunks_mut(share * rank).enumerate().for_each(|(i, to)| rows(i * share, to));
     } else {
         rows(0, to);

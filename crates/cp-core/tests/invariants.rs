@@ -11,9 +11,9 @@ use std::ops::ControlFlow;
 
 use common::{factors, gaussian, narrow, planted};
 use cp_core::{
-    Als, CpError, CpTensor, Init, Real, Solver, StopReason, component_energy, congruence,
-    degeneracy, fold, gram, measure, mttkrp, mttkrp_slow, norm, rel_error, sensitivity,
-    truncated_svd, unfold,
+    Als, CpError, CpTensor, Init, Job, Real, Solver, StopReason, component_energy, congruence,
+    decompose_all, degeneracy, fold, gram, measure, mttkrp, mttkrp_slow, norm, rel_error,
+    sensitivity, truncated_svd, unfold,
 };
 use ndarray::{Array, Array1, Array2, ArrayD, ArrayViewD, IxDyn, Slice, array};
 use proptest::prelude::*;
@@ -258,6 +258,28 @@ fn parallel_equals_serial_and_repeats_bit_by_bit() {
         for mode in 0..4 {
             let parallel = on_threads(threads, || mttkrp(tensor.view(), &start, mode));
             assert!(close(&parallel, &mttkrp_slow(tensor.view(), &start, mode), 1e-12));
+        }
+    }
+}
+
+#[test]
+fn side_by_side_equals_one_after_another() {
+    let tensors: Vec<_> =
+        (0..9u64).map(|k| planted(&[20 + k as usize, 16, 3, 3], 8, 0.3, 50 + k).1).collect();
+    let solver = Als::new(10).max_iters(20).tol(0.0).init(Init::Random { seed: 3 });
+    let bad = ndarray::ArrayD::from_elem(ndarray::IxDyn(&[2, 2]), f64::NAN);
+    let jobs: Vec<Job<'_, f64>> = tensors
+        .iter()
+        .chain([&bad])
+        .map(|x| Job { tensor: x.view(), solver: &solver, work: x.len() as f64 })
+        .collect();
+    let serial = on_threads(1, || decompose_all(&jobs));
+    let parallel = on_threads(3, || decompose_all(&jobs));
+    for (place, (a, b)) in serial.iter().zip(&parallel).enumerate() {
+        match (a, b) {
+            (Ok(a), Ok(b)) => assert_eq!(a.cp, b.cp, "tensor {place}"),
+            (Err(a), Err(b)) => assert_eq!((place, a.to_string()), (9, b.to_string())),
+            _ => panic!("tensor {place} fails on one number of threads alone"),
         }
     }
 }

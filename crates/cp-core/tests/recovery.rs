@@ -132,3 +132,25 @@ fn a_warm_start_goes_on_where_the_first_run_ended() {
         assert!((ours - whole).abs() < 1e-9);
     }
 }
+
+/// Sweeps with extrapolation until the error that 50 plain ones reach, from the same start.
+fn sweeps_to_plain_fifty(shape: &[usize], rank: usize) -> usize {
+    let (_, x) = planted(shape, rank, 1.0, 11);
+    let als = Als::new(rank).max_iters(50).tol(0.0).init(Init::Random { seed: 12 });
+    let plain = als.clone().decompose(x.view()).unwrap();
+    let ahead = als.extrapolate(true).decompose(x.view()).unwrap();
+    let trace = &ahead.trace;
+    assert!(trace.windows(2).all(|pair| pair[1] <= pair[0]), "the error rises: {trace:?}");
+    assert!((trace[49] - ahead.rel_error).abs() < 1e-9, "the model returned is not the one kept");
+    1 + trace.iter().position(|&error| error <= plain.rel_error).unwrap_or(usize::MAX - 1)
+}
+
+#[test]
+fn extrapolation_saves_two_sweeps_in_five() {
+    for (shape, rank) in
+        [(&[64, 48, 3, 3][..], 40), (&[48, 3, 7, 7], 30), (&[40, 30, 9], 50), (&[20, 18, 16], 12)]
+    {
+        let sweeps = sweeps_to_plain_fifty(shape, rank);
+        assert!(sweeps <= 30, "{shape:?} at rank {rank}: {sweeps} sweeps");
+    }
+}

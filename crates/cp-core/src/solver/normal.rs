@@ -1,0 +1,118 @@
+//! What the solvers of the normal equations share: products of Grams, the solve, and normalised columns.
+
+use crate::linalg::{Singular, solve_normal};
+use crate::real::Real;
+
+/// How often the ridge is raised tenfold where the normal matrix has no Cholesky factor.
+const RIDGE_STEPS: usize = 12;
+
+/// Γ = ⊛_{m≠mode} AₘᵀAₘ, `[R, R]`; over all modes for `None`.
+pub(super) fn product_of_grams(to: &mut [f64], grams: &[Vec<f64>], mode: Option<usize>) {
+    to.fill(1.0);
+    for (_, gram) in grams.iter().enumerate().filter(|&(m, _)| Some(m) != mode) {
+        to.iter_mut().zip(gram).for_each(|(to, x)| *to *= x);
+    }
+}
+
+/// Γ = ⊛_{m≠mode} AₘᵀAₘ, the upper half of `[R, R]`; over all modes for `None`.
+pub(super) fn upper_product_of_grams(to: &mut [f64], grams: &[Vec<f64>], mode: Option<usize>) {
+    let rank = to.len().isqrt();
+    let mut others = grams.iter().enumerate().filter(|&(m, _)| Some(m) != mode).map(|(_, g)| g);
+    match others.next() {
+        Some(first) => to.copy_from_slice(first),
+        None => to.fill(1.0),
+    }
+    for gram in others {
+        let rows = to.chunks_exact_mut(rank).zip(gram.chunks_exact(rank));
+        for (r, (to, x)) in rows.enumerate() {
+            to[r..].iter_mut().zip(&x[r..]).for_each(|(to, x)| *to *= x);
+        }
+    }
+}
+
+/// `solution` = G (Γ + μI)⁻¹, in f64, with μ = `ridge` · mean diagonal entry of Γ, more where Γ has no Cholesky factor.
+///
+/// # Shapes
+/// `g`: `[Iₙ, R]`; `grams`: upper halves; `normal`: scratch, `[R, R]`.
+pub(super) fn solve<T: Real>(
+    solution: &mut Vec<f64>,
+    normal: &mut [f64],
+    g: &[T],
+    grams: &[Vec<f64>],
+    mode: usize,
+    ridge: f64,
+) -> Result<(), Singular> {
+    let rank = normal.len().isqrt();
+    let mut relative = ridge;
+    for attempt in 0.. {
+        upper_product_of_grams(normal, grams, Some(mode));
+        let trace: f64 = normal.iter().step_by(rank + 1).sum();
+        normal.iter_mut().step_by(rank + 1).for_each(|x| *x += relative * trace / rank as f64);
+        solution.clear();
+        solution.extend(g.iter().map(|x| x.widen()));
+        match solve_normal(normal, solution, g.len() / rank, rank) {
+            Err(singular) if ridge == 0.0 || attempt == RIDGE_STEPS => return Err(singular),
+            Err(_) => relative *= 10.0,
+            Ok(()) => break,
+        }
+    }
+    Ok(())
+}
+
+/// Scales the columns of `solution` to norm 1, rounds them into `factor`, and puts the norms into `weights`. A column that
+/// has become zero keeps its old direction with weight 0, from where it may come back.
+pub(super) fn normalize<T: Real>(
+    weights: &mut [f64],
+    factor: &mut [T],
+    solution: &mut [f64],
+    rank: usize,
+) {
+    weights.fill(0.0);
+    for row in solution.chunks_exact(rank) {
+        weights.iter_mut().zip(row).for_each(|(square, x)| *square += x * x);
+    }
+    // Reciprocals of the norms; 0 marks a column without one.
+    let mut whole = true;
+    let scales: Vec<f64> = weights
+        .iter_mut()
+        .map(|w| {
+            *w = w.sqrt();
+            let scale = w.recip();
+            if scale.is_finite() && scale > 0.0 {
+                scale
+            } else {
+                *w = 0.0;
+                whole = false;
+                0.0
+            }
+        })
+        .collect();
+    if whole {
+        for (factor, row) in factor.chunks_exact_mut(rank).zip(solution.chunks_exact_mut(rank)) {
+            for ((to, x), &scale) in factor.iter_mut().zip(row).zip(&scales) {
+                *to = T::narrow(*x * scale);
+                // What was rounded is what the Gram has to be made of.
+                *x = to.widen();
+            }
+        }
+        return;
+    }
+    for (factor, row) in factor.chunks_exact_mut(rank).zip(solution.chunks_exact_mut(rank)) {
+        for ((to, x), &scale) in factor.iter_mut().zip(row).zip(&scales) {
+            if scale != 0.0 {
+                *to = T::narrow(*x * scale);
+            }
+            *x = to.widen();
+        }
+    }
+}
+
+/// ⟨G, A diag(λ)⟩.
+pub(super) fn inner_product<T: Real>(g: &[T], factor: &[f64], weights: &[f64]) -> f64 {
+    let rank = weights.len();
+    let rows = g.chunks_exact(rank).zip(factor.chunks_exact(rank));
+    rows.map(|(g, a)| {
+        g.iter().zip(a).zip(weights).map(|((g, a), w)| g.widen() * a * w).sum::<f64>()
+    })
+    .sum()
+}

@@ -1,0 +1,53 @@
+//! `cargo xtask bench peers`: cp-core beside other libraries, on the same arrays and starts.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, ensure};
+
+use crate::{setup, workspace};
+
+/// Sets up the Python packages in `target/peers`, builds cp-core's side, and starts the comparison with `args`.
+pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
+    let root = workspace::root();
+    let scripts = root.join("benches/peers");
+    let environment = root.join("target/peers");
+    let python = environment.join("bin/python");
+    if !python.exists() {
+        eprintln!("Making a Python environment in target/peers ...");
+        let mut venv = Command::new("python3");
+        let status = workspace::run(venv.args(["-m", "venv"]).arg(&environment))?;
+        ensure!(status.success(), "python3 -m venv failed; {}", setup::GET_PYTHON);
+    }
+    install(&python, |pip| pip.arg("-r").arg(scripts.join("requirements.txt")))?;
+    if args.iter().any(|arg| arg == "--torch") {
+        install(&python, |pip| pip.arg("torch==2.11.0"))?;
+    }
+    let mut build = workspace::cargo_at_root();
+    build.args(["build", "--release", "-p", "cp-core", "--example", "peer"]);
+    let status = workspace::run(&mut build)?;
+    ensure!(status.success(), "cp-core's example `peer` did not build");
+    let mut compare = Command::new(&python);
+    compare.arg(scripts.join("compare.py")).arg("--binary").arg(binary(&root)).args(args);
+    Ok(workspace::exit_code(workspace::run(&mut compare)?))
+}
+
+fn install(
+    python: &Path,
+    packages: impl FnOnce(&mut Command) -> &mut Command,
+) -> anyhow::Result<()> {
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    let status = workspace::run(packages(&mut pip))
+        .context("the Python environment in target/peers is broken: delete it and try again")?;
+    ensure!(status.success(), "pip could not install what benches/peers needs (see above)");
+    Ok(())
+}
+
+/// Where cargo puts the example.
+fn binary(root: &Path) -> std::path::PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| "target".into(), std::path::PathBuf::from);
+    root.join(target).join("release/examples/peer")
+}
