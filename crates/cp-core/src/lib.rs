@@ -99,6 +99,6 @@ pub use measure::{
 pub use mttkrp::{mttkrp, mttkrp_slow};
 pub use real::Real;
 pub use side_by_side::{Job, decompose_all};
-pub use solver::{Als, Decomposition, Progress, Solver, StopReason};
+pub use solver::{Als, AlsQr, Decomposition, NonNegAls, PowerMethod, Progress, Solver, StopReason};
 pub use svd::{Svd, truncated_svd};
 pub use unfold::{fold, unfold};

@@ -8,7 +8,8 @@ use faer::diag::DiagMut;
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt::{factor as llt, solve as llt_solve};
 use faer::linalg::matmul::{matmul, triangular};
-use faer::linalg::{evd, svd};
+use faer::linalg::qr::no_pivoting::factor as qr;
+use faer::linalg::{evd, householder, svd, triangular_solve};
 use faer::{Accum, Conj, Mat, MatMut, MatRef, Par};
 use ndarray::{Array2, ArrayView2};
 
@@ -209,4 +210,157 @@ pub(crate) fn symmetric_eigen(a: MatRef<'_, f64>) -> Option<(Vec<f64>, Mat<f64>)
     evd::self_adjoint_evd(a, diagonal, Some(vectors.as_mut()), par, stack, Default::default())
         .ok()?;
     Some((values, vectors))
+}
+
+/// A QR decomposition by Householder reflections, A `[m, n]` = QR with Q `[m, k]` of orthonormal columns and R `[k, n]`
+/// upper triangular (trapezoidal where m < n), k = min(m, n).
+///
+/// A column that differs from a combination of the ones before it by less than 16 m ε of its norm counts as that
+/// combination: its reflection is left out, and R has a zero on the diagonal.
+pub(crate) struct Qr {
+    /// The reflections: vectors below the diagonal, and their coefficients.
+    basis: Mat<f64>,
+    coefficients: Mat<f64>,
+    pub(crate) r: Mat<f64>,
+}
+
+impl Qr {
+    /// `None` where memory is short.
+    pub(crate) fn new(a: MatRef<'_, f64>) -> Option<Self> {
+        let (rows, columns) = (a.nrows(), a.ncols());
+        let size = rows.min(columns);
+        let par = parallelism(rows as f64 * columns as f64 * size as f64);
+        let block = qr::recommended_block_size::<f64>(rows, columns);
+        let mut basis = a.to_owned();
+        let mut coefficients = Mat::zeros(block, size);
+        let scratch = qr::qr_in_place_scratch::<f64>(rows, columns, block, par, Default::default());
+        let mut buffer = MemBuffer::try_new(scratch).ok()?;
+        let stack = MemStack::new(&mut buffer);
+        let factors = (basis.as_mut(), coefficients.as_mut());
+        let info = qr::qr_in_place(factors.0, factors.1, par, stack, Default::default());
+        // Below row `rank` there is only what was left out.
+        let entry = |i, j| if i <= j && i < info.rank { basis[(i, j)] } else { 0.0 };
+        let r = Mat::from_fn(size, columns, entry);
+        Some(Self { basis, coefficients, r })
+    }
+
+    /// Q.
+    pub(crate) fn q(&self) -> Option<Mat<f64>> {
+        let (rows, size) = (self.basis.nrows(), self.coefficients.ncols());
+        let mut q = Mat::identity(rows, size);
+        let block = self.coefficients.nrows();
+        let scratch = householder::apply_block_householder_sequence_on_the_left_in_place_scratch::<
+            f64,
+        >(rows, block, size);
+        let mut buffer = MemBuffer::try_new(scratch).ok()?;
+        householder::apply_block_householder_sequence_on_the_left_in_place_with_conj(
+            self.basis.as_ref().subcols(0, size),
+            self.coefficients.as_ref(),
+            Conj::No,
+            q.as_mut(),
+            parallelism(rows as f64 * size as f64 * size as f64),
+            MemStack::new(&mut buffer),
+        );
+        Some(q)
+    }
+
+    /// B Q for B `[count, m]`, row-major, which is overwritten: the first k entries of each row, without building Q. Cheaper
+    /// where B has fewer rows than Q has columns.
+    pub(crate) fn times_q(&self, b: &mut [f64]) -> Option<()> {
+        let (rows, size) = (self.basis.nrows(), self.coefficients.ncols());
+        let count = b.len() / rows;
+        let block = self.coefficients.nrows();
+        let scratch =
+            householder::apply_block_householder_sequence_transpose_on_the_left_in_place_scratch::<
+                f64,
+            >(rows, block, count);
+        let mut buffer = MemBuffer::try_new(scratch).ok()?;
+        householder::apply_block_householder_sequence_transpose_on_the_left_in_place_with_conj(
+            self.basis.as_ref().subcols(0, size),
+            self.coefficients.as_ref(),
+            Conj::No,
+            mat_mut(b, count, rows).transpose_mut(),
+            parallelism(rows as f64 * size as f64 * count as f64),
+            MemStack::new(&mut buffer),
+        );
+        Some(())
+    }
+}
+
+/// Overwrites each row b of `right` with the solution x of x Rᵀ = b, for an upper triangular R without zeros on the
+/// diagonal.
+///
+/// # Shapes
+/// `upper`: R, `[rank, rank]`, row-major; `right`: `[rows, rank]`.
+pub(crate) fn solve_upper(upper: &[f64], right: &mut [f64], rows: usize, rank: usize) {
+    let par = parallelism(0.5 * (rank * rank) as f64 * rows as f64);
+    triangular_solve::solve_upper_triangular_in_place_with_conj(
+        mat(upper, rank, rank),
+        Conj::No,
+        mat_mut(right, rows, rank).transpose_mut(),
+        par,
+    );
+}
+
+/// The entries of a matrix in row-major order.
+pub(crate) fn row_major(matrix: &Mat<f64>) -> Vec<f64> {
+    let columns = matrix.ncols();
+    (0..matrix.nrows() * columns).map(|at| matrix[(at / columns, at % columns)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Q has orthonormal columns, R is upper triangular, and their product is `a`.
+    fn check(a: &Mat<f64>) {
+        let qr = Qr::new(a.as_ref()).expect("little memory is needed");
+        let (q, r) = (qr.q().expect("little memory is needed"), &qr.r);
+        let size = a.nrows().min(a.ncols());
+        let gram = q.transpose() * &q;
+        for i in 0..size {
+            for j in 0..size {
+                let expected = f64::from(u8::from(i == j));
+                assert!((gram[(i, j)] - expected).abs() < 1e-14 * size as f64, "{gram:?}");
+                assert!(i <= j || r[(i, j)].abs() == 0.0, "{r:?}");
+            }
+        }
+        let error = (&q * r - a).norm_max();
+        let tolerance = 1e-13 * a.norm_max() * a.nrows() as f64;
+        assert!(error <= tolerance, "off by {error:e}");
+        // And without building Q: AᵀQ = Rᵀ.
+        let mut turned = row_major(&a.transpose().to_owned());
+        qr.times_q(&mut turned).expect("little memory is needed");
+        for (j, row) in turned.chunks_exact(a.nrows()).enumerate() {
+            for i in 0..size {
+                let error = (row[i] - r[(i, j)]).abs();
+                assert!(error <= tolerance, "off by {error:e}");
+            }
+        }
+    }
+
+    fn wave(rows: usize, columns: usize) -> Mat<f64> {
+        Mat::from_fn(rows, columns, |i, j| ((i * 7 + j * 13 + i * j) as f64).sin())
+    }
+
+    #[test]
+    fn qr_of_tall_wide_and_single() {
+        for (rows, columns) in [(1, 1), (5, 1), (1, 5), (7, 7), (300, 40), (40, 300), (2500, 5)] {
+            check(&wave(rows, columns));
+        }
+    }
+
+    #[test]
+    fn qr_of_dependent_columns() {
+        check(&Mat::zeros(6, 3));
+        for (rows, columns) in [(30, 6), (300, 60), (9, 9)] {
+            let full = wave(rows, columns);
+            // Every column twice, a zero column, and rank 2 throughout.
+            check(&Mat::from_fn(rows, columns, |i, j| full[(i, j / 2)]));
+            check(&Mat::from_fn(rows, columns, |i, j| if j == 1 { 0.0 } else { full[(i, j)] }));
+            check(&Mat::from_fn(rows, columns, |i, j| {
+                full[(i, 0)] + (j * j) as f64 * full[(i, 1)]
+            }));
+        }
+    }
 }

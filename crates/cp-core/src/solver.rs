@@ -2,7 +2,10 @@
 //! tensors (`Problem`).
 
 mod als;
+mod als_qr;
+mod nonneg;
 mod normal;
+mod power;
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -18,6 +21,9 @@ use crate::scale::{self, Scale};
 use crate::tree::Dense;
 
 pub use als::Als;
+pub use als_qr::AlsQr;
+pub use nonneg::NonNegAls;
+pub use power::PowerMethod;
 
 /// An algorithm that finds a CP model of a tensor. Object-safe: take `&dyn Solver<f32>`.
 ///
@@ -252,6 +258,29 @@ impl<'a, T: Real> Problem<'a, T> {
         found.seconds = self.started.seconds();
         Ok(found)
     }
+}
+
+/// Runs `sweep`, which takes the iteration from 1 and returns the relative error after it, until the fit changes by less
+/// than `tol`, the observer says stop, or `max_iters` sweeps are done.
+pub(crate) fn iterate(
+    max_iters: usize,
+    tol: f64,
+    observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    sweep: &mut dyn FnMut(usize) -> Result<f64, CpError>,
+) -> Result<(Vec<f64>, StopReason), CpError> {
+    let mut trace: Vec<f64> = Vec::new();
+    for iteration in 1..=max_iters {
+        let rel_error = sweep(iteration)?;
+        let before = trace.last().copied();
+        trace.push(rel_error);
+        if observe(&Progress { iteration, rel_error }).is_break() {
+            return Ok((trace, StopReason::Observer));
+        }
+        if before.is_some_and(|before| (before - rel_error).abs() < tol) {
+            return Ok((trace, StopReason::Converged));
+        }
+    }
+    Ok((trace, StopReason::MaxIters))
 }
 
 /// Index of the entry at a place in row-major order.

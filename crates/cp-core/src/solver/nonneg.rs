@@ -1,0 +1,243 @@
+//! Non-negative decomposition by hierarchical alternating least squares: [`NonNegAls`].
+
+use std::ops::ControlFlow;
+
+use ndarray::ArrayViewD;
+use rayon::prelude::*;
+
+use super::normal::{inner_product, normalize, product_of_grams};
+use super::{Decomposition, Problem, Progress, Solver, StopReason, iterate};
+use crate::cp_tensor::CpTensor;
+use crate::error::CpError;
+use crate::init::Init;
+use crate::linalg::{gram_into, parallelism};
+use crate::measure;
+use crate::real::Real;
+use crate::scale::Scale;
+use crate::tree::{Workspace, sweep};
+
+/// Non-negative CP by hierarchical alternating least squares (HALS): min ‖X − ⟦λ; A⁽⁰⁾, …, A⁽ᴺ⁻¹⁾⟧‖² with every entry of
+/// every factor at least 0.
+///
+/// Within a mode, the columns of B = A⁽ⁿ⁾ diag(λ) are solved for one at a time, bᵣ ← max(0, bᵣ + (gᵣ − Bγᵣ) / γᵣᵣ), with
+/// the MTTKRP G and the normal matrix Γ of [`Als`](crate::Als), in several passes over the columns. Each step is the exact
+/// minimum over its column, so that the error never rises, no matrix is inverted, and terms cannot cancel each other: there
+/// is no degeneracy and no need of a ridge. Negative entries of X are allowed, and approximated by 0.
+///
+/// The starting factors of [`Init`] are taken by absolute value. A column that becomes zero keeps its old direction with
+/// λ = 0, from where it may come back.
+///
+/// # Cost
+/// As [`Als`](crate::Als): two matrix products of 2 R ∏ Iₙ operations per sweep, and 2 P R² Σ Iₙ for P passes.
+///
+/// # Numbers
+/// The products run in the tensor's own type, Grams, column updates and norms in f64. One seed gives bit-equal results on
+/// one number of threads.
+///
+/// ```
+/// use cp_core::{Init, NonNegAls, Solver};
+/// use ndarray::Array;
+///
+/// let x = Array::from_shape_fn((4, 3, 2), |(i, j, k)| (i * j + k) as f64).into_dyn();
+/// let found = NonNegAls::new(2).max_iters(500).init(Init::Random { seed: 7 }).decompose(x.view())?;
+/// assert!(found.cp.factors.iter().flatten().all(|&x| x >= 0.0));
+/// assert!(found.rel_error < 1e-3);
+/// # Ok::<(), cp_core::CpError>(())
+/// ```
+///
+/// Reference: Cichocki & Phan (2009), "Fast local algorithms for large scale nonnegative matrix and tensor
+/// factorizations", §4 and algorithm 3; several passes per mode: Gillis & Glineur (2012), "Accelerated multiplicative updates
+/// and hierarchical ALS algorithms for nonnegative matrix factorization".
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+pub struct NonNegAls {
+    rank: usize,
+    max_iters: usize,
+    tol: f64,
+    passes: usize,
+    init: Init,
+}
+
+/// Sweeps, unless [`NonNegAls::max_iters`] says otherwise.
+const MAX_ITERS: usize = 200;
+/// Change of the fit that ends a run, unless [`NonNegAls::tol`] says otherwise.
+const TOL: f64 = 1e-8;
+/// Passes over the columns per mode and sweep, unless [`NonNegAls::passes`] says otherwise.
+const PASSES: usize = 5;
+
+impl NonNegAls {
+    /// HALS for `rank` terms: 200 sweeps at most, tolerance 1e-8, 5 passes per mode, random start with seed 0.
+    pub fn new(rank: usize) -> Self {
+        let init = Init::Random { seed: 0 };
+        Self { rank, max_iters: MAX_ITERS, tol: TOL, passes: PASSES, init }
+    }
+
+    /// Most sweeps; default 200. With 0 the start is returned.
+    pub fn max_iters(mut self, sweeps: usize) -> Self {
+        self.max_iters = sweeps;
+        self
+    }
+
+    /// Stops when the fit changes by less than this between two sweeps; default 1e-8. With 0 there are exactly
+    /// [`max_iters`](Self::max_iters) sweeps.
+    pub fn tol(mut self, tol: f64) -> Self {
+        self.tol = tol;
+        self
+    }
+
+    /// Passes over the columns per mode and sweep; default 5, and 0 counts as 1. They cost little beside the MTTKRP.
+    pub fn passes(mut self, passes: usize) -> Self {
+        self.passes = passes.max(1);
+        self
+    }
+
+    /// Where to start, by absolute value; default [`Init::Random`] with seed 0.
+    pub fn init(mut self, init: Init) -> Self {
+        self.init = init;
+        self
+    }
+
+    fn check(&self) -> Result<(), CpError> {
+        if self.tol.is_finite() && self.tol >= 0.0 {
+            return Ok(());
+        }
+        let expected = "a finite number, at least 0";
+        Err(CpError::InvalidOption { option: "tol", value: self.tol, expected })
+    }
+}
+
+impl<T: Real> Solver<T> for NonNegAls {
+    fn name(&self) -> &'static str {
+        "nonneg-als"
+    }
+
+    fn decompose_with(
+        &self,
+        tensor: ArrayViewD<'_, T>,
+        observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<Decomposition<T>, CpError> {
+        self.check()?;
+        let problem = Problem::new(&tensor, self.rank)?;
+        let start = self.init.factors(&problem.tensor, self.rank)?;
+        let mut state = State::new(&problem, start);
+        let (trace, stop) = if problem.norm == 0.0 {
+            state.weights.fill(0.0);
+            (Vec::new(), StopReason::Converged)
+        } else {
+            let mut space = Workspace::new();
+            iterate(self.max_iters, self.tol, observe, &mut |_| {
+                Ok(state.sweep(&problem, self.passes, &mut space))
+            })?
+        };
+        problem.finish(&tensor, state.factors, &state.weights, trace, stop)
+    }
+}
+
+/// The model while it is being improved: normalised non-negative factors with their Grams, and λ.
+struct State<T> {
+    rank: usize,
+    /// `[Iₙ, R]` each, columns of norm 1.
+    factors: Vec<Vec<T>>,
+    /// AₙᵀAₙ, `[R, R]` each.
+    grams: Vec<Vec<f64>>,
+    /// λ, `[R]`.
+    weights: Vec<f64>,
+    /// Scratch: Γ, `[R, R]`.
+    normal: Vec<f64>,
+}
+
+impl<T: Real> State<T> {
+    fn new(problem: &Problem<'_, T>, mut start: CpTensor<f64>) -> Self {
+        let rank = start.rank();
+        start.factors.iter_mut().for_each(|factor| factor.mapv_inplace(f64::abs));
+        start.weights.mapv_inplace(f64::abs);
+        start.normalize();
+        let down = Scale::new(-problem.exponent);
+        let weights = start.weights.iter().map(|&w| down.of(w)).collect();
+        let factors: Vec<Vec<T>> =
+            start.factors.iter().map(|f| f.iter().map(|&x| T::narrow(x)).collect()).collect();
+        let gram = |factor: &Vec<T>| {
+            let wide: Vec<f64> = factor.iter().map(|x| x.widen()).collect();
+            let mut gram = vec![0.0; rank * rank];
+            gram_into(&mut gram, &wide, wide.len() / rank, rank);
+            gram
+        };
+        let grams = factors.iter().map(gram).collect();
+        Self { rank, factors, grams, weights, normal: vec![0.0; rank * rank] }
+    }
+
+    /// One sweep over all modes; returns the relative error after it.
+    fn sweep(&mut self, problem: &Problem<'_, T>, passes: usize, space: &mut Workspace<T>) -> f64 {
+        let Self { rank, factors, grams, weights, normal } = self;
+        let (rank, last) = (*rank, factors.len() - 1);
+        // ⟨X, X̂⟩, known once the last mode is solved for.
+        let mut inner = 0.0;
+        let done: Result<(), std::convert::Infallible> =
+            sweep(&problem.tensor, factors, rank, space, &mut |mode, g, factors| {
+                product_of_grams(normal, grams, Some(mode));
+                let factor = &mut factors[mode];
+                let weighted = factor
+                    .chunks_exact(rank)
+                    .flat_map(|row| row.iter().zip(weights.iter()).map(|(a, w)| a.widen() * w));
+                let mut solution: Vec<f64> = weighted.collect();
+                improve(&mut solution, g, normal, rank, passes);
+                normalize(weights, factor, &mut solution, rank);
+                gram_into(&mut grams[mode], &solution, g.len() / rank, rank);
+                if mode == last {
+                    inner = inner_product(g, &solution, weights);
+                }
+                Ok(())
+            });
+        let Ok(()) = done;
+        self.rel_error(problem, inner)
+    }
+
+    /// ‖X − X̂‖ / ‖X‖: the cheap formula where it has digits left, from the entries otherwise.
+    fn rel_error(&mut self, problem: &Problem<'_, T>, inner: f64) -> f64 {
+        product_of_grams(&mut self.normal, &self.grams, None);
+        let mut model = 0.0;
+        for (row, &w) in self.normal.chunks_exact(self.rank).zip(&self.weights) {
+            model += w * row.iter().zip(&self.weights).map(|(g, v)| g * v).sum::<f64>();
+        }
+        let whole = problem.norm * problem.norm;
+        let cheap = (whole - 2.0 * inner + model) / whole;
+        // Terms of one sign do not cancel: ‖X‖² is the largest number in the sum. See `als.rs` for the factor.
+        if cheap > 256.0 * T::EPSILON {
+            return cheap.sqrt();
+        }
+        let wide: Vec<Vec<f64>> =
+            self.factors.iter().map(|f| f.iter().map(|x| x.widen()).collect()).collect();
+        measure::residual(&problem.tensor, &wide, &self.weights, Scale::new(0)) / problem.norm
+    }
+}
+
+/// Passes of coordinate descent on ½⟨B, BΓ⟩ − ⟨G, B⟩ over B ≥ 0, column by column.
+///
+/// An entry depends on its own row alone, so the rows are independent, and going through them one by one gives the same
+/// numbers as going through the columns.
+///
+/// # Shapes
+/// `solution`: B, `[I, R]`; `g`: G, `[I, R]`; `normal`: Γ, `[R, R]`.
+fn improve<T: Real>(solution: &mut [f64], g: &[T], normal: &[f64], rank: usize, passes: usize) {
+    let row = |(b, g): (&mut [f64], &[T])| {
+        for _ in 0..passes {
+            let mut changed = false;
+            for (r, gamma) in normal.chunks_exact(rank).enumerate() {
+                let before = b[r];
+                let slope = g[r].widen() - b.iter().zip(gamma).map(|(b, x)| b * x).sum::<f64>();
+                // The term is zero in another mode: nothing depends on this entry.
+                b[r] = if gamma[r] > 0.0 { (before + slope / gamma[r]).max(0.0) } else { 0.0 };
+                changed |= (b[r] - before).abs() > 0.0;
+            }
+            if !changed {
+                break;
+            }
+        }
+    };
+    let work = (passes * rank) as f64 * solution.len() as f64;
+    if matches!(parallelism(work), faer::Par::Seq) {
+        solution.chunks_exact_mut(rank).zip(g.chunks_exact(rank)).for_each(row);
+    } else {
+        solution.par_chunks_exact_mut(rank).zip(g.par_chunks_exact(rank)).for_each(row);
+    }
+}
