@@ -127,6 +127,9 @@ pub enum CpError {
         /// Largest absolute entry of the tensor.
         largest: f64,
     },
+    /// A search over solvers was given none.
+    #[error("a search for the best of no solvers, expected at least 1")]
+    NoSolver,
     /// A dense factorization (singular value or eigenvalue decomposition) did not converge.
     #[error("the {what} of a {rows}×{columns} matrix did not converge")]
     NoConvergence {

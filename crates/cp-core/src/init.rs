@@ -32,6 +32,14 @@ pub enum Init {
     },
     /// Given factors, for instance an earlier result.
     Factors(CpTensor<f64>),
+    /// A model of any rank, brought to the one asked for by [`resize`](crate::resize): its largest terms, or all of them
+    /// and small random ones.
+    Resized {
+        /// The model, of the tensor's shape.
+        from: CpTensor<f64>,
+        /// Seed of the random terms.
+        seed: u64,
+    },
 }
 
 impl Init {
@@ -63,13 +71,18 @@ impl Init {
                 }
                 CpTensor::new(cp.weights.clone(), cp.factors.clone())
             }
+            Init::Resized { from, seed } => {
+                // The checks of given factors, at the rank that they have.
+                let from = Init::Factors(from.clone()).factors(tensor, from.rank())?;
+                crate::solver::resize(&from, rank, *seed)
+            }
         }
     }
 }
 
 /// Independent standard normal entries, `[Iₙ, rank]` for each mode. Each mode draws from a stream of its own, so that the
 /// numbers of one do not depend on the sizes of the others.
-fn random(shape: &[usize], rank: usize, seed: u64) -> Vec<Array2<f64>> {
+pub(crate) fn random(shape: &[usize], rank: usize, seed: u64) -> Vec<Array2<f64>> {
     let factor = |(mode, &size): (usize, &usize)| {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(mode as u64);

@@ -99,6 +99,9 @@ pub use measure::{
 pub use mttkrp::{mttkrp, mttkrp_slow};
 pub use real::Real;
 pub use side_by_side::{Job, decompose_all};
-pub use solver::{Als, AlsQr, Decomposition, NonNegAls, PowerMethod, Progress, Solver, StopReason};
+pub use solver::{
+    Als, AlsQr, Auto, Decomposition, Nls, NonNegAls, PowerMethod, Progress, Restarts, Solver,
+    StopReason, best_of, extend, rank_path, resize,
+};
 pub use svd::{Svd, truncated_svd};
 pub use unfold::{fold, unfold};

@@ -5,13 +5,14 @@
 //! results are bit-equal for one number of threads.
 
 use faer::diag::DiagMut;
-use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::dyn_stack::{MemBuffer, MemStack, StackReq};
 use faer::linalg::cholesky::llt::{factor as llt, solve as llt_solve};
 use faer::linalg::matmul::{matmul, triangular};
 use faer::linalg::qr::no_pivoting::factor as qr;
 use faer::linalg::{evd, householder, svd, triangular_solve};
 use faer::{Accum, Conj, Mat, MatMut, MatRef, Par};
 use ndarray::{Array2, ArrayView2};
+use rayon::prelude::*;
 
 use crate::real::Real;
 
@@ -132,16 +133,27 @@ pub(crate) fn solve_normal(
     let factor = mat_mut(normal, rank, rank).transpose_mut();
     llt::cholesky_in_place(factor, Default::default(), par, stack, Default::default())
         .map_err(|_| Singular)?;
-    let par = parallelism(size * size * rows as f64);
-    let columns = mat_mut(right, rows, rank).transpose_mut();
-    llt_solve::solve_in_place_with_conj(
-        mat(normal, rank, rank).transpose(),
-        Conj::No,
-        columns,
-        par,
-        stack,
-    );
+    substitute(normal, right, rows, rank);
     if right.iter().all(|x| x.is_finite()) { Ok(()) } else { Err(Singular) }
+}
+
+/// Overwrites each row b of `right` with the solution x of x Γ = b, for a Γ that a Cholesky factor has taken the place of.
+///
+/// Rows are independent, so that threads get some each: the substitution itself hardly gains from a second one.
+fn substitute(factor: &[f64], right: &mut [f64], rows: usize, rank: usize) {
+    let solve = |right: &mut [f64]| {
+        let columns = mat_mut(right, right.len() / rank, rank).transpose_mut();
+        let factor = mat(factor, rank, rank).transpose();
+        // Solving in place needs no scratch.
+        let mut buffer = MemBuffer::new(StackReq::EMPTY);
+        let stack = MemStack::new(&mut buffer);
+        llt_solve::solve_in_place_with_conj(factor, Conj::No, columns, Par::Seq, stack);
+    };
+    if matches!(parallelism(rank as f64 * rank as f64 * rows as f64), Par::Seq) {
+        return solve(right);
+    }
+    let share = rows.div_ceil(crate::side_by_side::threads());
+    right.par_chunks_mut(share * rank).for_each(solve);
 }
 
 /// U `[m, k]`, s `[k]` (non-increasing) and V `[n, k]` of A ≈ U diag(s) Vᵀ.
@@ -306,6 +318,44 @@ pub(crate) fn solve_upper(upper: &[f64], right: &mut [f64], rows: usize, rank: u
 pub(crate) fn row_major(matrix: &Mat<f64>) -> Vec<f64> {
     let columns = matrix.ncols();
     (0..matrix.nrows() * columns).map(|at| matrix[(at / columns, at % columns)]).collect()
+}
+
+/// `to = to + left · right`; shapes as [`product`].
+pub(crate) fn add_product<T: Real>(to: MatMut<'_, T>, left: MatRef<'_, T>, right: MatRef<'_, T>) {
+    let work = left.nrows() as f64 * left.ncols() as f64 * right.ncols() as f64;
+    matmul(to, Accum::Add, left, right, T::one(), parallelism(work));
+}
+
+/// Cholesky factor of a symmetric positive definite matrix that many systems are solved with; [`solve_normal`] is for one.
+#[derive(Debug)]
+pub(crate) struct Cholesky {
+    /// `[size, size]`; the half that counts is written by faer.
+    factor: Vec<f64>,
+    size: usize,
+}
+
+impl Cholesky {
+    /// `matrix`: `[size, size]`, both halves.
+    pub(crate) fn new(mut matrix: Vec<f64>, size: usize) -> Result<Self, Singular> {
+        let par = parallelism((size as f64).powi(3) / 6.0);
+        let scratch = llt::cholesky_in_place_scratch::<f64>(size, par, Default::default());
+        let mut buffer = MemBuffer::try_new(scratch).map_err(|_| Singular)?;
+        let stack = MemStack::new(&mut buffer);
+        let factor = mat_mut(&mut matrix, size, size).transpose_mut();
+        llt::cholesky_in_place(factor, Default::default(), par, stack, Default::default())
+            .map_err(|_| Singular)?;
+        let diagonal = matrix.iter().step_by(size + 1);
+        if diagonal.into_iter().all(|x| x.is_finite()) {
+            Ok(Self { factor: matrix, size })
+        } else {
+            Err(Singular)
+        }
+    }
+
+    /// Overwrites each row b of `right`, `[rows, size]`, with the x of x M = b.
+    pub(crate) fn solve(&self, right: &mut [f64], rows: usize) {
+        substitute(&self.factor, right, rows, self.size);
+    }
 }
 
 #[cfg(test)]

@@ -3,9 +3,13 @@
 
 mod als;
 mod als_qr;
+mod auto;
+mod nls;
 mod nonneg;
 mod normal;
+mod path;
 mod power;
+mod restarts;
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -22,8 +26,12 @@ use crate::tree::Dense;
 
 pub use als::Als;
 pub use als_qr::AlsQr;
+pub use auto::Auto;
+pub use nls::Nls;
 pub use nonneg::NonNegAls;
+pub use path::{extend, rank_path, resize};
 pub use power::PowerMethod;
+pub use restarts::{Restarts, best_of};
 
 /// An algorithm that finds a CP model of a tensor. Object-safe: take `&dyn Solver<f32>`.
 ///

@@ -11,6 +11,8 @@
 //! Reference: Mitchell, Ye & De Sterck (2020), "Nesterov acceleration of alternating least squares for canonical tensor
 //! decomposition: Momentum step size and restart mechanisms", §3 (function restart, Nesterov's step).
 
+use std::cmp::Ordering;
+
 use super::State;
 use crate::linalg::gram_upper;
 use crate::real::Real;
@@ -38,7 +40,7 @@ impl<T: Real> Extrapolation<T> {
     pub(super) fn step(&mut self, state: &mut State<T>, rel_error: f64) -> Option<f64> {
         if let Some((factors, weights)) = &self.accepted
             && !self.fresh
-            && !(rel_error <= self.rel_error)
+            && rel_error.partial_cmp(&self.rel_error).is_none_or(Ordering::is_gt)
         {
             for (to, from) in state.factors.iter_mut().zip(factors) {
                 to.copy_from_slice(from);

@@ -1,0 +1,133 @@
+//! Models at other ranks: [`resize`], [`extend`], and [`rank_path`], which takes each rank's result to the next.
+
+use ndarray::{Array1, Array2, ArrayViewD, Axis, concatenate, s};
+
+use super::{Als, Decomposition, Solver};
+use crate::cp_tensor::CpTensor;
+use crate::error::CpError;
+use crate::init::{self, Init};
+use crate::real::Real;
+
+/// Norm of a new term relative to the smallest old one: enough to grow from, too little to disturb.
+const NEW_TERM: f64 = 1e-3;
+/// Sweeps on what the old terms leave over.
+const SWEEPS: usize = 10;
+
+/// The model with another number of terms: the ones of largest norm, or all of them and random ones of a thousandth of the
+/// smallest norm. Normalised; terms in the order of their norms.
+///
+/// What [`Init::Resized`] starts from. [`extend`] finds better new terms where the tensor is at hand.
+///
+/// # Errors
+/// Rank 0.
+pub fn resize(cp: &CpTensor<f64>, rank: usize, seed: u64) -> Result<CpTensor<f64>, CpError> {
+    if rank == 0 {
+        return Err(CpError::RankZero);
+    }
+    let mut cp = cp.clone();
+    cp.normalize();
+    cp.sort();
+    let kept = rank.min(cp.rank());
+    let smallest = cp.weights.iter().copied().filter(|w| *w > 0.0).fold(f64::INFINITY, f64::min);
+    let weight = if smallest.is_finite() { NEW_TERM * smallest } else { 1.0 };
+    let added = rank - kept;
+    let mut new =
+        CpTensor { weights: Array1::ones(added), factors: init::random(&cp.shape(), added, seed) };
+    new.normalize();
+    new.weights.fill(weight);
+    cp.weights = cp.weights.slice(s![..kept]).to_owned();
+    for factor in &mut cp.factors {
+        *factor = factor.slice(s![.., ..kept]).to_owned();
+    }
+    Ok(join(&cp, &new))
+}
+
+/// The model with terms added that a few sweeps of [`Als`] find in the residual X − X̂; with terms of least norm dropped where
+/// `rank` is lower.
+///
+/// # Cost
+/// Two reconstructions and 10 sweeps at the number of new terms. Memory: one more tensor.
+///
+/// # Errors
+/// A model of another shape than the tensor, rank 0, entries that are not finite.
+pub fn extend<T: Real>(
+    tensor: ArrayViewD<'_, T>,
+    cp: &CpTensor<T>,
+    rank: usize,
+    seed: u64,
+) -> Result<CpTensor<f64>, CpError> {
+    let shape = cp.shape();
+    if shape.len() != tensor.ndim() {
+        return Err(CpError::FactorCount { expected: tensor.ndim(), got: shape.len() });
+    }
+    for (mode, (&got, &expected)) in shape.iter().zip(tensor.shape()).enumerate() {
+        if got != expected {
+            let rank = cp.rank();
+            return Err(CpError::FactorShape {
+                mode,
+                expected: [expected, rank],
+                got: [got, rank],
+            });
+        }
+    }
+    if rank <= cp.rank() {
+        return resize(&cp.cast(), rank, seed);
+    }
+    let residual = &tensor - &cp.reconstruct();
+    let als = Als::new(rank - cp.rank()).max_iters(SWEEPS).init(Init::Random { seed });
+    let new = als.decompose(residual.view())?;
+    Ok(join(&cp.cast(), &new.cp.cast()))
+}
+
+/// The terms of both.
+fn join(a: &CpTensor<f64>, b: &CpTensor<f64>) -> CpTensor<f64> {
+    let columns = |(a, b): (&Array2<f64>, &Array2<f64>)| {
+        concatenate(Axis(1), &[a.view(), b.view()]).expect("models of one shape")
+    };
+    let weights = concatenate(Axis(0), &[a.weights.view(), b.weights.view()]);
+    CpTensor {
+        weights: weights.expect("vectors"),
+        factors: a.factors.iter().zip(&b.factors).map(columns).collect(),
+    }
+}
+
+/// Decomposes a tensor at several ranks, each started from the model of the rank before: with terms found in its residual
+/// where the rank rises ([`extend`]), without its smallest terms where it falls ([`resize`]).
+///
+/// `solver(rank, init)` makes the solver of a rank; the first `init` is [`Init::Random`] with `seed`. Ranks in rising order
+/// give errors that never rise, if the solver's own do not, for fewer sweeps than starts from random factors.
+///
+/// # Errors
+/// Those of the solvers.
+///
+/// ```
+/// use cp_core::{Als, rank_path};
+/// use ndarray::Array;
+///
+/// let x = Array::from_shape_fn((6, 5, 7), |(i, j, k)| ((i * j) as f64 + 0.3 * (k * k) as f64).cos()).into_dyn();
+/// let path = rank_path(x.view(), &[1, 2, 4], 7, |rank, init| Box::new(Als::new(rank).max_iters(30).init(init)))?;
+/// assert_eq!(path.iter().map(|found| found.cp.rank()).collect::<Vec<_>>(), [1, 2, 4]);
+/// assert!(path.windows(2).all(|pair| pair[1].rel_error <= pair[0].rel_error));
+/// # Ok::<(), cp_core::CpError>(())
+/// ```
+pub fn rank_path<T: Real>(
+    tensor: ArrayViewD<'_, T>,
+    ranks: &[usize],
+    seed: u64,
+    solver: impl Fn(usize, Init) -> Box<dyn Solver<T>>,
+) -> Result<Vec<Decomposition<T>>, CpError> {
+    let mut path: Vec<Decomposition<T>> = Vec::with_capacity(ranks.len());
+    for &rank in ranks {
+        let init = match path.last() {
+            None => Init::Random { seed },
+            Some(before) => Init::Factors(extend(
+                tensor.view(),
+                &before.cp,
+                rank,
+                seed.wrapping_add(rank as u64),
+            )?),
+        };
+        path.push(solver(rank, init).decompose(tensor.view())?);
+    }
+    Ok(path)
+}
