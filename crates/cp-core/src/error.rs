@@ -140,4 +140,31 @@ pub enum CpError {
         /// Columns of the matrix.
         columns: usize,
     },
+    /// Input statistics of another size than the tensor has input entries, or a batch of another width.
+    #[error("input statistics for {got} entries were given where {expected} are needed")]
+    StatisticsSize {
+        /// Entries of an unfolded input: the product of all modes of the tensor but the first.
+        expected: usize,
+        /// Size given.
+        got: usize,
+    },
+    /// A matrix of second moments is not symmetric.
+    #[error(
+        "the second moments hold {values:?} at {index:?} and its mirror image, expected equal numbers"
+    )]
+    NotSymmetric {
+        /// Row and column.
+        index: [usize; 2],
+        /// The entry and the one across the diagonal.
+        values: [f64; 2],
+    },
+    /// A matrix of second moments has a negative eigenvalue.
+    #[error("the second moments, a matrix of {size}×{size}, have a negative eigenvalue")]
+    NotPositive {
+        /// Rows of the matrix.
+        size: usize,
+    },
+    /// Input statistics without any input.
+    #[error("the input statistics hold no example; call `InputStatistics::add` first")]
+    NoExamples,
 }

@@ -84,6 +84,7 @@ mod real;
 mod scale;
 mod side_by_side;
 mod solver;
+mod statistics;
 mod svd;
 mod tree;
 mod unfold;
@@ -100,8 +101,10 @@ pub use mttkrp::{mttkrp, mttkrp_slow};
 pub use real::Real;
 pub use side_by_side::{Job, decompose_all};
 pub use solver::{
-    Als, AlsQr, Auto, Decomposition, Nls, NonNegAls, PowerMethod, Progress, Restarts, Solver,
-    StopReason, best_of, extend, rank_path, resize,
+    Als, AlsQr, Auto, DataAwareAls, DataAwareTucker2, Decomposition, Delta, Epc, Nls, NonNegAls,
+    PowerMethod, Progress, Restarts, Solver, StopReason, WeightedTucker2, best_of, extend,
+    rank_path, resize, weighted_rel_error,
 };
+pub use statistics::InputStatistics;
 pub use svd::{Svd, truncated_svd};
 pub use unfold::{fold, unfold};

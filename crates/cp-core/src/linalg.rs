@@ -133,14 +133,14 @@ pub(crate) fn solve_normal(
     let factor = mat_mut(normal, rank, rank).transpose_mut();
     llt::cholesky_in_place(factor, Default::default(), par, stack, Default::default())
         .map_err(|_| Singular)?;
-    substitute(normal, right, rows, rank);
+    solve_factored(normal, right, rows, rank);
     if right.iter().all(|x| x.is_finite()) { Ok(()) } else { Err(Singular) }
 }
 
 /// Overwrites each row b of `right` with the solution x of x Γ = b, for a Γ that a Cholesky factor has taken the place of.
 ///
 /// Rows are independent, so that threads get some each: the substitution itself hardly gains from a second one.
-fn substitute(factor: &[f64], right: &mut [f64], rows: usize, rank: usize) {
+pub(crate) fn solve_factored(factor: &[f64], right: &mut [f64], rows: usize, rank: usize) {
     let solve = |right: &mut [f64]| {
         let columns = mat_mut(right, right.len() / rank, rank).transpose_mut();
         let factor = mat(factor, rank, rank).transpose();
@@ -354,8 +354,27 @@ impl Cholesky {
 
     /// Overwrites each row b of `right`, `[rows, size]`, with the x of x M = b.
     pub(crate) fn solve(&self, right: &mut [f64], rows: usize) {
-        substitute(&self.factor, right, rows, self.size);
+        solve_factored(&self.factor, right, rows, self.size);
     }
+}
+
+/// `to += AᵀA`, the lower half only.
+///
+/// # Shapes
+/// `data`: A as `[rows, size]`; `to`: `[size, size]`.
+pub(crate) fn gram_add(to: &mut [f64], data: &[f64], rows: usize, size: usize) {
+    let a = mat(data, rows, size);
+    triangular::matmul(
+        mat_mut(to, size, size),
+        triangular::BlockStructure::TriangularLower,
+        Accum::Add,
+        a.transpose(),
+        triangular::BlockStructure::Rectangular,
+        a,
+        triangular::BlockStructure::Rectangular,
+        1.0,
+        parallelism(0.5 * rows as f64 * size as f64 * size as f64),
+    );
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 mod als;
 mod als_qr;
 mod auto;
+mod data_aware;
+mod epc;
 mod nls;
 mod nonneg;
 mod normal;
@@ -27,6 +29,8 @@ use crate::tree::Dense;
 pub use als::Als;
 pub use als_qr::AlsQr;
 pub use auto::Auto;
+pub use data_aware::{DataAwareAls, DataAwareTucker2, WeightedTucker2, weighted_rel_error};
+pub use epc::{Delta, Epc};
 pub use nls::Nls;
 pub use nonneg::NonNegAls;
 pub use path::{extend, rank_path, resize};
