@@ -23,7 +23,7 @@ pub enum CpError {
     /// An entry is NaN or infinite.
     #[error("the {what} holds {value} at {index:?}, expected finite numbers")]
     NotFinite {
-        /// Which array: `"tensor"`, `"matrix"`, `"weights"`, `"factor"`.
+        /// Which array: `"tensor"`, `"matrix"`, `"weights"`, `"factor"`, `"core"`.
         what: &'static str,
         /// Index of the first such entry, in row-major order.
         index: Vec<usize>,
@@ -167,4 +167,24 @@ pub enum CpError {
     /// Input statistics without any input.
     #[error("the input statistics hold no example; call `InputStatistics::add` first")]
     NoExamples,
+    /// The rank of a mode is larger than its size, where a basis of that mode is wanted.
+    #[error(
+        "rank {rank} was asked of mode {mode}, which has size {size}, expected at most {size}; lower the rank or leave the mode out"
+    )]
+    RankAboveMode {
+        /// The mode, from 0.
+        mode: usize,
+        /// Rank asked for.
+        rank: usize,
+        /// Size of the mode.
+        size: usize,
+    },
+    /// The number of ranks differs from the number of modes to compress.
+    #[error("{got} ranks were given for {expected} modes")]
+    RankCount {
+        /// Modes to compress.
+        expected: usize,
+        /// Number of ranks given.
+        got: usize,
+    },
 }

@@ -80,6 +80,8 @@ mod khatri_rao;
 mod linalg;
 pub mod measure;
 mod mttkrp;
+mod precompress;
+pub mod rank;
 mod real;
 mod scale;
 mod side_by_side;
@@ -87,6 +89,7 @@ mod solver;
 mod statistics;
 mod svd;
 mod tree;
+mod tucker;
 mod unfold;
 
 pub use cp_tensor::CpTensor;
@@ -98,13 +101,17 @@ pub use measure::{
     Congruence, component_energy, congruence, degeneracy, fit, norm, rel_error, sensitivity,
 };
 pub use mttkrp::{mttkrp, mttkrp_slow};
+pub use precompress::Precompressed;
 pub use real::Real;
 pub use side_by_side::{Job, decompose_all};
 pub use solver::{
     Als, AlsQr, Auto, DataAwareAls, DataAwareTucker2, Decomposition, Delta, Epc, Nls, NonNegAls,
-    PowerMethod, Progress, Restarts, Solver, StopReason, WeightedTucker2, best_of, extend,
-    rank_path, resize, weighted_rel_error,
+    PowerMethod, Progress, Restarts, SampledAls, Solver, StopReason, TkdCpd, TkdCpdDecomposition,
+    WeightedTucker2, best_of, extend, rank_path, resize, weighted_rel_error,
 };
 pub use statistics::InputStatistics;
 pub use svd::{Svd, truncated_svd};
+pub use tucker::{
+    Hooi, Hosvd, Tucker2, TuckerDecomposition, TuckerInit, TuckerSolver, TuckerTensor, mode_product,
+};
 pub use unfold::{fold, unfold};

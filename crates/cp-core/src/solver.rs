@@ -12,6 +12,8 @@ mod normal;
 mod path;
 mod power;
 mod restarts;
+mod sampled;
+mod tkd_cpd;
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -36,6 +38,8 @@ pub use nonneg::NonNegAls;
 pub use path::{extend, rank_path, resize};
 pub use power::PowerMethod;
 pub use restarts::{Restarts, best_of};
+pub use sampled::SampledAls;
+pub use tkd_cpd::{TkdCpd, TkdCpdDecomposition};
 
 /// An algorithm that finds a CP model of a tensor. Object-safe: take `&dyn Solver<f32>`.
 ///
