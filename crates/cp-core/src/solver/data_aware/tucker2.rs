@@ -14,9 +14,10 @@ use crate::linalg::{mat, mat_mut, product, solve_factored, symmetric_eigen, thin
 use crate::measure;
 use crate::real::Real;
 use crate::scale::Scale;
-use crate::solver::{Problem, Progress, StopReason};
+use crate::solver::{Problem, Progress, StopReason, Stopwatch};
 use crate::statistics::InputStatistics;
 use crate::tree::Dense;
+use crate::tucker::TuckerTensor;
 
 /// Tucker-2 of a kernel in the metric of a layer's inputs: output and input channels are reduced, the kernel window stays.
 ///
@@ -39,7 +40,7 @@ use crate::tree::Dense;
 /// let mut statistics = InputStatistics::new(36);
 /// statistics.add(x.view())?;
 /// let found = DataAwareTucker2::new([3, 2], statistics).decompose(w.view())?;
-/// assert_eq!((found.output.dim(), found.input.dim(), found.core.shape()), ((6, 3), (4, 2), &[3, 2, 3, 3][..]));
+/// assert_eq!((found.tucker.shape(), found.tucker.ranks()), (vec![6, 4, 3, 3], vec![3, 2, 3, 3]));
 /// assert!(found.weighted_error <= found.rel_error);
 /// # Ok::<(), cp_core::CpError>(())
 /// ```
@@ -60,12 +61,9 @@ pub struct DataAwareTucker2 {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct WeightedTucker2<T = f64> {
-    /// G, `[R_T, R_S, kh, kw]` (as many window modes as the kernel has).
-    pub core: ArrayD<T>,
-    /// U_T, `[T, R_T]`, orthonormal columns.
-    pub output: Array2<T>,
-    /// U_S, `[S, R_S]`, orthonormal columns.
-    pub input: Array2<T>,
+    /// Ŵ: the core G, `[R_T, R_S, kh, kw]` (as many window modes as the kernel has), and in modes 0 and 1 the factors U_T,
+    /// `[T, R_T]`, and U_S, `[S, R_S]`, of orthonormal columns.
+    pub tucker: TuckerTensor<T>,
     /// ‖W − Ŵ‖ / ‖W‖ of the model as it is returned; 0 for a kernel of zeros.
     pub rel_error: f64,
     /// ‖(W − Ŵ) Σ^½‖ / ‖WΣ^½‖ of the same.
@@ -74,33 +72,8 @@ pub struct WeightedTucker2<T = f64> {
     pub trace: Vec<f64>,
     /// Why it stopped.
     pub stop: StopReason,
-}
-
-impl<T: Real> WeightedTucker2<T> {
-    /// Ŵ, `[T, S, kh, kw]`.
-    ///
-    /// # Panics
-    /// If the fields do not fit together.
-    #[track_caller]
-    pub fn reconstruct(&self) -> ArrayD<T> {
-        let mut shape = self.core.shape().to_vec();
-        let [outer, inner] = [self.output.nrows(), self.input.nrows()];
-        let [a, b] = [shape[0], shape[1]];
-        let window: usize = shape[2..].iter().product();
-        let wide = |x: &T| x.widen();
-        let core: Vec<f64> = self.core.iter().map(wide).collect();
-        let input: Vec<f64> = self.input.iter().map(wide).collect();
-        let output: Vec<f64> = self.output.iter().map(wide).collect();
-        let columns = expand(&input, &gather(&core, [a, b, window]), [inner, b, window, a]);
-        let mut data = vec![0.0; outer * inner * window];
-        product(
-            mat_mut(&mut data, outer, inner * window),
-            mat(&output, outer, a),
-            mat(&columns, inner * window, a).transpose(),
-        );
-        (shape[0], shape[1]) = (outer, inner);
-        array(&shape, data.into_iter().map(T::narrow).collect())
-    }
+    /// Wall-clock time of the call, in seconds.
+    pub seconds: f64,
 }
 
 impl DataAwareTucker2 {
@@ -152,14 +125,14 @@ impl DataAwareTucker2 {
         kernel: ArrayViewD<'_, T>,
         observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<WeightedTucker2<T>, CpError> {
+        let watch = Stopwatch::start();
         check_options(&[("tol", self.tol)])?;
         let [outer_rank, inner_rank] = self.ranks;
         let problem = Problem::new(&kernel, outer_rank.min(inner_rank))?;
         let shape = &problem.tensor.shape;
-        for (&size, rank) in shape.iter().zip(self.ranks) {
+        for (mode, (&size, rank)) in shape.iter().zip(self.ranks).enumerate() {
             if rank > size {
-                let columns = problem.tensor.data.len() / size;
-                return Err(CpError::RankAboveMatrix { rank, rows: size, columns });
+                return Err(CpError::RankAboveMode { mode, rank, size });
             }
         }
         let window: usize = shape[2..].iter().product();
@@ -193,21 +166,27 @@ impl DataAwareTucker2 {
         let narrow = |data: &[f64], rows, columns| {
             Array2::from_shape_fn((rows, columns), |(i, j)| T::narrow(data[i * columns + j]))
         };
+        let mut factors = vec![
+            Some(narrow(&outer.output, shape[0], outer_rank)),
+            Some(narrow(&input, shape[1], inner_rank)),
+        ];
+        factors.resize(shape.len(), None);
         let mut found = WeightedTucker2 {
-            core: array(&core_shape, core),
-            output: narrow(&outer.output, shape[0], outer_rank),
-            input: narrow(&input, shape[1], inner_rank),
+            tucker: TuckerTensor { core: array(&core_shape, core), factors },
             rel_error: 0.0,
             weighted_error: 0.0,
             trace,
             stop,
+            seconds: 0.0,
         };
         let down = Scale::new(-problem.exponent);
-        let model: Vec<f64> = found.reconstruct().iter().map(|x| down.of(x.widen())).collect();
+        let model: Vec<f64> =
+            found.tucker.reconstruct().iter().map(|x| down.of(x.widen())).collect();
         let distance = metric.x.iter().zip(&model).map(|(x, y)| (x - y).powi(2)).sum::<f64>();
         found.rel_error = measure::ratio(distance.sqrt(), problem.norm);
         found.weighted_error =
             measure::ratio(metric.square_of_difference(&model).sqrt(), metric.whole.sqrt());
+        found.seconds = watch.seconds();
         Ok(found)
     }
 
