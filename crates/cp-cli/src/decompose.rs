@@ -1,18 +1,24 @@
-//! `polyad decompose`: the CP decomposition of an array in a file.
+//! `polyad decompose`: the CP or Tucker decomposition of an array in a file.
+
+mod method;
+mod tucker;
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use cp_core::{Als, Decomposition, Init, Real, Solver};
+use cp_core::rank::{cp_rank_by_evbmf, rank_for_error};
+use cp_core::{CpError, Decomposition, Init, InputStatistics, Progress, Real};
 use cp_train::progress;
 use cp_train::timing::Stopwatch;
-use ndarray::ArrayD;
+use ndarray::{ArrayD, Ix2};
 use ndarray_npy::WritableElement;
 use serde::Serialize;
 
+use self::method::{Method, RankChoice};
 use crate::common::{Common, Usage, non_negative, positive};
 use crate::npy::{self, Floats};
 use crate::output::{self, OutFile, Report};
@@ -20,44 +26,73 @@ use crate::output::{self, OutFile, Report};
 const EXAMPLES: &str = "\
 Examples:
   polyad decompose kernel.npy --rank 64 --out factors.npz
-  polyad decompose kernel.npy --rank 64 --init hosvd --max-iters 1000 --tol 1e-10 --json
-  polyad decompose kernel.npy --rank 16 --restarts 5 --seed 1
-  polyad decompose kernel.npy --rank 64 --init-factors factors.npz --tol 0 --out better.npz
+  polyad decompose kernel.npy --rank 64 --method auto --json
+  polyad decompose kernel.npy --rank 64 --extrapolate --init hosvd --max-iters 1000 --tol 1e-10
+  polyad decompose kernel.npy --rank error=0.1 --method nls --restarts 5 --seed 1
+  polyad decompose kernel.npy --rank 64 --method epc --delta 0.25 --out tame.npz
+  polyad decompose kernel.npy --rank 80 --init-factors factors.npz --out better.npz
+  polyad decompose kernel.npy --method tucker2 --ranks 32,16 --out tucker.npz
 
-FACTORS.npz holds λ as `weights` [R] and the factors as `factor_0` … `factor_{N-1}`, each [I, R].
+FACTORS.npz holds λ as `weights` [R] and the factors as `factor_0` … `factor_{N-1}`, each [I, R]; for the Tucker methods `core` and \
+the factors of the modes that are compressed.
 
 JSON: method, shape, rank, iterations, relative_error, fit, stop, seconds, seconds_per_iteration, degeneracy (largest |cos| of the \
-angle between two terms). With --restarts the seconds are those of all starts together, the rest is that of the best one.";
+angle between two terms), component_energy, sensitivity; for Tucker ranks and parameters in the place of rank and the last three. \
+With --restarts the seconds are those of all starts together, the rest is that of the best one.";
 
-/// Decompose an array into a sum of R rank-one terms.
+/// Decompose an array into a sum of R rank-one terms, or into a core and factors (Tucker).
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Array of order 2 or more, float32 or float64, in C or Fortran order.
     #[arg(value_name = "IN.npy")]
     input: PathBuf,
-    /// Number of rank-one terms R.
-    #[arg(long, value_name = "R", value_parser = positive)]
-    rank: usize,
+    /// Number of rank-one terms; `evbmf` for an estimate from the first two unfoldings, `error=E` for the smallest rank found
+    /// that reaches the relative error E.
+    #[arg(long, value_name = "R")]
+    rank: Option<RankChoice>,
+    /// Tucker ranks, separated by commas: one for each mode, or two for tucker2.
+    #[arg(long, value_name = "R0,R1,…", value_delimiter = ',', value_parser = positive)]
+    ranks: Option<Vec<usize>>,
     /// Algorithm.
     #[arg(long, value_enum, default_value_t = Method::Als)]
     method: Method,
     /// Start.
     #[arg(long, value_enum, default_value_t = InitName::Random)]
     init: InitName,
-    /// Start from these factors, of the same rank.
-    #[arg(long, value_name = "F.npz", conflicts_with_all = ["init", "restarts"])]
+    /// Start from these factors; terms are added at random or the smallest dropped where their rank is another.
+    #[arg(long, value_name = "F.npz", conflicts_with_all = ["init", "restarts", "precompress"])]
     init_factors: Option<PathBuf>,
-    /// Most iterations (sweeps over all modes) of a start.
+    /// Most iterations (sweeps over all modes, steps of nls, power iterations for a term, sweeps before the correction of epc) of
+    /// a start.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive)]
     max_iters: usize,
     /// Stop when an iteration changes the fit by less than this; 0 runs exactly --max-iters iterations.
     #[arg(long, value_name = "T", default_value = "1e-8", value_parser = non_negative)]
     tol: f64,
-    /// Regularization of the least-squares problems, relative to the mean diagonal entry of the normal matrix
-    /// [default: 1e-12 in f64, 1e-9 in f32].
+    /// als: start each sweep ahead of the last one's end, for the error of 50 sweeps after about 20.
+    #[arg(long)]
+    extrapolate: bool,
+    /// als, epc, sampled-als, als-sigma: regularization of the least-squares problems, relative to the mean diagonal entry of
+    /// the normal matrix [default: 1e-12 in f64, 1e-7 in f32].
     #[arg(long, value_name = "RIDGE", value_parser = non_negative)]
     ridge: Option<f64>,
+    /// epc: relative error that may be reached while the terms shrink [default: 1 % above that of ALS, at most 0.001].
+    #[arg(long, value_name = "D", value_parser = non_negative)]
+    delta: Option<f64>,
+    /// nls: weight of the norm penalty; 1e-5 to 1e-4 keep the terms of convolution kernels from cancelling each other.
+    #[arg(long, value_name = "P", value_parser = non_negative)]
+    penalty: Option<f64>,
+    /// sampled-als: entries of the unfolding that each least-squares problem sees.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    samples: Option<usize>,
+    /// als-sigma: second moments Σ = E[xxᵀ] of the unfolded inputs, a matrix of as many rows as the array has entries for one
+    /// index of mode 0.
+    #[arg(long, value_name = "S.npy")]
+    statistics: Option<PathBuf>,
+    /// Compress modes of low rank losslessly before, and expand the factors after.
+    #[arg(long)]
+    precompress: bool,
     /// Precision to compute in [default: that of the file].
     #[arg(long, value_enum)]
     dtype: Option<Dtype>,
@@ -67,12 +102,6 @@ pub(crate) struct Args {
     /// File for the factors.
     #[arg(long, value_name = "FACTORS.npz")]
     out: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Method {
-    /// Alternating least squares by the normal equations.
-    Als,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -92,8 +121,8 @@ enum Dtype {
 }
 
 #[derive(Serialize)]
-struct DecomposeReport {
-    method: &'static str,
+struct CpReport {
+    method: String,
     shape: Vec<usize>,
     rank: usize,
     iterations: usize,
@@ -103,9 +132,11 @@ struct DecomposeReport {
     seconds: f64,
     seconds_per_iteration: f64,
     degeneracy: f64,
+    component_energy: f64,
+    sensitivity: f64,
 }
 
-impl Report for DecomposeReport {
+impl Report for CpReport {
     fn text(&self, to: &mut dyn Write) -> io::Result<()> {
         writeln!(to, "array           {}", output::shape(&self.shape))?;
         writeln!(to, "method          {}, rank {}", self.method, self.rank)?;
@@ -115,6 +146,11 @@ impl Report for DecomposeReport {
         writeln!(to, "degeneracy      {:.4}", self.degeneracy)?;
         writeln!(
             to,
+            "energy          {:.3} (above 10 the terms cancel each other)",
+            self.component_energy
+        )?;
+        writeln!(
+            to,
             "seconds         {:.3} ({:.2e} for an iteration)",
             self.seconds, self.seconds_per_iteration
         )
@@ -122,9 +158,10 @@ impl Report for DecomposeReport {
 }
 
 pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
-    if args.restarts > 1 && args.init != InitName::Random {
+    method::check(args)?;
+    if args.restarts > 1 && (args.init != InitName::Random || args.method.is_tucker()) {
         return Err(Usage(
-            "--restarts draws several random starts; leave out --init hosvd, which has one".into(),
+            "--restarts draws several random starts; leave out --init hosvd and the Tucker methods, which have one".into(),
         )
         .into());
     }
@@ -134,61 +171,38 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
         OutFile::new(out)
     });
     let out = out.transpose()?;
-    let report = match (npy::read(&args.input)?, args.dtype) {
-        (Floats::F32(array), None | Some(Dtype::F32)) => solve(array, args, common, out),
-        (Floats::F64(array), None | Some(Dtype::F64)) => solve(array, args, common, out),
-        (Floats::F32(array), Some(Dtype::F64)) => solve(array.mapv(f64::from), args, common, out),
-        (Floats::F64(array), Some(Dtype::F32)) => {
-            solve(array.mapv(|x| x as f32), args, common, out)
+    match (npy::read(&args.input)?, args.dtype) {
+        (Floats::F32(array), None | Some(Dtype::F32)) => decompose(&array, args, common, out),
+        (Floats::F64(array), None | Some(Dtype::F64)) => decompose(&array, args, common, out),
+        (Floats::F32(array), Some(Dtype::F64)) => {
+            decompose(&array.mapv(f64::from), args, common, out)
         }
-    }?;
-    output::print(&report, common.json)
+        (Floats::F64(array), Some(Dtype::F32)) => {
+            decompose(&array.mapv(|x| x as f32), args, common, out)
+        }
+    }
 }
 
-/// Decomposes `array` and writes the factors.
-fn solve<T: Real + WritableElement>(
-    array: ArrayD<T>,
+/// Decomposes `array`, writes the parts and prints the report.
+fn decompose<T: Real + WritableElement>(
+    array: &ArrayD<T>,
     args: &Args,
     common: &Common,
     out: Option<OutFile>,
-) -> anyhow::Result<DecomposeReport> {
-    let inits = match (&args.init_factors, args.init) {
-        (Some(path), _) => vec![Init::Factors(npy::read_factors(path)?)],
-        (None, InitName::Hosvd) => vec![Init::Hosvd { seed: common.seed }],
-        (None, InitName::Random) => (0..args.restarts as u64)
-            .map(|k| Init::Random { seed: common.seed.wrapping_add(k) })
-            .collect(),
-    };
-    let bar = progress::bar((args.max_iters * inits.len()) as u64, "decompose");
-    let watch = Stopwatch::start();
-    let mut iterations = 0;
-    let mut method = "";
-    let mut best: Option<Decomposition<T>> = None;
-    for (start, init) in inits.into_iter().enumerate() {
-        let solver = solver::<T>(args, init);
-        method = solver.name();
-        let found = solver
-            .decompose_with(array.view(), &mut |progress| {
-                bar.set_position((start * args.max_iters + progress.iteration) as u64);
-                bar.set_message(format!("relative error {:.6}", progress.rel_error));
-                ControlFlow::Continue(())
-            })
-            .with_context(|| args.input.display().to_string())?;
-        iterations += found.iterations();
-        if best.as_ref().is_none_or(|best| found.rel_error < best.rel_error) {
-            best = Some(found);
-        }
+) -> anyhow::Result<()> {
+    if args.method.is_tucker() {
+        return output::print(&tucker::run(array, args, out)?, common.json);
     }
+    let watch = Stopwatch::start();
+    let (best, iterations) = cp(array, args, common)?;
     let seconds = watch.seconds();
-    bar.finish_and_clear();
-    let best = best.context("no start was made")?;
     if let Some(out) = out {
         out.write(|file| npy::write_factors(&best.cp, file))?;
     }
-    Ok(DecomposeReport {
-        method,
+    let report = CpReport {
+        method: args.method.name(),
         shape: array.shape().to_vec(),
-        rank: args.rank,
+        rank: best.cp.rank(),
         iterations: best.iterations(),
         relative_error: best.rel_error,
         fit: best.fit(),
@@ -196,18 +210,82 @@ fn solve<T: Real + WritableElement>(
         seconds,
         seconds_per_iteration: seconds / iterations.max(1) as f64,
         degeneracy: best.degeneracy,
-    })
+        component_energy: best.component_energy,
+        sensitivity: best.sensitivity,
+    };
+    output::print(&report, common.json)
 }
 
-/// The solver that the options describe.
-fn solver<T: Real>(args: &Args, init: Init) -> Box<dyn Solver<T>> {
-    match args.method {
-        Method::Als => {
-            let als = Als::new(args.rank).max_iters(args.max_iters).tol(args.tol).init(init);
-            Box::new(match args.ridge {
-                Some(ridge) => als.ridge(ridge),
-                None => als,
-            })
+/// The best CP model, and the iterations of all starts together.
+fn cp<T: Real>(
+    array: &ArrayD<T>,
+    args: &Args,
+    common: &Common,
+) -> anyhow::Result<(Decomposition<T>, usize)> {
+    let statistics = args.statistics.as_deref().map(read_statistics).transpose()?.map(Arc::new);
+    let given = args.init_factors.as_deref().map(npy::read_factors).transpose()?;
+    let named = || args.input.display().to_string();
+    let bar = progress::bar((args.max_iters * args.restarts) as u64, "decompose");
+    let mut iterations = 0;
+    let mut at_rank = |rank: usize| -> Result<Decomposition<T>, CpError> {
+        let mut best: Option<Decomposition<T>> = None;
+        for start in 0..args.restarts {
+            let seed = common.seed.wrapping_add(start as u64);
+            let init = match (&given, args.init) {
+                (Some(cp), _) if cp.rank() == rank => Init::Factors(cp.clone()),
+                (Some(cp), _) => Init::Resized { from: cp.clone(), seed },
+                (None, InitName::Hosvd) => Init::Hosvd { seed },
+                (None, InitName::Random) => Init::Random { seed },
+            };
+            let solver = method::solver::<T>(args, rank, init, statistics.as_ref());
+            let found = solver.decompose_with(array.view(), &mut |progress: &Progress| {
+                bar.set_position((start * args.max_iters + progress.iteration) as u64);
+                bar.set_message(format!("rank {rank}, relative error {:.6}", progress.rel_error));
+                ControlFlow::Continue(())
+            })?;
+            iterations += found.iterations();
+            if best.as_ref().is_none_or(|best| found.rel_error < best.rel_error) {
+                best = Some(found);
+            }
         }
-    }
+        best.ok_or(CpError::NoSolver)
+    };
+    let best = match args.rank {
+        Some(RankChoice::Error(target)) => {
+            // Any tensor is a sum of this many terms: one for each vector along its largest mode.
+            let largest = array.shape().iter().copied().max().unwrap_or(1).max(1);
+            let search = rank_for_error(target, (array.len() / largest).max(1), &mut at_rank);
+            let search = search.with_context(named)?;
+            if !search.reached {
+                let (rank, error) = (search.rank(), search.best.rel_error);
+                bail!(
+                    "{}: no rank reached relative error {target}; the nearest is {error:.6} at rank {rank}: allow more \
+                     --max-iters or --restarts, or ask for less",
+                    named()
+                );
+            }
+            search.best
+        }
+        Some(RankChoice::Terms(rank)) => at_rank(rank).with_context(named)?,
+        _ => {
+            let rank = cp_rank_by_evbmf(array.view()).with_context(named)?;
+            at_rank(rank).with_context(named)?
+        }
+    };
+    bar.finish_and_clear();
+    Ok((best, iterations))
+}
+
+/// Second moments from a file.
+fn read_statistics(path: &std::path::Path) -> anyhow::Result<InputStatistics> {
+    let moments = match npy::read(path)? {
+        Floats::F32(array) => array.mapv(f64::from),
+        Floats::F64(array) => array,
+    };
+    let order = moments.ndim();
+    let moments = moments
+        .into_dimensionality::<Ix2>()
+        .ok()
+        .with_context(|| format!("{}: has order {order}, expected a matrix", path.display()))?;
+    InputStatistics::from_moments(moments.view()).with_context(|| path.display().to_string())
 }

@@ -5,7 +5,7 @@ use std::io::{self, BufReader, BufWriter, Cursor, Read, Seek, Write};
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
-use cp_core::CpTensor;
+use cp_core::{CpTensor, TuckerTensor};
 use ndarray::{ArrayD, Ix1, Ix2, IxDyn};
 use ndarray_npy::{
     NpzReader, NpzWriter, ReadDataError, ReadNpyError, ReadNpyExt, ReadNpzError, ReadableElement,
@@ -142,6 +142,22 @@ pub(crate) fn write_factors<T: WritableElement>(
     archive.add_array("weights", &cp.weights)?;
     for (mode, factor) in cp.factors.iter().enumerate() {
         archive.add_array(format!("factor_{mode}"), factor)?;
+    }
+    archive.finish()?;
+    Ok(())
+}
+
+/// Writes 𝒢 as `core` and U⁽ⁿ⁾ as `factor_n` (`[Iₙ, Rₙ]`) for the modes that have one.
+pub(crate) fn write_tucker<T: WritableElement>(
+    tucker: &TuckerTensor<T>,
+    to: &mut (impl Write + Seek),
+) -> anyhow::Result<()> {
+    let mut archive = NpzWriter::new(BufWriter::new(to));
+    archive.add_array("core", &tucker.core)?;
+    for (mode, factor) in tucker.factors.iter().enumerate() {
+        if let Some(factor) = factor {
+            archive.add_array(format!("factor_{mode}"), factor)?;
+        }
     }
     archive.finish()?;
     Ok(())

@@ -71,6 +71,20 @@ pub trait Solver<T: Real>: Send + Sync {
     fn name(&self) -> &'static str;
 }
 
+impl<T: Real, S: Solver<T> + ?Sized> Solver<T> for Box<S> {
+    fn decompose_with(
+        &self,
+        tensor: ArrayViewD<'_, T>,
+        observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<Decomposition<T>, CpError> {
+        (**self).decompose_with(tensor, observe)
+    }
+
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+}
+
 /// Where a solver is, after one iteration.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]

@@ -166,7 +166,7 @@ fn options_are_checked() {
     }
     let found = NonNegAls::new(2).max_iters(0).decompose(tensor.view()).unwrap();
     assert!(found.trace.is_empty() && non_negative(&found));
-    assert_eq!(Solver::<f32>::name(&NonNegAls::new(1)), "nonneg-als");
+    assert_eq!(Solver::<f32>::name(&NonNegAls::new(1)), "nonneg");
 }
 
 #[test]

@@ -92,6 +92,8 @@ fn recovers_an_array_of_low_rank() {
                 "seconds",
                 "seconds_per_iteration",
                 "degeneracy",
+                "component_energy",
+                "sensitivity",
             ],
         );
         assert_eq!(report["method"], "als");
@@ -302,11 +304,100 @@ fn factors_that_do_not_fit_are_refused() {
     check(&[("a", [6, 2])], &["f.npz", "factor_0"]);
     check(&[("factor_0", [6, 2]), ("factor_1", [5, 2])], &["3"]);
     check(&[("factor_0", [6, 2]), ("factor_1", [5, 2]), ("factor_2", [7, 2])], &["7"]);
-    check(&[("factor_0", [6, 3]), ("factor_1", [5, 3]), ("factor_2", [4, 3])], &["3"]);
+    check(&[("factor_0", [6, 3]), ("factor_1", [5, 3]), ("factor_2", [4, 2])], &["3", "2"]);
     fs::write(&archive, "no archive").unwrap();
     fails(
         &["decompose", text(&input), "--rank", "2", "--init-factors", text(&archive)],
         1,
         &["f.npz"],
     );
+}
+
+#[test]
+fn every_cp_method_finds_a_positive_rank_one_array() {
+    let folder = tempfile::tempdir().unwrap();
+    let array = ArrayD::from_shape_fn(IxDyn(&[6, 5, 4]), |i| {
+        ((1 + i[0]) * (2 + i[1]) * (1 + i[2] * i[2])) as f64
+    });
+    let input = save(folder.path(), "x.npy", &array);
+    // Inputs that are independent and of one size: the plain problem.
+    let statistics = save(folder.path(), "s.npy", &Array2::<f64>::eye(20).into_dyn());
+    let methods =
+        ["als", "als-qr", "als-qr-svd", "nls", "auto", "power", "epc", "nonneg", "sampled-als"];
+    let check = |method: &str, more: &[&str]| {
+        let args = ["decompose", text(&input), "--rank", "1", "--method", method];
+        let report = json(&[&args[..], more].concat());
+        assert_eq!(report["method"], method);
+        assert!(number(&report, "relative_error") < 2e-3, "{report}");
+        let energy = number(&report, "component_energy");
+        assert!((energy - 1.0).abs() < 1e-2, "{report}");
+    };
+    for method in methods {
+        check(method, &[]);
+    }
+    check("als-sigma", &["--statistics", text(&statistics)]);
+    check("als", &["--precompress", "--extrapolate"]);
+}
+
+#[test]
+fn ranks_by_rule_and_factors_of_another_rank() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = save(folder.path(), "x.npy", &planted(&[8, 7, 6], false));
+    let rule = ["decompose", text(&input), "--max-iters", "500", "--rank"];
+    let exact = json(&[&rule[..], &["error=0.001", "--method", "auto"]].concat());
+    assert_eq!(exact["rank"], 2, "{exact}");
+    let coarse = json(&[&rule[..], &["error=0.9"]].concat());
+    assert_eq!(coarse["rank"], 1, "{coarse}");
+    assert!(json(&[&rule[..], &["evbmf"]].concat())["rank"].as_u64().unwrap() >= 1);
+
+    let archive = folder.path().join("two.npz");
+    json(&[&rule[..], &["2", "--out", text(&archive)]].concat());
+    for rank in ["1", "3"] {
+        let more = json(&[&rule[..], &[rank, "--init-factors", text(&archive)]].concat());
+        assert_eq!(more["rank"].to_string(), rank, "{more}");
+    }
+    let unmet = ["1e-30", "--max-iters", "1"];
+    let rank = format!("error={}", unmet[0]);
+    let args = ["decompose", text(&input), "--rank", &rank, unmet[1], unmet[2]];
+    fails(&args, 1, &["x.npy", "relative error", "nearest", "--max-iters"]);
+}
+
+#[test]
+fn tucker_methods_write_a_core() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = save(folder.path(), "x.npy", &planted(&[8, 7, 3], false));
+    let out = folder.path().join("tucker.npz");
+    let check = |method: &str, ranks: &str, names: &[&str], core: &[usize]| {
+        let args = ["decompose", text(&input), "--method", method, "--ranks", ranks];
+        let report = json(&[&args[..], &["--out", text(&out)]].concat());
+        assert!(number(&report, "relative_error") < 1e-6, "{report}");
+        assert_eq!(report["ranks"], serde_json::json!(core));
+        let mut archive = NpzReader::new(fs::File::open(&out).unwrap()).unwrap();
+        let mut found = archive.names().unwrap();
+        found.sort();
+        assert_eq!(found, names);
+        let written: ArrayD<f64> = archive.by_name("core").unwrap();
+        assert_eq!(written.shape(), core);
+    };
+    let all = ["core", "factor_0", "factor_1", "factor_2"];
+    check("hosvd", "2,2,2", &all, &[2, 2, 2]);
+    check("hooi", "2,2,2", &all, &[2, 2, 2]);
+    check("tucker2", "2,2", &all[..3], &[2, 2, 3]);
+}
+
+#[test]
+fn options_of_other_methods_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = save(folder.path(), "x.npy", &planted(&[6, 5, 4], false));
+    let check = |more: &[&str], words: &[&str]| {
+        fails(&[&["decompose", text(&input)], more].concat(), 2, words);
+    };
+    check(&["--rank", "2", "--delta", "0.1"], &["--delta", "epc", "als"]);
+    check(&["--rank", "2", "--method", "nls", "--ridge", "0"], &["--ridge", "nls"]);
+    check(&["--method", "hooi", "--rank", "2"], &["--rank", "hooi"]);
+    check(&["--method", "hooi"], &["--ranks"]);
+    check(&["--method", "tucker2", "--ranks", "2,2,2"], &["tucker2", "two"]);
+    check(&["--rank", "2", "--method", "als-sigma"], &["--statistics"]);
+    check(&[], &["--rank"]);
+    check(&["--rank", "error=2"], &["error"]);
 }

@@ -108,7 +108,7 @@ impl NonNegAls {
 
 impl<T: Real> Solver<T> for NonNegAls {
     fn name(&self) -> &'static str {
-        "nonneg-als"
+        "nonneg"
     }
 
     fn decompose_with(

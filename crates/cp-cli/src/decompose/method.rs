@@ -1,0 +1,206 @@
+//! `--method`: which algorithms there are, which options each takes, and the solvers made of them.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use clap::ValueEnum;
+use cp_core::{
+    Als, AlsQr, Auto, DataAwareAls, Delta, Epc, Init, InputStatistics, Nls, NonNegAls, PowerMethod,
+    Precompressed, Real, SampledAls, Solver,
+};
+
+use super::Args;
+use crate::common::{Usage, positive};
+
+/// The algorithms, named as [`Solver::name`] has them.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Method {
+    /// CP: alternating least squares by the normal equations.
+    Als,
+    /// CP: alternating least squares by QR, for nearly collinear terms.
+    AlsQr,
+    /// CP: the same with the pseudo-inverse, for rank-deficient factors.
+    AlsQrSvd,
+    /// CP: nonlinear least squares, damped Gauss–Newton.
+    Nls,
+    /// CP: ALS, then NLS where it gains, then bounded energy.
+    Auto,
+    /// CP: rank-one terms one after another, by the tensor power method.
+    Power,
+    /// CP: ALS, then the smallest terms within an error bound (error-preserving correction).
+    Epc,
+    /// CP with non-negative factors.
+    Nonneg,
+    /// CP of tensors too large for exact sweeps, from sampled entries.
+    SampledAls,
+    /// CP in the metric of a layer's inputs, given by --statistics.
+    AlsSigma,
+    /// Tucker by truncated singular value decompositions, without iterations.
+    Hosvd,
+    /// Tucker by orthogonal iteration.
+    Hooi,
+    /// Tucker in the first two modes alone: the channels of a convolution kernel.
+    Tucker2,
+}
+
+impl Method {
+    pub(super) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Whether it gives a core and not terms.
+    pub(super) fn is_tucker(self) -> bool {
+        matches!(self, Method::Hosvd | Method::Hooi | Method::Tucker2)
+    }
+}
+
+/// What `--rank` asks for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum RankChoice {
+    /// So many terms.
+    Terms(usize),
+    /// The estimate of variational Bayes from the first two unfoldings.
+    Evbmf,
+    /// The smallest that reaches this relative error.
+    Error(f64),
+}
+
+impl FromStr for RankChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "evbmf" {
+            return Ok(RankChoice::Evbmf);
+        }
+        if let Some(error) = text.strip_prefix("error=") {
+            return match error.parse::<f64>() {
+                Ok(error) if error > 0.0 && error < 1.0 => Ok(RankChoice::Error(error)),
+                _ => Err(format!("`{error}` is no relative error between 0 and 1")),
+            };
+        }
+        positive(text).map(RankChoice::Terms).map_err(|error| {
+            format!("{error}; or `evbmf`, or `error=E` for the smallest rank of relative error E")
+        })
+    }
+}
+
+/// Refuses options that the method would not look at.
+pub(super) fn check(args: &Args) -> Result<(), Usage> {
+    use Method::*;
+    let method = args.method;
+    let takes: [(&str, bool, &[Method]); 10] = [
+        ("--extrapolate", args.extrapolate, &[Als]),
+        ("--ridge", args.ridge.is_some(), &[Als, Epc, SampledAls, AlsSigma]),
+        ("--delta", args.delta.is_some(), &[Epc]),
+        ("--penalty", args.penalty.is_some(), &[Nls]),
+        ("--samples", args.samples.is_some(), &[SampledAls]),
+        ("--statistics", args.statistics.is_some(), &[AlsSigma]),
+        ("--ranks", args.ranks.is_some(), &[Hosvd, Hooi, Tucker2]),
+        (
+            "--rank",
+            args.rank.is_some(),
+            &[Als, AlsQr, AlsQrSvd, Nls, Auto, Power, Epc, Nonneg, SampledAls, AlsSigma],
+        ),
+        (
+            "--precompress",
+            args.precompress,
+            &[Als, AlsQr, AlsQrSvd, Nls, Auto, Power, Epc, SampledAls],
+        ),
+        (
+            "--init-factors",
+            args.init_factors.is_some(),
+            &[Als, AlsQr, AlsQrSvd, Nls, Auto, Epc, Nonneg, SampledAls, AlsSigma],
+        ),
+    ];
+    for (option, given, methods) in takes {
+        if given && !methods.contains(&method) {
+            let names: Vec<String> = methods.iter().map(|method| method.name()).collect();
+            return Err(Usage(format!(
+                "{option} is for --method {}, not for {}",
+                names.join(", "),
+                method.name()
+            )));
+        }
+    }
+    if method == AlsSigma && args.statistics.is_none() {
+        let what = "--method als-sigma needs --statistics S.npy, the second moments of the inputs";
+        return Err(Usage(what.into()));
+    }
+    if method.is_tucker() && args.ranks.is_none() {
+        return Err(Usage(format!("--method {} needs --ranks R0,R1,…", method.name())));
+    }
+    if !method.is_tucker() && args.rank.is_none() {
+        return Err(Usage("--rank R is needed: a number, `evbmf` or `error=E`".into()));
+    }
+    Ok(())
+}
+
+/// The CP solver that the options describe.
+pub(super) fn solver<T: Real>(
+    args: &Args,
+    rank: usize,
+    init: Init,
+    statistics: Option<&Arc<InputStatistics>>,
+) -> Box<dyn Solver<T>> {
+    let (iters, tol, seed) = (args.max_iters, args.tol, seed_of(&init));
+    let solver: Box<dyn Solver<T>> = match args.method {
+        Method::AlsQr => Box::new(AlsQr::new(rank).max_iters(iters).tol(tol).init(init)),
+        Method::AlsQrSvd => Box::new(AlsQr::svd(rank).max_iters(iters).tol(tol).init(init)),
+        Method::Nls => {
+            let nls = Nls::new(rank).max_iters(iters).tol(tol).init(init);
+            Box::new(nls.penalty(args.penalty.unwrap_or(0.0)))
+        }
+        Method::Auto => Box::new(Auto::new(rank).max_iters(iters).tol(tol).init(init)),
+        Method::Power => Box::new(PowerMethod::new(rank).max_iters(iters).seed(seed)),
+        Method::Epc => {
+            let delta = args.delta.map_or(Delta::Auto, Delta::Relative);
+            let epc = Epc::new(rank).als_sweeps(iters).delta(delta).init(init);
+            Box::new(args.ridge.map_or(epc.clone(), |ridge| epc.ridge(ridge)))
+        }
+        Method::Nonneg => Box::new(NonNegAls::new(rank).max_iters(iters).tol(tol).init(init)),
+        Method::SampledAls => {
+            let mut sampled = SampledAls::new(rank).epochs(iters).tol(tol).seed(seed).init(init);
+            if let Some(samples) = args.samples {
+                sampled = sampled.samples(samples);
+            }
+            if let Some(ridge) = args.ridge {
+                sampled = sampled.ridge(ridge);
+            }
+            Box::new(sampled)
+        }
+        Method::AlsSigma if let Some(statistics) = statistics => {
+            let aware = DataAwareAls::new(rank, Arc::clone(statistics));
+            let aware = aware.max_iters(iters).tol(tol).init(init);
+            Box::new(args.ridge.map_or(aware.clone(), |ridge| aware.ridge(ridge)))
+        }
+        // `check` has seen to it that nothing else gets here without being ALS.
+        _ => {
+            let als = Als::new(rank).max_iters(iters).tol(tol).init(init);
+            let als = als.extrapolate(args.extrapolate);
+            Box::new(args.ridge.map_or(als.clone(), |ridge| als.ridge(ridge)))
+        }
+    };
+    if args.precompress { Box::new(Precompressed::new(solver)) } else { solver }
+}
+
+fn seed_of(init: &Init) -> u64 {
+    match init {
+        Init::Random { seed } | Init::Hosvd { seed } | Init::Resized { seed, .. } => *seed,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_are_numbers_or_rules() {
+        assert_eq!("64".parse(), Ok(RankChoice::Terms(64)));
+        assert_eq!("evbmf".parse(), Ok(RankChoice::Evbmf));
+        assert_eq!("error=0.1".parse(), Ok(RankChoice::Error(0.1)));
+        for bad in ["0", "-3", "error=0", "error=2", "error=x", "auto"] {
+            assert!(bad.parse::<RankChoice>().is_err(), "{bad}");
+        }
+    }
+}
