@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Ten tensors of 50×50×50 and rank 5 for each congruence 1 − gap of the columns and each noise; 200 iterations from a
-//! start that all solvers share, once drawn at random as in the paper, and once next to the terms, where the swamp that
+//! start that all solvers share (but for one column of NLS from singular vectors), once drawn at random as in the paper, and once next to the terms, where the swamp that
 //! all forms of ALS have to cross is left out and the digits of the solution decide. Printed in Markdown: the relative
 //! error of the model returned, from the entries, over the noise, as median (worst). 1 is the best there is.
 //!
@@ -16,7 +16,7 @@
 mod collinear;
 
 use collinear::{GAPS, NOISES, RANK, near, problem, sine};
-use cp_core::{Als, AlsQr, CpError, Init, PowerMethod, Solver};
+use cp_core::{Als, AlsQr, CpError, Init, Nls, PowerMethod, Solver};
 use ndarray::{ArrayD, IxDyn};
 
 /// Tensors per setting.
@@ -35,12 +35,15 @@ type Named = (&'static str, Box<dyn Solver<f64>>);
 fn solvers(rank: usize, iters: usize, init: Init, seed: u64) -> Vec<Named> {
     let als = Als::new(rank).max_iters(iters).tol(0.0).init(init.clone());
     let qr = AlsQr::new(rank).max_iters(iters).tol(0.0).init(init.clone());
-    let svd = AlsQr::svd(rank).max_iters(iters).tol(0.0).init(init);
+    let svd = AlsQr::svd(rank).max_iters(iters).tol(0.0).init(init.clone());
+    let nls = Nls::new(rank).max_iters(iters).tol(0.0).warm_up(0);
     vec![
         ("als", Box::new(als.clone())),
         ("als, no ridge", Box::new(als.ridge(0.0))),
         ("als-qr", Box::new(qr)),
         ("als-qr-svd", Box::new(svd)),
+        ("nls", Box::new(nls.clone().init(init))),
+        ("nls, hosvd start", Box::new(nls.init(Init::Hosvd { seed }))),
         ("power", Box::new(PowerMethod::new(rank).max_iters(iters).tol(0.0).seed(seed))),
     ]
 }

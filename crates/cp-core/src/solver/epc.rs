@@ -85,7 +85,8 @@ impl Delta {
 ///
 /// # The bound
 /// The error of the model that is returned, taken from its entries after rounding to `T`, is at most δ. Where that cannot be
-/// had because the terms cancel beyond what f64 resolves, the model that was to be corrected is returned.
+/// had because the terms cancel beyond what f64 resolves, the model that was to be corrected is returned, and its error ends
+/// the trace.
 ///
 /// ```
 /// use cp_core::{Als, Delta, Epc, Init, Solver};
@@ -265,6 +266,7 @@ impl Epc {
             goal -= 2.0 * (error - bound).max(f64::EPSILON * bound);
             if repair == REPAIRS || goal.is_nan() || goal <= 0.0 {
                 model = start;
+                trace.push(model.error::<T>(&wide, problem.norm));
                 break;
             }
             cycles.next(&mut model, goal)?;
