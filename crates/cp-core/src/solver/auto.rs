@@ -11,7 +11,7 @@ use crate::real::Real;
 
 /// What to use where nothing is known about the tensor: [`Als`] first, [`Nls`] and further starts where they still gain.
 ///
-/// 1. ALS from the start asked for.
+/// 1. ALS from the start asked for, extrapolated ([`Als::extrapolate`]).
 /// 2. If the model is small, or the tensor has far more entries than the model has numbers, and ALS explains most of it, the tensor has a structure
 ///    that can be missed: ALS gets stuck in local minima and swamps. There a step of NLS costs little more than a sweep.
 ///    So NLS goes on from the result and starts anew from other factors, until the lowest error has been met twice or
@@ -139,8 +139,8 @@ impl<T: Real> Solver<T> for Auto {
             let (option, value, expected) = ("max_energy", self.max_energy, "a number, at least 0");
             return Err(CpError::InvalidOption { option, value, expected });
         }
-        let als =
-            Als::new(self.rank).max_iters(self.max_iters).tol(self.tol).init(self.init.clone());
+        let als = Als::new(self.rank).max_iters(self.max_iters).tol(self.tol);
+        let als = als.init(self.init.clone()).extrapolate(true);
         let mut search = Search { tensor, observe, best: None, trace: Vec::new(), stopped: false };
         search.run(&als)?;
         // ALS has checked everything, so what follows can only fail for lack of memory or in the algebra; then its result stands.
