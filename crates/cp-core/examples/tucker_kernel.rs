@@ -8,7 +8,8 @@
 
 use cp_core::rank::tucker2_ranks;
 use cp_core::{
-    Als, CpError, CpTensor, Hosvd, Init, Precompressed, Solver, TkdCpd, Tucker2, TuckerSolver, norm,
+    Als, CpError, CpTensor, Hosvd, Init, Precompressed, SampledAls, Solver, TkdCpd, Tucker2,
+    TuckerSolver, norm,
 };
 use ndarray::{Array1, Array2, ArrayD};
 use rand::SeedableRng;
@@ -81,6 +82,14 @@ fn kernels() -> Result<(), CpError> {
                 let combined = &found.combined;
                 Ok((combined.seconds, combined.rel_error, found.parameters()))
             })?;
+            for exact in [0, 2] {
+                let sampled =
+                    SampledAls::new(rank).exact_sweeps(exact).init(Init::Random { seed: 2 });
+                line(&format!("sampled-als, R = {rank}, {exact} exact"), || {
+                    let found = sampled.decompose(x.view())?;
+                    Ok((found.seconds, found.rel_error, found.cp.parameters()))
+                })?;
+            }
             let compressed = Precompressed::new(als);
             line(&format!("als precompressed, R = {rank}"), || {
                 let found = compressed.decompose(x.view())?;

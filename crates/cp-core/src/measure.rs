@@ -220,6 +220,8 @@ pub(crate) fn residual<T: Real>(
 ) -> f64 {
     /// Entries of X̂ that are built at a time: 4 MB.
     const ENTRIES: usize = 1 << 19;
+    /// Longest part of a row that is built at a time.
+    const WIDTH: usize = 1 << 13;
     let rank = weights.len();
     let split = tree::split(&tensor.shape);
     let group = |modes: std::ops::Range<usize>| {
@@ -235,17 +237,31 @@ pub(crate) fn residual<T: Real>(
     let right = group(split..tensor.shape.len());
     let columns = right.nrows();
     let (left, right) = (left.into_raw_vec_and_offset().0, right.into_raw_vec_and_offset().0);
-    let right = mat(&right, columns, rank).transpose();
-    let rows = (ENTRIES / columns).max(1);
-    let mut model = vec![0.0; (rows * columns).min(tensor.data.len())];
+    // Where rows are long, blocks of columns too: few rows at a time would read all of `right` again for each of them.
+    let width = columns.min(WIDTH);
+    let rows = (ENTRIES / width).max(1);
+    let mut model = vec![0.0; (rows * width).min(tensor.data.len())];
     let mut square = 0.0;
-    for (left, data) in left.chunks(rows * rank).zip(tensor.data.chunks(rows * columns)) {
-        let rows = left.len() / rank;
-        let model = &mut model[..data.len()];
-        product(mat_mut(model, rows, columns), mat(left, rows, rank), right);
-        for (data, model) in data.chunks(BLOCK).zip(model.chunks(BLOCK)) {
-            let distance = |(x, y): (&T, &f64)| (scale.of(x.widen()) - y).powi(2);
-            square += data.iter().zip(model).map(distance).sum::<f64>();
+    for (block, right) in right.chunks(width * rank).enumerate() {
+        let (first, width) = (block * WIDTH, right.len() / rank);
+        let right = mat(right, width, rank).transpose();
+        for (left, data) in left.chunks(rows * rank).zip(tensor.data.chunks(rows * columns)) {
+            let rows = left.len() / rank;
+            let model = &mut model[..rows * width];
+            product(mat_mut(model, rows, width), mat(left, rows, rank), right);
+            let mut add = |data: &[T], model: &[f64]| {
+                for (data, model) in data.chunks(BLOCK).zip(model.chunks(BLOCK)) {
+                    let distance = |(x, y): (&T, &f64)| (scale.of(x.widen()) - y).powi(2);
+                    square += data.iter().zip(model).map(distance).sum::<f64>();
+                }
+            };
+            if width == columns {
+                add(data, model);
+            } else {
+                for (data, model) in data.chunks(columns).zip(model.chunks(width)) {
+                    add(&data[first..][..width], model);
+                }
+            }
         }
     }
     square.sqrt()

@@ -10,7 +10,9 @@ mod common;
 use std::ops::ControlFlow;
 
 use common::{gaussian, narrow, planted};
-use cp_core::{Als, CpError, Init, Real, SampledAls, Solver, StopReason, congruence, rel_error};
+use cp_core::{
+    Als, CpError, Init, Real, SampledAls, Solver, StopReason, congruence, norm, rel_error,
+};
 use ndarray::{ArrayD, Axis, IxDyn};
 
 /// Sampled, with and without exact sweeps, against exact ALS from the same start.
@@ -184,6 +186,17 @@ fn degenerate_tensors() {
         }
         let failed = SampledAls::new(2).decompose(ArrayD::from_elem(IxDyn(shape), f64::NAN).view());
         assert!(matches!(failed, Err(CpError::NotFinite { .. })));
+    }
+}
+
+/// The error that runs on large tensors end with is built in blocks of rows and of columns.
+#[test]
+fn the_error_of_a_tensor_with_long_rows() {
+    for shape in [[100, 100, 100], [1, 1, 20_000], [2, 150, 140]] {
+        let (cp, tensor) = planted(&shape, 3, 0.5, 13);
+        let slow = norm((&tensor - &cp.reconstruct()).view()) / norm(tensor.view());
+        let fast = rel_error(tensor.view(), &cp);
+        assert!((fast - slow).abs() < 1e-12, "{shape:?}: {fast} {slow}");
     }
 }
 

@@ -40,7 +40,8 @@ pub struct Vbmf {
 ///
 /// # When
 /// For matrices with independent noise of one variance on the entries. Trained weights are not that: take the answer as a
-/// robust way to find a knee, and expect it to be strict (it prefers to miss a weak component over inventing one).
+/// robust way to find a knee, and expect it to be strict (it prefers to miss a weak component over inventing one). At most
+/// ⌈L/(1 + α)⌉ − 1 components can be told from noise, half of the directions of a square matrix.
 ///
 /// # Cost
 /// The singular values of the matrix, O(L² M), and then nothing.

@@ -33,7 +33,7 @@ use crate::tree::Dense;
 ///
 /// # When
 /// Where R ∏ Iₙ is so large that an exact sweep takes seconds, and the start is far from the answer. Not for convolution
-/// kernels: an exact sweep on `[256, 384, 3, 3]` costs no more than a sampled one. Where S is no smaller than the number of
+/// kernels: an exact sweep on `[256, 384, 3, 3]` costs less than a sampled one. Where S is no smaller than the number of
 /// equations, as in modes of small tensors, all of them are taken.
 ///
 /// # Cost
