@@ -2,7 +2,7 @@
 
     cargo xtask bench peers            # sets up Python packages in target/peers, builds, runs this
     cargo xtask bench peers --quick    # fewer repeats, the yardstick alone
-    cargo xtask bench peers --torch    # TensorLy on PyTorch too (installs torch, some 200 MB)
+    cargo xtask bench peers --torch    # TensorLy on PyTorch too (installs torch with its CUDA libraries, some GB)
 
 Prints Markdown. A line of the first table comes from rounds in each of which every library runs once, so that whatever
 else the machine does meets all of them; times are medians over the rounds.

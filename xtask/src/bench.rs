@@ -10,7 +10,7 @@ Examples:
   cargo xtask bench                            all of them (long; close other programs)
   cargo xtask bench -p cp-core -- mttkrp       those of one crate whose id contains a word
   cargo xtask bench peers                      cp-core beside TensorLy, pyttb and NumPy (needs python3 with venv)
-The arguments are cargo bench's; recorded runs are in benches/.";
+The arguments are cargo bench's; recorded runs are in benches/ and docs/.";
 
 pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
     if let Some((first, rest)) = args.split_first()

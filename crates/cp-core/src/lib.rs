@@ -4,7 +4,7 @@
 //!
 //! > X ≈ X̂ = ⟦λ; A⁽⁰⁾, …, A⁽ᴺ⁻¹⁾⟧ = Σᵣ λᵣ a⁽⁰⁾ᵣ ∘ a⁽¹⁾ᵣ ∘ … ∘ a⁽ᴺ⁻¹⁾ᵣ,
 //!
-//! a [`CpTensor`]. A [`Solver`] finds the terms; [`Als`] is the one to start with. The crate knows no network and reads no
+//! a [`CpTensor`]. A [`Solver`] finds the terms; [`Auto`] and [`Als`] are the ones to start with. The crate knows no network and reads no
 //! file; the clock is read for [`Decomposition::seconds`] alone.
 //!
 //! ```
@@ -27,6 +27,23 @@
 //! assert!(rel_error(x.view(), &found.cp) < 1e-6);
 //! # Ok::<(), cp_core::CpError>(())
 //! ```
+//!
+//! # Which solver?
+//!
+//! | you have | take |
+//! |---|---|
+//! | no idea | [`Auto`] |
+//! | a convolution kernel | [`Als`], [extrapolated](Als::extrapolate) |
+//! | terms that cancel each other | [`Epc`] |
+//! | the layer's inputs | [`DataAwareAls`], [`DataAwareTucker2`] |
+//! | nearly collinear terms | [`Nls`]; to the last digits [`AlsQr`] |
+//! | terms that must not be negative | [`NonNegAls`] |
+//! | terms one after another | [`PowerMethod`] |
+//! | a tensor too large for exact sweeps | [`SampledAls`] |
+//! | a very long mode | [`Precompressed`] |
+//! | a core instead of terms | [`Hosvd`], [`Hooi`], [`Tucker2`]; both: [`TkdCpd`] |
+//! | several starts, ranks, tensors | [`Restarts`], [`rank_path`], [`decompose_all`] |
+//! | no rank | the module [`rank`] |
 //!
 //! # Notation
 //!
