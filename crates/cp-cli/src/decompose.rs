@@ -86,7 +86,7 @@ pub(crate) struct Args {
     /// sampled-als: entries of the unfolding that each least-squares problem sees.
     #[arg(long, value_name = "N", value_parser = positive)]
     samples: Option<usize>,
-    /// als-sigma: second moments Σ = E[xxᵀ] of the unfolded inputs, a matrix of as many rows as the array has entries for one
+    /// als-sigma: second moments Σ = E(xxᵀ) of the unfolded inputs, a matrix of as many rows as the array has entries for one
     /// index of mode 0.
     #[arg(long, value_name = "S.npy")]
     statistics: Option<PathBuf>,
