@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use common::{architecture, assert_close, chain, executor, max_difference, network, tensor};
 use cp_net::{
     BatchNorm, Conv, ConvGeometry, Form, INPUT, Linear, Lrn, Network, Node, Op, ParamRole, Pool,
@@ -87,8 +89,15 @@ fn clear_gradients(model: &Executor) {
     }
 }
 
+/// libtorch has one generator for the whole process, which dropout draws from in train mode: tests that do take turns.
+fn generator() -> MutexGuard<'static, ()> {
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    GENERATOR.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn what_runs_in_place_changes_neither_outputs_nor_gradients() {
+    let _alone = generator();
     for layout in LAYOUTS {
         let mut model = executor(&residual(), layout);
         // Without dropout, whose mask would differ.
@@ -133,6 +142,7 @@ fn the_input_stays_as_it_is() {
 
 #[test]
 fn training_updates_the_statistics_and_evaluation_does_not() {
+    let _alone = generator();
     let net = residual();
     let model = executor(&net, Layout::Auto);
     let x = tensor(&[4, 3, 6, 6], 2);
@@ -158,6 +168,7 @@ fn training_updates_the_statistics_and_evaluation_does_not() {
 
 #[test]
 fn frozen_nodes_get_no_gradient_and_behave_as_in_evaluation() {
+    let _alone = generator();
     let net = residual();
     let mut model = executor(&net, Layout::Auto);
     let all = model.trainable().len();
@@ -283,6 +294,7 @@ fn wrong_input_is_an_error_that_names_both_shapes() {
 
 #[test]
 fn saved_and_loaded_networks_give_the_same_output_bit_for_bit() {
+    let _alone = generator();
     let net = arch::by_name("resnet20").unwrap().initialize(3).unwrap();
     let model = executor(&net, Layout::Auto);
     let x = tensor(&[2, 3, 32, 32], 1);
@@ -303,6 +315,7 @@ fn saved_and_loaded_networks_give_the_same_output_bit_for_bit() {
 
 #[test]
 fn dropout_follows_the_seed() {
+    let _alone = generator();
     let model = executor(&residual(), Layout::Auto);
     let x = tensor(&[2, 3, 6, 6], 1);
     let run = |seed| {
@@ -374,6 +387,7 @@ fn layouts_agree_on_everything_else() {
 
 #[test]
 fn gradients_agree_in_both_layouts() {
+    let _alone = generator();
     let mut net = residual();
     let shape = net.tensors("conv2", Form::Cp4).unwrap()[0].shape().to_vec();
     net.factorize("conv2", Form::Cp4, &[common::random_cp(&shape, 4, 3)]).unwrap();
