@@ -17,6 +17,12 @@ Examples:
   cargo xtask transfer --dataset cats-vs-dogs --data ~/data
   cargo xtask transfer -- --help               every option (builds the program first)";
 
+pub(crate) const TRAIN_RESNET_HELP: &str = "\
+Examples:
+  cargo xtask train-resnet --data ~/data       ResNet-20 on CIFAR-10 without batch 5
+  cargo xtask train-resnet --resume            a killed run goes on
+  cargo xtask train-resnet -- --help           every option (builds the program first)";
+
 pub(crate) const ALEXNET_HELP: &str = "\
 Examples:
   cargo xtask reproduce-alexnet                the tables, then the measured speed-ups

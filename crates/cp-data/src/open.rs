@@ -29,16 +29,17 @@ const CHARACTERS_TEST: usize = 7_200;
 const USUAL: [&str; 4] = ["train", "validation", "train+validation", "test"];
 
 /// Every data set and its splits.
-const CATALOG: [(&str, &[&str]); 6] = [
+const CATALOG: [(&str, &[&str]); 7] = [
     ("characters", &["train", "validation", "test"]),
     ("fashion-mnist", &USUAL),
     (
         "cifar10",
         &["train", "validation", "train+validation", "test", "test-1000", "train-1-4", "batch-5"],
     ),
+    ("cifar10-holdout", &USUAL),
     ("cifar100", &USUAL),
     ("cats-vs-dogs", &USUAL),
-    ("imagenet-sample", &["all"]),
+    ("imagenet-sample", &["all", "even", "odd"]),
 ];
 
 /// Names of the data sets that [`open`] knows, with their splits.
@@ -53,9 +54,10 @@ pub fn dataset_names() -> impl Iterator<Item = (&'static str, &'static [&'static
 /// | `characters` | `train` (36,000), `validation` (3,600), `test` (7,200): see [`Characters`] |
 /// | `fashion-mnist` | `train`, `validation`, `train+validation` (60,000), `test` (10,000) |
 /// | `cifar10` | the same (50,000, 10,000), `test-1000` (the first 1,000 of the test set), `train-1-4`, `batch-5` |
+/// | `cifar10-holdout` | `train`, `validation`, `train+validation` (40,000: batches 1 to 4), `test` (10,000: batch 5), for networks that were not trained on batch 5 |
 /// | `cifar100` | `train`, `validation`, `train+validation` (50,000), `test` (10,000); fine labels |
 /// | `cats-vs-dogs` | `train`, `validation`, `train+validation` (1,600), `test` (800) |
-/// | `imagenet-sample` | `all` (1,000, one of each class) |
+/// | `imagenet-sample` | `all` (1,000, one of each class), and its halves `even` and `odd` by the class number |
 /// | `folder:PATH` | `all`, and every folder `PATH/SPLIT` with classes in it; without `PATH/validation`, `train`, `validation` and `train+validation` are cut from `PATH/train`, or from all of `PATH/CLASS` |
 /// | `tar:PATH` | the same with an archive |
 ///
@@ -103,9 +105,13 @@ pub fn open(name: &str, split: &str, data: &DataDir) -> Result<Arc<dyn Dataset>,
             "test" => cifar10_test(data),
             _ => with_validation(name, split, |part| cifar10(part, &[1, 2, 3, 4, 5], data)),
         },
+        "cifar10-holdout" => match split {
+            "test" => cifar10("batch-5", &[5], data),
+            _ => with_validation(name, split, |_| cifar10("train-1-4", &[1, 2, 3, 4], data)),
+        },
         "cifar100" => with_validation(name, split, |part| cifar100(part, data)),
         "cats-vs-dogs" => with_validation(name, split, |part| cats_vs_dogs(part, data)),
-        _ => imagenet_sample(data),
+        _ => imagenet_sample(split, data),
     }
 }
 
@@ -310,7 +316,7 @@ fn cats_vs_dogs(part: &str, data: &DataDir) -> Result<Arc<dyn Dataset>, DataErro
     Ok(Arc::new(whole.part(folder)?.named(format!("cats-vs-dogs/{part}"))))
 }
 
-fn imagenet_sample(data: &DataDir) -> Result<Arc<dyn Dataset>, DataError> {
+fn imagenet_sample(split: &str, data: &DataDir) -> Result<Arc<dyn Dataset>, DataError> {
     let tar = shared_tar(key("imagenet-sample", "tar", data), || {
         let manifest = Manifest::builtin("imagenet-sample")?;
         let list = load(&manifest, "classes.tsv", data)?;
@@ -319,7 +325,14 @@ fn imagenet_sample(data: &DataDir) -> Result<Arc<dyn Dataset>, DataError> {
         let tar = ImageTar::from_memory(loaded.path, loaded.bytes, loaded.source)?;
         tar.with_labels(&list.path, list.source, classes, &images)
     })?;
-    Ok(Arc::new(tar.as_ref().clone().named("imagenet-sample/all")))
+    let all = tar.as_ref().clone().named("imagenet-sample/all");
+    let parity = match split {
+        "even" => 0,
+        "odd" => 1,
+        _ => return Ok(Arc::new(all)),
+    };
+    let half = (0..all.len()).filter(|&index| all.label(index) % 2 == parity).collect();
+    Ok(Arc::new(Subset::new(format!("imagenet-sample/{split}"), Arc::new(all), half)?))
 }
 
 /// File names with their labels.

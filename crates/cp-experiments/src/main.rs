@@ -8,6 +8,7 @@ mod demo;
 mod figures;
 mod report;
 mod run;
+mod train_resnet;
 mod transfer;
 
 use clap::{Parser, Subcommand};
@@ -30,6 +31,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Count and time the factorized AlexNets of the literature
     ReproduceAlexnet(alexnet::AlexnetArgs),
+    /// Train the ResNet-20 that the compression experiments start from
+    TrainResnet(train_resnet::TrainResnetArgs),
     /// Move a compressed pretrained network to another data set, at several ratios
     Transfer(transfer::TransferArgs),
 }
@@ -38,6 +41,7 @@ fn main() -> std::process::ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::ReproduceAlexnet(args) => alexnet::run(&args),
+        Command::TrainResnet(args) => train_resnet::run(&args),
         Command::Transfer(args) => transfer::run(&args),
     };
     match result {
