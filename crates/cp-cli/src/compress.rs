@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use cp_core::{Als, Init, Solver};
-use cp_net::{Budget, Event, Form, LayerReport, Network, RankPlan, Totals};
+use cp_net::{Budget, Decomposer, Event, Form, LayerReport, Network, Rank, RankPlan, Totals};
 use cp_train::progress;
 use cp_train::timing::Stopwatch;
 use serde::Serialize;
@@ -135,8 +134,9 @@ impl From<Totals> for Size {
 struct Layer {
     name: String,
     form: Form,
-    rank: usize,
-    breakeven: f64,
+    rank: Rank,
+    /// In parameters; none for forms whose rank is more than one number.
+    breakeven: Option<f64>,
     relative_error: f64,
     component_energy: f64,
     iterations: usize,
@@ -163,7 +163,7 @@ impl Report for CompressReport {
                 layer.name.clone(),
                 layer.form.to_string(),
                 layer.rank.to_string(),
-                format!("{:.1}", layer.breakeven),
+                layer.breakeven.map_or_else(String::new, |rank| format!("{rank:.1}")),
                 format!("{:.4}", layer.relative_error),
                 count(layer.before.parameters),
                 format!("→ {}", count(layer.after.parameters)),
@@ -204,20 +204,21 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     let breakeven = plan
         .layers
         .iter()
-        .map(|layer| Ok(net.breakeven(&layer.name, layer.form, &input)?.params))
-        .collect::<anyhow::Result<Vec<f64>>>()?;
+        .map(|layer| match layer.rank {
+            Rank::One(_) => Ok(Some(net.breakeven(&layer.name, layer.form, &input)?.params)),
+            _ => Ok(None),
+        })
+        .collect::<anyhow::Result<Vec<Option<f64>>>>()?;
 
     let watch = Stopwatch::start();
     let bar = progress::bar(plan.layers.len() as u64, "decompose");
     let layers =
-        cp_net::compress(&mut net, &plan, &|rank, _| solver(args, common, rank), &|event| {
-            match event {
-                Event::Iteration { layer, rel_error, .. } => {
-                    bar.set_message(format!("{layer}: relative error {rel_error:.4}"))
-                }
-                Event::Finished { .. } => bar.inc(1),
-                _ => {}
+        cp_net::compress(&mut net, &plan, &decomposer(args, common), &|event| match event {
+            Event::Iteration { layer, rel_error, .. } => {
+                bar.set_message(format!("{layer}: relative error {rel_error:.4}"))
             }
+            Event::Finished { .. } => bar.inc(1),
+            _ => {}
         })?;
     let seconds = watch.seconds();
     bar.finish_and_clear();
@@ -230,7 +231,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     let after = net.cost(&input)?.total;
     let report = CompressReport {
         architecture: net.architecture().name.clone(),
-        method: solver(args, common, 1).name(),
+        method: decomposer(args, common).method.name(),
         input,
         before: before.into(),
         after: after.into(),
@@ -263,15 +264,13 @@ fn plan(args: &Args, net: &Network) -> anyhow::Result<RankPlan> {
     Ok(RankPlan::uniform(net.architecture(), &net.input().shape, budget, args.form.into())?)
 }
 
-/// The solver that the options describe.
-fn solver(args: &Args, common: &Common, rank: usize) -> Box<dyn Solver<f32>> {
-    let init = Init::Random { seed: common.seed };
-    match args.method {
-        Method::Als => Box::new(Als::new(rank).max_iters(args.max_iters).tol(args.tol).init(init)),
-    }
+/// How the options have kernels decomposed.
+fn decomposer(args: &Args, common: &Common) -> Decomposer {
+    let Method::Als = args.method;
+    Decomposer { tol: args.tol, ..Decomposer::als(args.max_iters, common.seed) }
 }
 
-fn layer((report, breakeven): (LayerReport, f64)) -> Layer {
+fn layer((report, breakeven): (LayerReport, Option<f64>)) -> Layer {
     Layer {
         name: report.layer,
         form: report.form,

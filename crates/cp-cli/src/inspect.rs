@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use cp_net::{Architecture, Form, LayerCost, Op, arch};
+use cp_net::{Architecture, Form, LayerCost, Op, Rank, arch};
 use serde::Serialize;
 
 use crate::common::{Common, InputShape};
@@ -79,7 +79,7 @@ struct Layer {
 #[derive(Serialize)]
 struct Factors {
     form: Form,
-    rank: usize,
+    rank: Rank,
     relative_error: f64,
 }
 

@@ -123,7 +123,7 @@ fn plan(config: &Config) -> RankPlan {
     let layer = |name: &String| PlannedLayer {
         name: name.clone(),
         form: Form::Cp4,
-        rank: config.rank,
+        rank: config.rank.into(),
         why: "Lebedev et al., section 4.1".into(),
     };
     RankPlan { layers: config.layers.iter().map(layer).collect(), dense: Vec::new() }

@@ -54,7 +54,7 @@ pub(crate) fn layer_table(layers: &[LayerReport]) -> Table {
         table.row([
             Cell::text(&layer.layer),
             Cell::text(layer.form.name()),
-            Cell::count(layer.rank as u64),
+            Cell::text(layer.rank.to_string()),
             Cell::number(layer.rel_error, 4),
             Cell::significant(layer.component_energy, 3),
             Cell::count(layer.before.params as u64),

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use cp_core::{Als, Init, Solver};
 use cp_data::{DataDir, Dataset, Source};
-use cp_net::{Event, LayerReport, Network, RankPlan};
+use cp_net::{Decomposer, Event, LayerReport, Network, RankPlan};
 use cp_torch::tch::Device;
 use cp_torch::{DeviceRequest, Executor};
 use cp_train::{
@@ -115,10 +114,8 @@ impl Run {
             let plan = plan()?;
             let bar = progress::bar(plan.layers.len() as u64, "decompose");
             let mut network = dense.clone();
-            let solver = |rank: usize, _layer: &str| -> Box<dyn Solver<f32>> {
-                Box::new(Als::new(rank).max_iters(sweeps).init(Init::Random { seed: self.seed }))
-            };
-            let reports = cp_net::compress(&mut network, &plan, &solver, &|event| {
+            let decomposer = Decomposer::als(sweeps, self.seed);
+            let reports = cp_net::compress(&mut network, &plan, &decomposer, &|event| {
                 if let Event::Finished { .. } = event {
                     bar.inc(1);
                 }

@@ -63,10 +63,12 @@ pub(crate) fn run(args: &TrainResnetArgs) -> Result<()> {
             result.examples
         ),
     );
-    report.add(Block::cards([Card::new("test top-1", Cell::percent(result.top1, 2)).note(format!(
-        "He et al. (2016): {:.2} % on the official test set, trained on 50,000 images",
-        100.0 * PAPER
-    ))]));
+    report.add(Block::cards([Card::new("test top-1", Cell::percent(result.top1, 2)).note(
+        format!(
+            "He et al. (2016): {:.2} % on the official test set, trained on 50,000 images",
+            100.0 * PAPER
+        ),
+    )]));
     report.add(loss_curves("Loss", &epochs));
     report.add(accuracy_curves("Accuracy", &epochs));
     report.add(Block::text(format!(

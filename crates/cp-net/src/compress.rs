@@ -2,19 +2,18 @@
 
 use std::ops::ControlFlow;
 
-use cp_core::{CpTensor, Solver, StopReason, Svd, truncated_svd};
-use ndarray::Ix2;
+use cp_core::StopReason;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::cost::Totals;
+use crate::decompose::Decomposer;
 use crate::error::NetError;
 use crate::factorize::Form;
+use crate::model::Model;
 use crate::network::Network;
 use crate::plan::{PlannedLayer, RankPlan};
-
-/// Makes the CP solver for a rank and a layer. Called once per group of a layer, from several threads.
-pub type SolverFactory<'a> = dyn Fn(usize, &str) -> Box<dyn Solver<f32>> + Sync + 'a;
+use crate::rank::Rank;
 
 /// What [`compress`] tells while it works; from several threads, the layers mixed.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +24,7 @@ pub enum Event<'a> {
         /// The layer.
         layer: &'a str,
         /// Its rank.
-        rank: usize,
+        rank: Rank,
     },
     /// A solver has done an iteration (low-rank layers have none).
     Iteration {
@@ -55,9 +54,13 @@ pub struct LayerReport {
     /// Its new form.
     pub form: Form,
     /// Its rank (of each group).
-    pub rank: usize,
+    pub rank: Rank,
     /// ‖K − K̂‖ / ‖K‖ over all groups.
     pub rel_error: f64,
+    /// ‖(K − K̂) Σ^½‖ / ‖KΣ^½‖ in the metric of the layer's inputs, the largest of any group, where the decomposer had their
+    /// statistics: the relative change of the layer's output.
+    #[serde(default)]
+    pub weighted_error: Option<f64>,
     /// Σ (norm of each rank-one term)² / ‖K‖²; above about 10 the terms cancel each other and fine-tuning suffers.
     pub component_energy: f64,
     /// Iterations of the solver, the most of any group; 0 for low-rank.
@@ -72,8 +75,7 @@ pub struct LayerReport {
 
 /// Decomposes the layers of `plan` in parallel and replaces them. The result does not depend on the number of threads.
 ///
-/// Convolutions with a spatial extent are decomposed by the solver that `solver` makes, linear layers and 1×1 convolutions
-/// by truncated SVD. Reports come in the order of the plan.
+/// Reports come in the order of the plan.
 ///
 /// # Errors
 /// As [`RankPlan::check`]; [`NetError::NotFinite`] for NaN or infinity in a kernel; [`NetError::Decompose`] where a solver
@@ -81,7 +83,7 @@ pub struct LayerReport {
 pub fn compress(
     net: &mut Network,
     plan: &RankPlan,
-    solver: &SolverFactory<'_>,
+    decomposer: &Decomposer,
     progress: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Vec<LayerReport>, NetError> {
     plan.check(&*net)?;
@@ -92,18 +94,18 @@ pub fn compress(
         }
     }
     // Collected before looking for errors, so that the first layer's is reported, whichever thread was faster.
-    let found: Vec<Result<Found, NetError>> =
-        plan.layers.par_iter().map(|planned| decompose(net, planned, solver, progress)).collect();
-    let found = found.into_iter().collect::<Result<Vec<Found>, NetError>>()?;
+    let found: Vec<Result<Groups, NetError>> = plan
+        .layers
+        .par_iter()
+        .map(|planned| decompose(net, planned, decomposer, progress))
+        .collect();
+    let found = found.into_iter().collect::<Result<Vec<Groups>, NetError>>()?;
 
     let input = net.input().shape.clone();
     let before = net.cost(&input)?;
     let mut compressed = net.clone();
     for (planned, found) in plan.layers.iter().zip(&found) {
-        match &found.factors {
-            Factors::Cp(factors) => compressed.factorize(&planned.name, planned.form, factors)?,
-            Factors::Svd(svds) => compressed.factorize_low_rank(&planned.name, svds)?,
-        }
+        compressed.factorize_with(&planned.name, planned.form, &found.models)?;
     }
     let after = compressed.cost(&input)?;
     let reports = plan.layers.iter().zip(found).map(|(planned, found)| {
@@ -119,6 +121,7 @@ pub fn compress(
                 .factorized
                 .get(name)
                 .map_or(found.rel_error, |record| record.rel_error),
+            weighted_error: found.weighted_error,
             component_energy: found.component_energy,
             iterations: found.iterations,
             stop: found.stop,
@@ -131,15 +134,11 @@ pub fn compress(
     Ok(reports)
 }
 
-/// One decomposition per group.
-enum Factors {
-    Cp(Vec<CpTensor<f32>>),
-    Svd(Vec<Svd<f32>>),
-}
-
-struct Found {
-    factors: Factors,
+/// The models of all groups of a layer.
+struct Groups {
+    models: Vec<Model>,
     rel_error: f64,
+    weighted_error: Option<f64>,
     component_energy: f64,
     iterations: usize,
     stop: Option<StopReason>,
@@ -148,51 +147,44 @@ struct Found {
 fn decompose(
     net: &Network,
     planned: &PlannedLayer,
-    solver: &SolverFactory<'_>,
+    decomposer: &Decomposer,
     progress: &(dyn Fn(Event<'_>) + Sync),
-) -> Result<Found, NetError> {
+) -> Result<Groups, NetError> {
     let PlannedLayer { name: layer, form, rank, .. } = planned;
-    let failed = |source| NetError::Decompose { layer: layer.clone(), source };
     progress(Event::Started { layer, rank: *rank });
-    let tensors = net.tensors(layer, *form)?;
     // Sums over the groups of ‖K‖², ‖K − K̂‖² and Σ ‖term‖².
     let (mut total, mut residual, mut energy) = (0.0, 0.0, 0.0);
-    let (mut iterations, mut stop) = (0, None);
-    let (mut models, mut svds) = (Vec::new(), Vec::new());
-    for (group, tensor) in tensors.iter().enumerate() {
+    let mut groups = Groups {
+        models: Vec::new(),
+        rel_error: 0.0,
+        weighted_error: None,
+        component_energy: 0.0,
+        iterations: 0,
+        stop: None,
+    };
+    for (group, tensor) in net.tensors(layer, *form)?.iter().enumerate() {
+        let mut observe = |at: &cp_core::Progress| {
+            let (iteration, rel_error) = (at.iteration, at.rel_error);
+            progress(Event::Iteration { layer, group, iteration, rel_error });
+            ControlFlow::Continue(())
+        };
+        let found = decomposer
+            .decompose(layer, group, tensor.view(), *form, *rank, &mut observe)
+            .map_err(|source| NetError::Decompose { layer: layer.clone(), source })?;
         let square = cp_core::norm(tensor.view()).powi(2);
         total += square;
-        if *form == Form::LowRank {
-            let matrix =
-                tensor.view().into_dimensionality::<Ix2>().map_err(|_| NetError::Factors {
-                    layer: layer.clone(),
-                    what: "order of the matrix",
-                    expected: vec![2],
-                    got: vec![tensor.ndim()],
-                })?;
-            let svd = truncated_svd(matrix, *rank).map_err(failed)?;
-            let kept = svd.s.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>();
-            energy += kept;
-            residual += (square - kept).max(0.0);
-            svds.push(svd);
-        } else {
-            let mut observe = |at: &cp_core::Progress| {
-                let (iteration, rel_error) = (at.iteration, at.rel_error);
-                progress(Event::Iteration { layer, group, iteration, rel_error });
-                ControlFlow::Continue(())
-            };
-            let found =
-                solver(*rank, layer).decompose_with(tensor.view(), &mut observe).map_err(failed)?;
-            energy += found.component_energy * square;
-            residual += found.rel_error.powi(2) * square;
-            iterations = iterations.max(found.iterations());
-            stop = Some(found.stop);
-            models.push(found.cp);
-        }
+        energy += found.component_energy * square;
+        residual += found.rel_error.powi(2) * square;
+        groups.weighted_error = match (groups.weighted_error, found.weighted_error) {
+            (Some(a), Some(b)) => Some(f64::max(a, b)),
+            (a, b) => a.or(b),
+        };
+        groups.iterations = groups.iterations.max(found.iterations);
+        groups.stop = found.stop;
+        groups.models.push(found.model);
     }
-    let rel_error = if residual == 0.0 { 0.0 } else { (residual / total).sqrt() };
-    let component_energy = if energy == 0.0 { 0.0 } else { energy / total };
-    progress(Event::Finished { layer, rel_error });
-    let factors = if *form == Form::LowRank { Factors::Svd(svds) } else { Factors::Cp(models) };
-    Ok(Found { factors, rel_error, component_energy, iterations, stop })
+    groups.rel_error = if residual == 0.0 { 0.0 } else { (residual / total).sqrt() };
+    groups.component_energy = if energy == 0.0 { 0.0 } else { energy / total };
+    progress(Event::Finished { layer, rel_error: groups.rel_error });
+    Ok(groups)
 }

@@ -11,6 +11,7 @@ use crate::error::NetError;
 use crate::factorize::{Form, replacement};
 use crate::network::{Architecture, Network, Node};
 use crate::op::{Conv, Op};
+use crate::rank::Rank;
 
 /// Parameters, multiply-adds and activation bytes of an op, a layer or a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -69,7 +70,7 @@ pub struct LayerCost {
     /// Its op, such as `conv`; the dense one where the layer is factorized.
     pub op: &'static str,
     /// Form and rank (of each group), where the layer is factorized.
-    pub factors: Option<(Form, usize)>,
+    pub factors: Option<(Form, Rank)>,
     /// Shape of its output, without the batch axis.
     pub output: Vec<usize>,
     /// What it costs.
@@ -150,7 +151,8 @@ impl Architecture {
     /// The ranks at which `layer` in the given form costs as much as it does dense.
     ///
     /// # Errors
-    /// Unknown layer, a form that does not fit it, or an input shape that the network cannot take.
+    /// Unknown layer, a form that does not fit it or whose rank is more than one number, or an input shape that the network
+    /// cannot take.
     pub fn breakeven(
         &self,
         layer: &str,
@@ -241,7 +243,18 @@ pub(crate) fn unit_cost(
     form: Form,
     input: &[usize],
 ) -> Result<Totals, NetError> {
-    let parts = replacement(layer, op, form, 1)?;
+    factors_cost(layer, op, form, Rank::One(1), input)
+}
+
+/// Cost of the parts of a factorized layer, without biases.
+pub(crate) fn factors_cost(
+    layer: &str,
+    op: &Op,
+    form: Form,
+    rank: Rank,
+    input: &[usize],
+) -> Result<Totals, NetError> {
+    let parts = replacement(layer, op, form, rank)?;
     let ops: Vec<&Op> = parts.iter().map(|(_, op)| op).collect();
     weights_cost(layer, &ops, input)
 }

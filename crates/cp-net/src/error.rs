@@ -165,6 +165,18 @@ pub enum NetError {
         /// Why not, and which form would do.
         reason: &'static str,
     },
+    /// A rank with another count of numbers than the form has.
+    #[error("layer '{layer}': the rank of {form} is {expected}, got {got} ({})", .got.kind())]
+    RankKind {
+        /// The layer.
+        layer: String,
+        /// The form.
+        form: Form,
+        /// What its rank looks like.
+        expected: &'static str,
+        /// The rank given.
+        got: crate::Rank,
+    },
     /// A rank of 0.
     #[error(
         "rank of layer '{layer}' is 0; the smallest rank is 1 (leave the layer out to keep it dense)"

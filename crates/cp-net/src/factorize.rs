@@ -8,12 +8,15 @@
 //! | [`Form::Cp3`] | 1×1 S→gR in g groups · k₀×… depthwise · 1×1 gR→T in g groups (+ bias) | R(S + g∏k + T) + T |
 //! | [`Form::Cp4`] | 1×1 S→gR in g groups · one depthwise convolution per spatial axis · 1×1 gR→T (+ bias) | R(S + gΣk + T) + T |
 //! | [`Form::LowRank`] | S→gR · gR→T (+ bias); linear layers and 1×1 convolutions | R(S + T) + T |
+//! | [`Form::Tucker2`] | 1×1 S→gR_in · k₀×… gR_in→gR_out in g groups · 1×1 gR_out→T (+ bias) | R_in S + g R_in R_out ∏k + R_out T + T |
+//! | [`Form::TkdCpd`] | 1×1 S→gR_in · 1×1 gR_in→gR · k₀×… depthwise · 1×1 gR→gR_out · 1×1 gR_out→T (+ bias) | R_in S + gR(R_in + ∏k + R_out) + R_out T + T |
 //!
 //! There is no non-linearity between the parts, and only the last has the bias. Stride, padding and dilation go axis by
 //! axis onto the spatial parts: the vertical one takes the first entry of each and leaves the horizontal axis alone, and
 //! the other way round.
 //!
-//! Reference: Lebedev et al. (2015), §3; Astrid & Lee (2017), §3.
+//! Reference: Lebedev et al. (2015), §3; Astrid & Lee (2017), §3; Kim et al. (2016), §3.1 (Tucker-2); Phan et al. (2020), §4.2
+//! (TKD-CPD).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,6 +28,7 @@ use crate::check::check_values;
 use crate::error::NetError;
 use crate::network::{Architecture, Node};
 use crate::op::{Conv, ConvGeometry, Linear, Op};
+use crate::rank::Rank;
 
 /// The factorized form of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -38,15 +42,44 @@ pub enum Form {
     Cp4,
     /// Two linear layers, or two 1×1 convolutions, in→R→out by truncated SVD: nodes `reduce`, `expand`.
     LowRank,
+    /// 1×1 S→R_in · kh×kw R_in→R_out · 1×1 R_out→T (Kim et al. 2016): nodes `reduce`, `core`, `expand`.
+    Tucker2,
+    /// Tucker-2 with its core in CP-3 (Phan et al. 2020): nodes `reduce`, `core_reduce`, `spatial`, `core_expand`, `expand`.
+    TkdCpd,
 }
 
 impl Form {
-    /// The name as in plans and on the command line: `cp3`, `cp4`, `low-rank`.
+    /// All of them.
+    pub const ALL: [Form; 5] = [Form::Cp3, Form::Cp4, Form::LowRank, Form::Tucker2, Form::TkdCpd];
+
+    /// The name as in plans and on the command line: `cp3`, `cp4`, `low-rank`, `tucker2`, `tkd-cpd`.
     pub fn name(self) -> &'static str {
         match self {
             Form::Cp3 => "cp3",
             Form::Cp4 => "cp4",
             Form::LowRank => "low-rank",
+            Form::Tucker2 => "tucker2",
+            Form::TkdCpd => "tkd-cpd",
+        }
+    }
+
+    /// The rank of this form in which all numbers are 1.
+    pub fn least_rank(self) -> Rank {
+        match self {
+            Form::Cp3 | Form::Cp4 | Form::LowRank => Rank::One(1),
+            Form::Tucker2 => Rank::Two([1; 2]),
+            Form::TkdCpd => Rank::Three([1; 3]),
+        }
+    }
+
+    /// What a rank of this form looks like, for messages.
+    fn rank_words(self) -> &'static str {
+        match self {
+            Form::Cp3 | Form::Cp4 | Form::LowRank => "one number, as in `rank = 16`",
+            Form::Tucker2 => "two numbers, of output and input channels, as in `rank = [24, 16]`",
+            Form::TkdCpd => {
+                "three numbers, of output and input channels and of the core, as in `rank = [24, 16, 30]`"
+            }
         }
     }
 
@@ -71,14 +104,14 @@ impl fmt::Display for Form {
 
 /// A name that is no form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no form named '{0}'; there are: cp3, cp4, low-rank")]
+#[error("no form named '{0}'; there are: cp3, cp4, low-rank, tucker2, tkd-cpd")]
 pub struct UnknownForm(pub String);
 
 impl FromStr for Form {
     type Err = UnknownForm;
 
     fn from_str(name: &str) -> Result<Self, UnknownForm> {
-        [Form::Cp3, Form::Cp4, Form::LowRank]
+        Form::ALL
             .into_iter()
             .find(|form| form.name() == name)
             .ok_or_else(|| UnknownForm(name.into()))
@@ -91,8 +124,8 @@ impl FromStr for Form {
 pub struct Factorization {
     /// The form.
     pub form: Form,
-    /// The rank R (of each group).
-    pub rank: usize,
+    /// The rank (of each group).
+    pub rank: Rank,
     /// The dense op that was replaced.
     pub dense: Op,
     /// The nodes that took its place, in order; the last one carries the dense layer's bias.
@@ -119,8 +152,9 @@ impl Architecture {
         &mut self,
         layer: &str,
         form: Form,
-        rank: usize,
+        rank: impl Into<Rank>,
     ) -> Result<&Factorization, NetError> {
+        let rank = rank.into();
         let position = self.position(layer)?;
         let dense = self.nodes[position].clone();
         let parts = replacement(layer, &dense.op, form, rank)?;
@@ -241,51 +275,79 @@ impl Architecture {
 /// The ops that replace `dense`, each with the suffix of its name.
 ///
 /// # Errors
-/// [`NetError::FormMismatch`], [`NetError::ZeroRank`], [`NetError::RankTooLarge`].
+/// [`NetError::FormMismatch`], [`NetError::RankKind`], [`NetError::ZeroRank`], [`NetError::RankTooLarge`].
 pub(crate) fn replacement(
     layer: &str,
     dense: &Op,
     form: Form,
-    rank: usize,
+    rank: Rank,
 ) -> Result<Vec<(&'static str, Op)>, NetError> {
-    if rank == 0 {
+    if rank.parts().contains(&0) {
         return Err(NetError::ZeroRank { layer: layer.into() });
     }
     check_values(layer, dense)?;
-    let mismatch = |reason| Err(NetError::FormMismatch { layer: layer.into(), form, reason });
-    match (dense, form) {
-        (Op::Conv(conv), Form::LowRank) if !conv.is_pointwise() => {
-            mismatch("low-rank is for linear layers and 1×1 convolutions; use cp3 or cp4")
+    check_form(layer, dense, form)?;
+    match (dense, form, rank) {
+        (Op::Conv(conv), Form::Cp3, Rank::One(rank)) => {
+            check_cp_rank(layer, rank, &conv.group_shape())?;
+            Ok(conv_parts(conv, rank, &[("spatial", &all_axes(conv))]))
         }
-        (Op::Conv(conv), Form::Cp3 | Form::Cp4) if conv.is_pointwise() => {
-            mismatch("a 1×1 kernel has no spatial factor; use low-rank")
+        (Op::Conv(conv), Form::Cp4, Rank::One(rank)) => {
+            check_cp_rank(layer, rank, &conv.group_shape())?;
+            Ok(match conv.kernel.len() {
+                1 => conv_parts(conv, rank, &[("spatial", &[0])]),
+                2 => conv_parts(conv, rank, &[("vertical", &[0]), ("horizontal", &[1])]),
+                _ => conv_parts(
+                    conv,
+                    rank,
+                    &[("depth", &[0]), ("vertical", &[1]), ("horizontal", &[2])],
+                ),
+            })
         }
-        (Op::Linear(_), Form::Cp3 | Form::Cp4) => {
-            mismatch("a linear layer has no spatial factor; use low-rank")
-        }
-        (Op::Conv(conv), Form::Cp3) => {
-            check_cp_rank(layer, rank, conv)?;
-            let all: Vec<usize> = (0..conv.kernel.len()).collect();
-            Ok(conv_parts(conv, rank, &[("spatial", &all)]))
-        }
-        (Op::Conv(conv), Form::Cp4) => match conv.kernel.len() {
-            1 => Ok(conv_parts(conv, rank, &[("spatial", &[0])])),
-            2 => Ok(conv_parts(conv, rank, &[("vertical", &[0]), ("horizontal", &[1])])),
-            3 => Ok(conv_parts(
-                conv,
-                rank,
-                &[("depth", &[0]), ("vertical", &[1]), ("horizontal", &[2])],
-            )),
-            _ => mismatch("one factor per axis is written for one to three spatial axes; use cp3"),
-        },
-        (Op::Conv(conv), Form::LowRank) => {
+        (Op::Conv(conv), Form::LowRank, Rank::One(rank)) => {
             check_matrix_rank(layer, rank, &conv.group_shape()[..2])?;
             Ok(pointwise_parts(conv, rank))
         }
-        (Op::Linear(linear), Form::LowRank) => {
+        (Op::Linear(linear), Form::LowRank, Rank::One(rank)) => {
             check_matrix_rank(layer, rank, &[linear.out_features, linear.in_features])?;
             Ok(linear_parts(linear, rank))
         }
+        (Op::Conv(conv), Form::Tucker2, Rank::Two(ranks)) => {
+            check_tucker_ranks(layer, ranks, conv)?;
+            Ok(tucker_parts(conv, ranks))
+        }
+        (Op::Conv(conv), Form::TkdCpd, Rank::Three([out, input, rank])) => {
+            check_tucker_ranks(layer, [out, input], conv)?;
+            let core: Vec<usize> =
+                [out, input].into_iter().chain(conv.kernel.iter().copied()).collect();
+            check_cp_rank(layer, rank, &core)?;
+            Ok(tkd_cpd_parts(conv, [out, input], rank))
+        }
+        _ => Err(NetError::RankKind {
+            layer: layer.into(),
+            form,
+            expected: form.rank_words(),
+            got: rank,
+        }),
+    }
+}
+
+/// Whether `dense` can be written as `form` at all.
+fn check_form(layer: &str, dense: &Op, form: Form) -> Result<(), NetError> {
+    let mismatch = |reason| Err(NetError::FormMismatch { layer: layer.into(), form, reason });
+    match (dense, form) {
+        (Op::Conv(conv), Form::LowRank) if conv.is_pointwise() => Ok(()),
+        (Op::Conv(_), Form::LowRank) => {
+            mismatch("low-rank is for linear layers and 1×1 convolutions; use cp3, cp4 or tucker2")
+        }
+        (Op::Conv(conv), _) if conv.is_pointwise() => {
+            mismatch("a 1×1 kernel has no spatial factor; use low-rank")
+        }
+        (Op::Conv(conv), Form::Cp4) if !(1..=3).contains(&conv.kernel.len()) => {
+            mismatch("one factor per axis is written for one to three spatial axes; use cp3")
+        }
+        (Op::Conv(_), _) | (Op::Linear(_), Form::LowRank) => Ok(()),
+        (Op::Linear(_), _) => mismatch("a linear layer has no spatial factor; use low-rank"),
         _ => mismatch("only convolutions and linear layers are factorized"),
     }
 }
@@ -299,9 +361,23 @@ fn check_matrix_rank(layer: &str, rank: usize, shape: &[usize]) -> Result<(), Ne
 
 /// Every kernel is a sum of as many rank-one terms as it has entries. The bound is generous (published plans go above the
 /// least one) and keeps a slip of the pen from asking for arrays that no machine holds.
-fn check_cp_rank(layer: &str, rank: usize, conv: &Conv) -> Result<(), NetError> {
-    let max = conv.group_shape().iter().product();
+fn check_cp_rank(layer: &str, rank: usize, shape: &[usize]) -> Result<(), NetError> {
+    let max = shape.iter().product();
     if rank > max { Err(NetError::RankTooLarge { layer: layer.into(), rank, max }) } else { Ok(()) }
+}
+
+/// The ranks of Tucker-2 are numbers of columns of orthonormal matrices.
+fn check_tucker_ranks(layer: &str, ranks: [usize; 2], conv: &Conv) -> Result<(), NetError> {
+    for (rank, &max) in ranks.into_iter().zip(&conv.group_shape()) {
+        if rank > max {
+            return Err(NetError::RankTooLarge { layer: layer.into(), rank, max });
+        }
+    }
+    Ok(())
+}
+
+fn all_axes(conv: &Conv) -> Vec<usize> {
+    (0..conv.kernel.len()).collect()
 }
 
 /// 1×1 → one depthwise convolution per entry of `spatial` (suffix and the axes it works on) → 1×1.
@@ -316,6 +392,41 @@ fn conv_parts(
     }
     parts.push((EXPAND, expand(conv, rank)));
     parts
+}
+
+/// 1×1 to the input rank, the core with the dense layer's kernel and geometry, 1×1 from the output rank.
+fn tucker_parts(conv: &Conv, [out, input]: [usize; 2]) -> Vec<(&'static str, Op)> {
+    let groups = conv.geometry.groups;
+    let core = Conv {
+        in_channels: groups * input,
+        out_channels: groups * out,
+        bias: false,
+        ..conv.clone()
+    };
+    vec![
+        (REDUCE, reduce(conv, input, ConvGeometry::unit(conv.kernel.len()))),
+        ("core", Op::Conv(core)),
+        (EXPAND, expand(conv, out)),
+    ]
+}
+
+/// Tucker-2 with the core as 1×1, depthwise, 1×1.
+fn tkd_cpd_parts(conv: &Conv, [out, input]: [usize; 2], rank: usize) -> Vec<(&'static str, Op)> {
+    let unit = || ConvGeometry::unit(conv.kernel.len());
+    let groups = conv.geometry.groups;
+    let core = Conv {
+        in_channels: groups * input,
+        out_channels: groups * out,
+        bias: false,
+        ..conv.clone()
+    };
+    vec![
+        (REDUCE, reduce(conv, input, unit())),
+        ("core_reduce", reduce(&core, rank, unit())),
+        ("spatial", depthwise(&core, rank, &all_axes(conv))),
+        ("core_expand", expand(&core, rank)),
+        (EXPAND, expand(conv, out)),
+    ]
 }
 
 /// The two parts of a 1×1 convolution: stride and padding at the first, which then computes no more than is used.

@@ -10,15 +10,17 @@ use ndarray::{
 
 use crate::error::NetError;
 use crate::factorize::{EXPAND, Form, REDUCE, replacement};
+use crate::model::Model;
 use crate::network::Network;
 use crate::op::{Conv, Op};
+use crate::rank::Rank;
 
 impl Network {
     /// The tensors that have to be decomposed to write `layer` in `form`: one for each group of a convolution, one for a
     /// linear layer.
     ///
     /// # Shapes
-    /// CP-3: `[T/g, S/g, ∏k]`; CP-4: `[T/g, S/g, k₀, …]`; low-rank: `[T/g, S/g]` or `[out, in]`.
+    /// CP-3, Tucker-2, TKD-CPD: `[T/g, S/g, ∏k]`; CP-4: `[T/g, S/g, k₀, …]`; low-rank: `[T/g, S/g]` or `[out, in]`.
     ///
     /// # Errors
     /// Unknown or already factorized layer, or a form that does not fit it.
@@ -28,7 +30,7 @@ impl Network {
         form: Form,
     ) -> Result<Vec<CowArray<'_, f32, IxDyn>>, NetError> {
         let op = &self.node(layer)?.op;
-        replacement(layer, op, form, 1)?;
+        replacement(layer, op, form, form.least_rank())?;
         let weight = self.kernel(layer)?;
         let groups = groups(op);
         let shape = tensor_shape(op, form);
@@ -57,42 +59,58 @@ impl Network {
         form: Form,
         factors: &[CpTensor<f32>],
     ) -> Result<(), NetError> {
-        if form == Form::LowRank {
-            let reason =
-                "a low-rank layer is made of singular vectors; use `Network::factorize_linear`";
+        if !matches!(form, Form::Cp3 | Form::Cp4) {
+            let reason = "CP models make a layer cp3 or cp4; use `Network::factorize_with`";
             return Err(NetError::FormMismatch { layer: layer.into(), form, reason });
         }
+        let models: Vec<Model> = factors.iter().cloned().map(Model::Cp).collect();
+        self.factorize_with(layer, form, &models)
+    }
+
+    /// Replaces `layer` by the sequence of `form` that its models give, one model per group of the layer.
+    ///
+    /// # Shapes
+    /// `models[g]`: a model of the g-th of [`Network::tensors`]; all of one rank.
+    ///
+    /// # Errors
+    /// Unknown or already factorized layer, a form that does not fit it, or models of another kind or shape. The network is
+    /// unchanged then.
+    pub fn factorize_with(
+        &mut self,
+        layer: &str,
+        form: Form,
+        models: &[Model],
+    ) -> Result<(), NetError> {
         let tensors = self.tensors(layer, form)?;
-        check_count(layer, tensors.len(), factors.len())?;
-        let rank = factors[0].rank();
+        check_count(layer, tensors.len(), models.len())?;
+        let rank = models[0].rank();
         let mut residual = 0.0;
-        for (tensor, cp) in tensors.iter().zip(factors) {
-            if cp.shape() != tensor.shape() {
+        for (tensor, model) in tensors.iter().zip(models) {
+            if !model.fits(form) {
+                let reason = "the model is of another kind";
+                return Err(NetError::FormMismatch { layer: layer.into(), form, reason });
+            }
+            if model.shape() != tensor.shape() {
                 return Err(factors_error(
                     layer,
                     "shape of the model",
                     tensor.shape().to_vec(),
-                    cp.shape(),
+                    model.shape(),
                 ));
             }
-            if cp.rank() != rank {
-                return Err(factors_error(layer, "rank of a group", vec![rank], vec![cp.rank()]));
+            if model.rank() != rank {
+                return Err(factors_error(
+                    layer,
+                    "rank of a group",
+                    rank.parts().to_vec(),
+                    model.rank().parts().to_vec(),
+                ));
             }
-            residual +=
-                (cp_core::rel_error(tensor.view(), cp) * cp_core::norm(tensor.view())).powi(2);
+            residual += (model.rel_error(tensor.view()) * cp_core::norm(tensor.view())).powi(2);
         }
         let rel_error = relative(residual, cp_core::norm(self.kernel(layer)?));
         drop(tensors);
-
-        let mut parts: Vec<Vec<Array2<f32>>> = Vec::new(); // [group][part], each [rows, …] of the part's weight
-        for cp in factors {
-            let mut cp = cp.clone();
-            cp.balance();
-            let mut matrices: Vec<Array2<f32>> =
-                cp.factors[1..].iter().map(|f| f.t().to_owned()).collect();
-            matrices.push(cp.factors.swap_remove(0));
-            parts.push(matrices);
-        }
+        let parts: Vec<Vec<Array2<f32>>> = models.iter().map(Model::parts).collect();
         self.replace(layer, form, rank, rel_error, &parts)
     }
 
@@ -109,37 +127,8 @@ impl Network {
     /// # Errors
     /// As [`Network::factorize`].
     pub fn factorize_low_rank(&mut self, layer: &str, svds: &[Svd<f32>]) -> Result<(), NetError> {
-        let tensors = self.tensors(layer, Form::LowRank)?;
-        check_count(layer, tensors.len(), svds.len())?;
-        let rank = svds[0].rank();
-        let mut residual = 0.0;
-        for (tensor, svd) in tensors.iter().zip(svds) {
-            let got = [svd.u.nrows(), svd.vt.ncols()];
-            if got != tensor.shape() {
-                return Err(factors_error(
-                    layer,
-                    "shape of the model",
-                    tensor.shape().to_vec(),
-                    got.to_vec(),
-                ));
-            }
-            if [svd.rank(), svd.u.ncols(), svd.vt.nrows()] != [rank; 3] {
-                return Err(factors_error(layer, "rank of a group", vec![rank], vec![svd.rank()]));
-            }
-            let model = svd.reconstruct().into_dyn();
-            residual += (&model - tensor).iter().map(|d| f64::from(*d).powi(2)).sum::<f64>();
-        }
-        let rel_error = relative(residual, cp_core::norm(self.kernel(layer)?));
-        drop(tensors);
-
-        let parts: Vec<Vec<Array2<f32>>> = svds
-            .iter()
-            .map(|svd| {
-                let (expand, reduce) = svd.balanced();
-                vec![reduce, expand]
-            })
-            .collect();
-        self.replace(layer, Form::LowRank, rank, rel_error, &parts)
+        let models: Vec<Model> = svds.iter().cloned().map(Model::LowRank).collect();
+        self.factorize_with(layer, Form::LowRank, &models)
     }
 
     /// The dense kernel that the factors of `layer` stand for now (they may have been trained).
@@ -151,7 +140,7 @@ impl Network {
     /// [`NetError::NotFactorized`], [`NetError::UnknownLayer`].
     pub fn reconstructed(&self, layer: &str) -> Result<ArrayD<f32>, NetError> {
         let record = self.arch.factorization(layer)?;
-        let (rank, groups) = (record.rank, groups(&record.dense));
+        let groups = groups(&record.dense);
         // Every part's weight as a matrix with a row per output channel.
         let matrices = record
             .parts
@@ -177,12 +166,17 @@ impl Network {
                 })
                 .collect::<Result<Vec<ArrayView2<'_, f32>>, NetError>>()?;
             let expand = factors.pop().map(|f| f.to_owned()).unwrap_or_default();
-            let kernel = if let [reduce] = factors[..] {
-                expand.dot(&reduce).into_dyn()
-            } else {
-                let inner = factors.iter().map(|f| f.t().to_owned());
-                let factors = std::iter::once(expand).chain(inner).collect();
-                CpTensor { weights: Array1::ones(rank), factors }.reconstruct()
+            let kernel = match (record.form, &factors[..]) {
+                (Form::LowRank, [reduce]) => expand.dot(reduce).into_dyn(),
+                (Form::Tucker2, [reduce, core]) => tucker_kernel(&expand, core, reduce),
+                (Form::TkdCpd, [reduce, core_reduce, spatial, core_expand]) => {
+                    let (out, input) = (expand.dot(core_expand), core_reduce.dot(reduce));
+                    cp_kernel(vec![out, input.t().to_owned(), spatial.t().to_owned()])
+                }
+                _ => {
+                    let inner = factors.iter().map(|f| f.t().to_owned());
+                    cp_kernel(std::iter::once(expand).chain(inner).collect())
+                }
             };
             kernels.push(kernel);
         }
@@ -220,7 +214,7 @@ impl Network {
         &mut self,
         layer: &str,
         form: Form,
-        rank: usize,
+        rank: Rank,
         rel_error: f64,
         parts: &[Vec<Array2<f32>>],
     ) -> Result<(), NetError> {
@@ -260,6 +254,30 @@ impl Network {
     }
 }
 
+/// Σ expand[t, o] core[o, i, k] reduce[i, s], `[T, S, ∏k]`; the core comes as `[R_out, R_in·∏k]`.
+fn tucker_kernel(
+    expand: &Array2<f32>,
+    core: &ArrayView2<'_, f32>,
+    reduce: &ArrayView2<'_, f32>,
+) -> ArrayD<f32> {
+    let inputs = reduce.nrows();
+    let taps = core.ncols() / inputs;
+    let wide = expand.dot(core); // [T, R_in·∏k]
+    let mut kernel = ndarray::Array3::zeros([expand.nrows(), reduce.ncols(), taps]);
+    for (row, mut slice) in wide.outer_iter().zip(kernel.outer_iter_mut()) {
+        for tap in 0..taps {
+            let column = row.slice(s![tap..; taps]); // [R_in]
+            slice.column_mut(tap).assign(&column.dot(reduce));
+        }
+    }
+    kernel.into_dyn()
+}
+
+fn cp_kernel(factors: Vec<Array2<f32>>) -> ArrayD<f32> {
+    let rank = factors.first().map_or(0, Array2::ncols);
+    CpTensor { weights: Array1::ones(rank), factors }.reconstruct()
+}
+
 fn groups(op: &Op) -> usize {
     if let Op::Conv(conv) = op { conv.geometry.groups } else { 1 }
 }
@@ -270,7 +288,9 @@ fn tensor_shape(op: &Op, form: Form) -> Vec<usize> {
         Op::Conv(conv) => {
             let [out, inputs, ref kernel @ ..] = conv.group_shape()[..] else { return Vec::new() };
             match form {
-                Form::Cp3 => vec![out, inputs, kernel.iter().product()],
+                Form::Cp3 | Form::Tucker2 | Form::TkdCpd => {
+                    vec![out, inputs, kernel.iter().product()]
+                }
                 Form::Cp4 => conv.group_shape(),
                 Form::LowRank => vec![out, inputs],
             }

@@ -23,18 +23,15 @@
 //! A whole network is compressed by a [`RankPlan`], which can be costed before anything is decomposed:
 //!
 //! ```
-//! use cp_core::{Als, Init};
-//! use cp_net::{Budget, Form, RankPlan, arch, compress};
+//! use cp_net::{Budget, Decomposer, Form, RankPlan, arch, compress};
 //!
 //! let mut net = arch::by_name("small-cnn")?.initialize(1)?;
 //! let plan = RankPlan::uniform(&net, [1, 28, 28], Budget::Macs(0.5), Form::Cp4)?;
 //! let (dense, planned) = (net.cost([1, 28, 28])?, plan.cost(&net, [1, 28, 28])?);
 //! assert!(2 * planned.total.macs <= dense.total.macs);
 //! # let plan = RankPlan::default().with("conv2", Form::Cp4, 4, "quick");
-//! let solver = |rank, _layer: &str| -> Box<dyn cp_core::Solver<f32>> {
-//!     Box::new(Als::new(rank).max_iters(10).init(Init::Random { seed: 2 }))
-//! };
-//! let reports = compress(&mut net, &plan, &solver, &|_event| {})?;
+//! let decomposer = Decomposer { max_iters: 10, seed: 2, ..Decomposer::default() };
+//! let reports = compress(&mut net, &plan, &decomposer, &|_event| {})?;
 //! assert!(reports[0].after.macs < reports[0].before.macs);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -52,22 +49,28 @@ pub mod arch;
 mod check;
 mod compress;
 mod cost;
+mod decompose;
 mod error;
 mod factorize;
 mod factors;
+mod model;
 mod network;
 mod op;
 mod plan;
+mod rank;
 mod shape;
 mod uniform;
 mod weights;
 
-pub use compress::{Event, LayerReport, SolverFactory, compress};
+pub use compress::{Event, LayerReport, compress};
 pub use cost::{BreakEven, Cost, LayerCost, NodeCost, Totals};
+pub use decompose::{Decomposer, Found, LayerStatistics, MAX_ENERGY, Method, UnknownMethod};
 pub use error::NetError;
 pub use factorize::{Factorization, Form, UnknownForm};
+pub use model::Model;
 pub use network::{Architecture, Channels, ConvLayer, INPUT, InputSpec, Network, Node};
 pub use op::{BatchNorm, Conv, ConvGeometry, Linear, Lrn, Op, ParamRole, ParamSpec, Pool};
 pub use plan::{DenseLayer, PlanWarning, PlannedLayer, RankPlan};
+pub use rank::Rank;
 pub use uniform::Budget;
 pub use weights::METADATA_KEY;

@@ -7,11 +7,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cost::Cost;
+use crate::cost::{Cost, Totals, breakeven, factors_cost, input_of, weights_cost};
 use crate::error::NetError;
 use crate::factorize::{Form, replacement};
 use crate::network::Architecture;
 use crate::op::Op;
+use crate::rank::Rank;
 use crate::weights::write_atomic;
 
 /// The ranks for a network, as a TOML file holds them:
@@ -58,8 +59,8 @@ pub struct PlannedLayer {
     pub name: String,
     /// The form to give it.
     pub form: Form,
-    /// The rank R (of each group).
-    pub rank: usize,
+    /// The rank (of each group).
+    pub rank: Rank,
     /// Why this rank.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,
@@ -81,39 +82,42 @@ pub struct DenseLayer {
 #[non_exhaustive]
 pub enum PlanWarning {
     /// The factors have at least as many parameters as the dense layer.
-    MoreParams {
-        /// The layer.
-        layer: String,
-        /// The rank planned.
-        rank: usize,
-        /// The rank at which both have the same number.
-        breakeven: f64,
-    },
+    MoreParams(PlannedCost),
     /// The factors need at least as many multiply-adds as the dense layer.
-    MoreMacs {
-        /// The layer.
-        layer: String,
-        /// The rank planned.
-        rank: usize,
-        /// The rank at which both need the same number.
-        breakeven: f64,
-    },
+    MoreMacs(PlannedCost),
+}
+
+/// A planned layer that costs no less than the dense one.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlannedCost {
+    /// The layer.
+    pub layer: String,
+    /// The rank planned.
+    pub rank: Rank,
+    /// The rank at which both cost the same, for forms with one number.
+    pub breakeven: Option<f64>,
+    /// What the factors cost, biases left out.
+    pub factors: usize,
+    /// What the dense layer costs, biases left out.
+    pub dense: usize,
 }
 
 impl fmt::Display for PlanWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (layer, rank, breakeven, what) = match self {
-            PlanWarning::MoreParams { layer, rank, breakeven } => {
-                (layer, rank, breakeven, "parameters")
-            }
-            PlanWarning::MoreMacs { layer, rank, breakeven } => {
-                (layer, rank, breakeven, "multiply-adds")
-            }
+        let (PlannedCost { layer, rank, breakeven, factors, dense }, what) = match self {
+            PlanWarning::MoreParams(cost) => (cost, "parameters"),
+            PlanWarning::MoreMacs(cost) => (cost, "multiply-adds"),
         };
-        write!(
-            f,
-            "layer '{layer}': rank {rank} is not below {breakeven:.1}, the break-even rank in {what}"
-        )
+        match breakeven {
+            Some(breakeven) => write!(
+                f,
+                "layer '{layer}': rank {rank} is not below {breakeven:.1}, the break-even rank in {what}"
+            ),
+            None => write!(
+                f,
+                "layer '{layer}': rank {rank} needs {factors} {what}, not fewer than the dense layer's {dense}"
+            ),
+        }
     }
 }
 
@@ -181,7 +185,7 @@ impl RankPlan {
         Ok(())
     }
 
-    /// What is allowed and probably not wanted: ranks at or above break-even.
+    /// What is allowed and probably not wanted: factors that cost no less than the dense layer.
     ///
     /// # Errors
     /// As [`RankPlan::check`], and where the network cannot take the input shape.
@@ -194,18 +198,30 @@ impl RankPlan {
         self.check(arch)?;
         let input = input.as_ref();
         let mut warnings = Vec::new();
+        let shapes = arch.output_shapes(input)?;
         for PlannedLayer { name, form, rank, .. } in &self.layers {
-            let even = arch.breakeven(name, *form, input)?;
-            let (layer, rank) = (name.clone(), *rank);
-            if rank as f64 >= even.params {
-                warnings.push(PlanWarning::MoreParams {
-                    layer: layer.clone(),
-                    rank,
-                    breakeven: even.params,
-                });
+            let node = arch.node(name)?;
+            let shape = input_of(node, &shapes, input);
+            let dense = weights_cost(name, &[&node.op], shape)?;
+            let factors = factors_cost(name, &node.op, *form, *rank, shape)?;
+            let even = match rank {
+                Rank::One(_) => Some(breakeven(name, &node.op, *form, shape)?),
+                _ => None,
+            };
+            let cost = |of: fn(&Totals) -> usize, breakeven| PlannedCost {
+                layer: name.clone(),
+                rank: *rank,
+                breakeven,
+                factors: of(&factors),
+                dense: of(&dense),
+            };
+            if factors.params >= dense.params {
+                let cost = cost(|totals| totals.params, even.map(|even| even.params));
+                warnings.push(PlanWarning::MoreParams(cost));
             }
-            if rank as f64 >= even.macs {
-                warnings.push(PlanWarning::MoreMacs { layer, rank, breakeven: even.macs });
+            if factors.macs >= dense.macs {
+                let cost = cost(|totals| totals.macs, even.map(|even| even.macs));
+                warnings.push(PlanWarning::MoreMacs(cost));
             }
         }
         Ok(warnings)
@@ -237,13 +253,14 @@ impl RankPlan {
     }
 
     /// The planned rank of `layer`, if the plan factorizes it.
-    pub fn rank(&self, layer: &str) -> Option<usize> {
+    pub fn rank(&self, layer: &str) -> Option<Rank> {
         self.layers.iter().find(|planned| planned.name == layer).map(|planned| planned.rank)
     }
 
     /// Adds a layer to factorize.
     #[must_use]
-    pub fn with(mut self, name: &str, form: Form, rank: usize, why: &str) -> Self {
+    pub fn with(mut self, name: &str, form: Form, rank: impl Into<Rank>, why: &str) -> Self {
+        let rank = rank.into();
         self.layers.push(PlannedLayer { name: name.into(), form, rank, why: why.into() });
         self
     }

@@ -153,7 +153,7 @@ impl RankPlan {
         let planned = candidates.iter().zip(ranks).map(|(layer, rank)| PlannedLayer {
             name: layer.name.clone(),
             form: layer.form,
-            rank,
+            rank: rank.into(),
             why: format!(
                 "{:.3} of break-even {:.1} in {}",
                 rank as f64 / layer.breakeven(),

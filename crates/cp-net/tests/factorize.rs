@@ -6,7 +6,7 @@ mod common;
 use common::{als, random, run};
 use cp_net::{
     Architecture, Channels, Conv, ConvGeometry, Form, InputSpec, Linear, NetError, Network, Node,
-    Op, RankPlan, arch, compress,
+    Op, Rank, RankPlan, arch, compress,
 };
 use std::collections::BTreeMap;
 
@@ -47,12 +47,13 @@ fn one_conv(conv: Conv, size: &[usize], seed: u64) -> Network {
 }
 
 /// Compresses `conv`, and checks that factors, reconstructed kernel and densified network agree.
-fn check(conv: Conv, size: &[usize], form: Form, rank: usize) {
+fn check(conv: Conv, size: &[usize], form: Form, rank: impl Into<Rank>) {
+    let rank = rank.into();
     let what = format!("{form} R={rank} of {conv:?}");
     let mut net = one_conv(conv, size, 7);
     let before = net.clone();
     let plan = RankPlan::default().with("conv", form, rank, "");
-    let reports = compress(&mut net, &plan, &als, &|_| {}).unwrap();
+    let reports = compress(&mut net, &plan, &als(), &|_| {}).unwrap();
     let error = reports[0].rel_error;
     assert!(error < 1.0, "{what}: error {error}");
     assert!(net.node("conv").is_err());
@@ -108,6 +109,26 @@ fn forms_equal_the_reconstructed_kernel_over_geometries() {
 }
 
 #[test]
+fn two_stage_forms_equal_the_reconstructed_kernel() {
+    for stride in [[1, 1], [2, 1]] {
+        for groups in [1, 2] {
+            let geometry = ConvGeometry {
+                stride: stride.into(),
+                padding: vec![2, 1],
+                dilation: vec![1, 2],
+                groups,
+            };
+            check(conv([4, 6], &[3, 2], geometry.clone()), &[8, 9], Form::Tucker2, [2, 1]);
+            check(conv([8, 6], &[3, 2], geometry.clone()), &[8, 9], Form::Tucker2, [3, 4]);
+            check(conv([8, 6], &[3, 2], geometry), &[8, 9], Form::TkdCpd, [2, 3, 5]);
+        }
+    }
+    let line = ConvGeometry { stride: vec![2], padding: vec![1], ..ConvGeometry::unit(1) };
+    check(conv([4, 6], &[5], line.clone()), &[11], Form::Tucker2, [3, 2]);
+    check(conv([4, 6], &[5], line), &[11], Form::TkdCpd, [3, 2, 4]);
+}
+
+#[test]
 fn one_and_three_spatial_axes() {
     let line = ConvGeometry { stride: vec![2], padding: vec![1], ..ConvGeometry::unit(1) };
     let room =
@@ -143,7 +164,7 @@ fn linear_layers_of_full_rank_are_exact() {
     let dense = net.kernel("fc2").unwrap().to_owned();
     let bias = net.params()["fc2.bias"].clone();
     let plan = RankPlan::default().with("fc2", Form::LowRank, 10, "");
-    let reports = compress(&mut net, &plan, &als, &|_| {}).unwrap();
+    let reports = compress(&mut net, &plan, &als(), &|_| {}).unwrap();
     assert!(reports[0].rel_error < 1e-6);
     let rebuilt = net.reconstructed("fc2").unwrap();
     assert!((&rebuilt - &dense).iter().all(|d| d.abs() < 1e-6));
@@ -162,7 +183,7 @@ fn linear_layers_of_full_rank_are_exact() {
 fn the_graph_stays_connected() {
     let mut net = arch::by_name("resnet20").unwrap().initialize(1).unwrap();
     let plan = RankPlan::at_breakeven_ratio(&net, Form::Cp4, 0.2).unwrap();
-    compress(&mut net, &plan, &als, &|_| {}).unwrap();
+    compress(&mut net, &plan, &als(), &|_| {}).unwrap();
     net.architecture().check().unwrap();
     assert_eq!(net.node("bn1").unwrap().inputs, ["conv1.expand"]);
     assert_eq!(net.node("conv1.vertical").unwrap().inputs, ["conv1.reduce"]);
@@ -182,7 +203,7 @@ fn errors_name_the_layer_and_leave_the_network_alone() {
     let fails = |layer: &str, form, rank, expected: &str| {
         let mut copy = net.clone();
         let plan = RankPlan::default().with(layer, form, rank, "");
-        let message = compress(&mut copy, &plan, &als, &|_| {}).unwrap_err().to_string();
+        let message = compress(&mut copy, &plan, &als(), &|_| {}).unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
         assert_eq!(copy, net);
     };
@@ -204,15 +225,15 @@ fn errors_name_the_layer_and_leave_the_network_alone() {
     kernel[[3, 2, 1, 0]] = f32::NAN;
     broken.set_param("conv2.weight", kernel).unwrap();
     let plan = RankPlan::default().with("conv2", Form::Cp3, 4, "");
-    let error = compress(&mut broken, &plan, &als, &|_| {}).unwrap_err();
+    let error = compress(&mut broken, &plan, &als(), &|_| {}).unwrap_err();
     assert!(
         matches!(&error, NetError::NotFinite { layer, count: 1 } if layer == "conv2"),
         "{error}"
     );
 
     let mut twice = net.clone();
-    compress(&mut twice, &plan, &als, &|_| {}).unwrap();
-    let error = compress(&mut twice, &plan, &als, &|_| {}).unwrap_err().to_string();
+    compress(&mut twice, &plan, &als(), &|_| {}).unwrap();
+    let error = compress(&mut twice, &plan, &als(), &|_| {}).unwrap_err().to_string();
     assert!(
         error.contains("layer 'conv2' is factorized (conv2.reduce, conv2.spatial, conv2.expand)"),
         "{error}"
@@ -237,7 +258,7 @@ fn a_kernel_of_zeros() {
     let shape = net.kernel("conv2").unwrap().raw_dim();
     net.set_param("conv2.weight", ndarray::ArrayD::zeros(shape)).unwrap();
     let plan = RankPlan::default().with("conv2", Form::Cp3, 4, "");
-    let report = compress(&mut net, &plan, &als, &|_| {}).unwrap().remove(0);
+    let report = compress(&mut net, &plan, &als(), &|_| {}).unwrap().remove(0);
     assert!(report.rel_error.abs() < 1e-12 && report.component_energy.abs() < 1e-12, "{report:?}");
     assert!(net.reconstructed("conv2").unwrap().iter().all(|value| value.abs() < 1e-12));
 }
@@ -250,7 +271,7 @@ fn the_number_of_threads_does_not_matter() {
     let with = |threads| {
         let mut net = net.clone();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| compress(&mut net, &plan, &als, &|_| {})).unwrap();
+        pool.install(|| compress(&mut net, &plan, &als(), &|_| {})).unwrap();
         net
     };
     assert_eq!(with(1), with(3));
@@ -264,7 +285,7 @@ fn linear_replacement_in_a_table_of_costs() {
     let plan = RankPlan::default().with("classifier.1", Form::LowRank, 365, "");
     let cost = plan.cost(&net, [3, 224, 224]).unwrap();
     let layer = cost.layer("classifier.1").unwrap();
-    assert_eq!(layer.factors, Some((Form::LowRank, 365)));
+    assert_eq!(layer.factors, Some((Form::LowRank, Rank::One(365))));
     assert_eq!(layer.cost.params, 365 * (9216 + 4096) + 4096);
     assert!(cost.to_string().contains("low-rank R=365"), "{cost}");
 }

@@ -244,7 +244,7 @@ fn records_of_factorized_layers_are_checked() {
         let error = arch.check().unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     };
-    fails(&|record| record.rank = 5, "at 'conv2.reduce': the op is not the one");
+    fails(&|record| record.rank = cp_net::Rank::One(5), "at 'conv2.reduce': the op is not the one");
     fails(&|record| record.parts.swap(1, 2), "at 'conv2.horizontal': the op is not the one");
     fails(&|record| record.parts[2] = "conv7".into(), "at 'conv7': there is no such layer");
     fails(&|record| drop(record.parts.pop()), "the form has another number of parts");

@@ -22,7 +22,7 @@ fn save_and_load_keep_everything() {
     let mut net = small();
     let plan =
         RankPlan::default().with("conv2", Form::Cp4, 5, "").with("fc1", Form::LowRank, 7, "");
-    compress(&mut net, &plan, &als, &|_| {}).unwrap();
+    compress(&mut net, &plan, &als(), &|_| {}).unwrap();
     let paths = [folder.path().join("a.safetensors"), folder.path().join("b.safetensors")];
     for path in &paths {
         net.save(path).unwrap();

@@ -5,8 +5,7 @@
     reason = "a module of several test files, each of which uses a part of it"
 )]
 
-use cp_core::{Als, Init, Solver};
-use cp_net::{Conv, Network, Op};
+use cp_net::{Conv, Decomposer, Network, Op};
 use ndarray::{ArrayD, Dimension, IxDyn};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -18,8 +17,8 @@ pub fn random(shape: &[usize], seed: u64) -> ArrayD<f32> {
 }
 
 /// A solver factory for tests: a few sweeps of ALS from a random start.
-pub fn als(rank: usize, _layer: &str) -> Box<dyn Solver<f32>> {
-    Box::new(Als::new(rank).max_iters(20).init(Init::Random { seed: 99 }))
+pub fn als() -> Decomposer {
+    Decomposer::als(20, 99)
 }
 
 /// out[t, y…] = bias[t] + Σ_{s, j} weight[t, s, j] · x[first channel of the group + s, stride·y + dilation·j − padding].
