@@ -219,7 +219,8 @@ pub(crate) fn run(args: &AlexnetArgs) -> Result<()> {
     for threads in if all > 1 { vec![1, all] } else { vec![1] } {
         for &batch in &config.batches {
             let stage = format!("times-{threads}-threads-batch-{batch}");
-            measurements.push(run.stage(&stage, || measure(&run, threads, batch, config.repeats))?);
+            measurements
+                .push(run.stages.result(&stage, || measure(&run, threads, batch, config.repeats))?);
         }
     }
     timing::set_threads(all);
@@ -269,7 +270,7 @@ fn measure_one(
 ) -> Result<Times> {
     eprintln!("timing {what}, batch {batch}");
     let executor = |arch: &Architecture, layout| -> Result<Executor> {
-        Ok(Executor::with_layout(&arch.initialize(run.seed)?, run.device, layout)?)
+        Ok(Executor::with_layout(&arch.initialize(run.seed)?, run.stages.device(), layout)?)
     };
     let models = [
         executor(dense, Layout::Nchw)?,
@@ -366,7 +367,7 @@ fn write_report(
     }
     report.add(Block::provenance(run.provenance()?.rows()));
     report.add(Block::code("Configuration", toml::to_string_pretty(config)?));
-    report.write(run.dir.path())?;
+    report.write(run.dir().path())?;
 
     let result = serde_json::json!({ "counts": counts, "measurements": measurements, "published_speedup": PUBLISHED_SPEEDUP });
     run.finish(&result)?;

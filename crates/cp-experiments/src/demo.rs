@@ -77,11 +77,17 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
 
     let data = TrainData { train: sets.train.clone(), validation: Some(sets.validation.clone()) };
     let start = arch::by_name("charnet")?.initialize(args.common.seed)?;
-    let dense = run.train_stage("dense", run.executor(&start)?, &data, &config.train)?;
+    let dense =
+        run.stages.train("dense", run.stages.executor(&start)?, None, &data, &config.train)?;
     let (decomposed, layers) =
         run.compress_stage("decomposed", &dense, config.sweeps, || Ok(plan(&config)))?;
-    let tuned =
-        run.train_stage("compressed", run.executor(&decomposed)?, &data, &config.fine_tune)?;
+    let tuned = run.stages.train(
+        "compressed",
+        run.stages.executor(&decomposed)?,
+        None,
+        &data,
+        &config.fine_tune,
+    )?;
 
     let states = [("dense", &dense), ("decomposed", &decomposed), ("fine-tuned", &tuned)]
         .map(|(name, network)| state(&run, name, network, &sets))
@@ -92,7 +98,8 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     for threads in if all > 1 { vec![1, all] } else { vec![1] } {
         let stage = format!("latency-{threads}-threads");
         latencies.push(
-            run.stage(&stage, || latency(&run, &dense, &tuned, threads, config.timing_batch))?,
+            run.stages
+                .result(&stage, || latency(&run, &dense, &tuned, threads, config.timing_batch))?,
         );
     }
     timing::set_threads(all);
@@ -135,8 +142,12 @@ fn state(run: &Run, name: &str, network: &Network, sets: &Sets) -> Result<State>
         name: name.into(),
         params: cost.params,
         macs: cost.macs,
-        validation: run.evaluate_stage(&format!("{name}-validation"), network, &sets.validation)?,
-        test: run.evaluate_stage(&format!("{name}-test"), network, &sets.test)?,
+        validation: run.stages.evaluate(
+            &format!("{name}-validation"),
+            network,
+            &sets.validation,
+        )?,
+        test: run.stages.evaluate(&format!("{name}-test"), network, &sets.test)?,
     })
 }
 
@@ -148,7 +159,7 @@ fn latency(
     batch: usize,
 ) -> Result<Latency> {
     timing::set_threads(threads);
-    let models = [run.executor(dense)?, run.executor(compressed)?];
+    let models = [run.stages.executor(dense)?, run.stages.executor(compressed)?];
     let times = timing::latency(
         &models.each_ref(),
         &dense.input().shape,
@@ -218,7 +229,7 @@ fn write_report(
         ("dense", "Training of the dense network"),
         ("compressed", "Fine-tuning after the decomposition"),
     ] {
-        let epochs = run.dir.epochs(phase)?;
+        let epochs = run.dir().epochs(phase)?;
         report.add(loss_curves(&format!("{title}: loss"), &epochs));
         report.add(accuracy_curves(&format!("{title}: accuracy"), &epochs));
     }
@@ -230,7 +241,7 @@ fn write_report(
     )));
     report.add(Block::provenance(run.provenance()?.rows()));
     report.add(Block::code("Configuration", toml::to_string_pretty(config)?));
-    report.write(run.dir.path())?;
+    report.write(run.dir().path())?;
     run.finish(&serde_json::json!({ "states": states, "latency": latencies, "layers": layers }))
 }
 

@@ -7,12 +7,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use cp_data::{DataDir, Dataset, Source};
 use cp_net::{Decomposer, Event, LayerReport, Network, RankPlan};
-use cp_torch::tch::Device;
-use cp_torch::{DeviceRequest, Executor};
-use cp_train::{
-    EvalOptions, Evaluation, Provenance, RunDir, TrainConfig, TrainData, evaluate, progress,
-    timing, train,
-};
+use cp_torch::DeviceRequest;
+use cp_train::{Provenance, RunDir, Stages, progress, timing};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -54,8 +50,7 @@ pub(crate) enum DeviceArg {
 
 /// A run in progress: its folder, its device, and the files of the stages that are done.
 pub(crate) struct Run {
-    pub(crate) dir: RunDir,
-    pub(crate) device: Device,
+    pub(crate) stages: Stages,
     pub(crate) seed: u64,
     pub(crate) json: bool,
     data: DataDir,
@@ -78,13 +73,17 @@ impl Run {
         dir.write_config(config)?;
         eprintln!("run folder: {}", dir.path().display());
         Ok(Self {
-            dir,
-            device,
+            stages: Stages::new(dir, device),
             seed: args.seed,
             json: args.json,
             data: DataDir::locate(args.data.clone()),
             sources: Vec::new(),
         })
+    }
+
+    /// The run's folder.
+    pub(crate) fn dir(&self) -> &RunDir {
+        self.stages.dir()
     }
 
     /// Opens a data set and notes its files for the provenance.
@@ -109,8 +108,8 @@ impl Run {
         sweeps: usize,
         plan: impl FnOnce() -> Result<RankPlan>,
     ) -> Result<(Network, Vec<LayerReport>)> {
-        let file = self.dir.file(&format!("{name}.safetensors"));
-        let reports = self.stage(&format!("{name}-layers"), || {
+        let file = self.stages.network_path(name);
+        let reports = self.stages.result(&format!("{name}-layers"), || {
             let plan = plan()?;
             let bar = progress::bar(plan.layers.len() as u64, "decompose");
             let mut network = dense.clone();
@@ -122,7 +121,7 @@ impl Run {
             })?;
             bar.finish_and_clear();
             network.save(&file)?;
-            Ok(reports)
+            Ok::<_, anyhow::Error>(reports)
         })?;
         Ok((Network::load(&file)?, reports))
     }
@@ -137,101 +136,27 @@ impl Run {
 
     /// Writes and returns the provenance of everything so far.
     pub(crate) fn provenance(&self) -> Result<Provenance> {
-        let provenance = Provenance::collect(self.device, self.seed, self.sources.clone());
-        self.dir.write_provenance(&provenance)?;
+        let provenance = Provenance::collect(self.stages.device(), self.seed, self.sources.clone());
+        self.dir().write_provenance(&provenance)?;
         Ok(provenance)
-    }
-
-    /// The result of the stage `name`: from its file where a killed run has finished it, otherwise computed and kept.
-    pub(crate) fn stage<T: Serialize + DeserializeOwned>(
-        &self,
-        name: &str,
-        compute: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
-        let path = self.dir.file(&format!("stages/{name}.json"));
-        if path.exists() {
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            return serde_json::from_str(&text).with_context(|| {
-                format!(
-                    "{} is not the result of this stage; delete it to compute it again",
-                    path.display()
-                )
-            });
-        }
-        let value = compute()?;
-        cp_train::write_atomic(&path, serde_json::to_string_pretty(&value)?.as_bytes())?;
-        Ok(value)
-    }
-
-    /// The network that the stage `name` makes: from its file where that exists.
-    pub(crate) fn network_stage(
-        &self,
-        name: &str,
-        make: impl FnOnce() -> Result<Network>,
-    ) -> Result<Network> {
-        let path = self.dir.file(&format!("{name}.safetensors"));
-        if path.exists() {
-            return Ok(Network::load(&path)?);
-        }
-        let network = make()?;
-        network.save(&path)?;
-        Ok(network)
-    }
-
-    /// Trains `model` as the phase `name`; a killed run goes on from the last epoch, a finished one is read back.
-    pub(crate) fn train_stage(
-        &self,
-        name: &str,
-        mut model: Executor,
-        data: &TrainData,
-        config: &TrainConfig,
-    ) -> Result<Network> {
-        let checkpoint = self.dir.file(&format!("{name}.checkpoint"));
-        let network = self.network_stage(name, || {
-            train(&mut model, data, config, &mut self.dir.record(name), Some(&checkpoint))
-                .with_context(|| format!("phase '{name}'"))?;
-            Ok(model.network()?)
-        })?;
-        match std::fs::remove_file(&checkpoint) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove {}", checkpoint.display()))
-            }
-            _ => Ok(network),
-        }
-    }
-
-    /// Evaluates `network` on `set`, once: the result is kept under the stage `name`.
-    pub(crate) fn evaluate_stage(
-        &self,
-        name: &str,
-        network: &Network,
-        set: &Arc<dyn Dataset>,
-    ) -> Result<Evaluation> {
-        self.stage(name, || Ok(evaluate(&self.executor(network)?, set, &EvalOptions::default())?))
     }
 
     /// Writes `result.json` and shows the outcome: the summary, or with `--json` the result.
     pub(crate) fn finish(&self, result: &serde_json::Value) -> Result<()> {
         let text = serde_json::to_string_pretty(result)?;
-        cp_train::write_atomic(&self.dir.file("result.json"), text.as_bytes())?;
+        cp_train::write_atomic(&self.dir().file("result.json"), text.as_bytes())?;
         if self.json {
             println!("{text}");
         } else {
-            let summary = self.dir.file("summary.md");
+            let summary = self.dir().file("summary.md");
             println!(
                 "{}",
                 std::fs::read_to_string(&summary)
                     .with_context(|| format!("cannot read {}", summary.display()))?
             );
         }
-        eprintln!("report: {}", self.dir.file("report.html").display());
+        eprintln!("report: {}", self.dir().file("report.html").display());
         Ok(())
-    }
-
-    /// The network on this run's device.
-    pub(crate) fn executor(&self, network: &Network) -> Result<Executor> {
-        Ok(Executor::new(network, self.device)?)
     }
 }
 

@@ -49,10 +49,11 @@ pub(crate) fn run(args: &TrainResnetArgs) -> Result<()> {
     };
     let test = run.dataset(&config.dataset, "test")?;
     let start = arch::by_name(&config.arch)?.initialize(config.train.seed)?;
-    let network = run.train_stage(&config.arch, run.executor(&start)?, &data, &config.train)?;
-    let result = run.evaluate_stage("test", &network, &test)?;
+    let network =
+        run.stages.train(&config.arch, run.stages.executor(&start)?, None, &data, &config.train)?;
+    let result = run.stages.evaluate("test", &network, &test)?;
 
-    let epochs = run.dir.epochs(&config.arch)?;
+    let epochs = run.dir().epochs(&config.arch)?;
     let mut report = Report::new(
         format!("{} on CIFAR-10 without batch 5", config.arch),
         format!(
@@ -78,7 +79,7 @@ pub(crate) fn run(args: &TrainResnetArgs) -> Result<()> {
     )));
     report.add(Block::provenance(run.provenance()?.rows()));
     report.add(Block::code("Configuration", toml::to_string_pretty(&config)?));
-    report.write(run.dir.path())?;
+    report.write(run.dir().path())?;
     run.finish(&serde_json::json!({ "test": result, "epochs": epochs }))
 }
 

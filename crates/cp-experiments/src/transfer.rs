@@ -231,11 +231,13 @@ pub(crate) fn run(args: &TransferArgs) -> Result<()> {
         networks.push(network);
         outcomes.push(outcome);
     }
-    let latencies = run.stage("latency", || {
-        let models =
-            networks.iter().map(|network| run.executor(network)).collect::<Result<Vec<_>>>()?;
+    let latencies = run.stages.result("latency", || {
+        let models = networks
+            .iter()
+            .map(|network| run.stages.executor(network))
+            .collect::<Result<Vec<_>, cp_train::TrainError>>()?;
         let models: Vec<_> = models.iter().collect();
-        Ok(timing::latency(
+        Ok::<_, anyhow::Error>(timing::latency(
             &models,
             &backbone.input().shape,
             config.timing_batch,
@@ -286,11 +288,16 @@ fn learn(
     let mut start = backbone.clone();
     start.replace_head(data.train.classes().len(), run.seed)?;
     let head_layer = start.head_name()?.to_owned();
-    let mut model = run.executor(&start)?;
+    let mut model = run.stages.executor(&start)?;
     model.freeze(|node| node != head_layer);
-    let head = run.train_stage(&format!("{name}-head"), model, data, &config.head)?;
-    let whole =
-        run.train_stage(&format!("{name}-whole"), run.executor(&head)?, data, &config.whole)?;
+    let head = run.stages.train(&format!("{name}-head"), model, None, data, &config.head)?;
+    let whole = run.stages.train(
+        &format!("{name}-whole"),
+        run.stages.executor(&head)?,
+        None,
+        data,
+        &config.whole,
+    )?;
     let cost = whole.cost(&whole.input().shape)?.total;
     let errors: Vec<f64> = layers.iter().map(|layer| layer.rel_error).collect();
     let outcome = Outcome {
@@ -299,8 +306,8 @@ fn learn(
         macs: cost.macs,
         mean_rel_error: (!errors.is_empty())
             .then(|| errors.iter().sum::<f64>() / errors.len() as f64),
-        head: run.evaluate_stage(&format!("{name}-head-test"), &head, test)?,
-        whole: run.evaluate_stage(&format!("{name}-whole-test"), &whole, test)?,
+        head: run.stages.evaluate(&format!("{name}-head-test"), &head, test)?,
+        whole: run.stages.evaluate(&format!("{name}-whole-test"), &whole, test)?,
     };
     Ok((whole, outcome))
 }
@@ -416,7 +423,7 @@ fn write_report(
     for outcome in outcomes {
         let phase =
             outcome.ratio.map_or("dense-whole".into(), |ratio| format!("ratio-{ratio}-whole"));
-        let epochs = run.dir.epochs(&phase)?;
+        let epochs = run.dir().epochs(&phase)?;
         let points: Vec<(f64, f64)> =
             epochs.iter().filter_map(|e| Some((number(e), e.validation?.top1))).collect();
         curves = curves.series(Series::line(outcome.label(), points));
@@ -437,7 +444,7 @@ fn write_report(
     )));
     report.add(Block::provenance(run.provenance()?.rows()));
     report.add(Block::code("Configuration", toml::to_string_pretty(config)?));
-    report.write(run.dir.path())?;
+    report.write(run.dir().path())?;
     run.finish(&serde_json::json!({ "outcomes": outcomes, "latency": latencies }))
 }
 

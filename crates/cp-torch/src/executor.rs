@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cp_net::{Architecture, INPUT, NetError, Network, Op, ParamRole};
+use cp_net::{Architecture, INPUT, NetError, Network, Node, Op, ParamRole};
 use tch::{Device, Kind, Tensor};
 
 use crate::TorchError;
@@ -19,6 +19,12 @@ pub enum Mode {
     /// Nothing is random, nothing is updated. Gradients still flow: evaluation that needs none belongs into
     /// [`tch::no_grad`].
     Eval,
+    /// As [`Mode::Eval`], but batch normalization uses the statistics of the batch and updates the running ones with the
+    /// weight 1/(`seen` + 1), in frozen nodes too: over batches of one size, with `seen` = 0, 1, 2, …, they become their means.
+    Calibrate {
+        /// Batches that the running statistics hold already.
+        seen: u32,
+    },
 }
 
 /// A network on a device.
@@ -100,17 +106,84 @@ impl Executor {
     /// Where `x` has other channels or another number of axes than the network's input, another kind or device, or where
     /// a layer cannot take what the one before gives (the error names the layer and the shapes).
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, TorchError> {
+        self.run(x, mode, &BTreeSet::new(), &mut |_, _| Ok(()))
+    }
+
+    /// As [`Executor::forward`], showing every node and its inputs to `watch` before the node runs.
+    ///
+    /// The tensors are the network's own: `watch` may read them, and must copy what it keeps, since a later node may write over
+    /// them.
+    ///
+    /// # Errors
+    /// As [`Executor::forward`], and those of `watch`.
+    pub fn forward_watched<E: From<TorchError>>(
+        &self,
+        x: &Tensor,
+        mode: Mode,
+        watch: &mut dyn FnMut(&Node, &[&Tensor]) -> Result<(), E>,
+    ) -> Result<Tensor, E> {
+        self.run(x, mode, &BTreeSet::new(), watch)
+    }
+
+    /// As [`Executor::forward`], with the outputs of the nodes `taps` beside that of the network, in their order.
+    ///
+    /// # Errors
+    /// As [`Executor::forward`], and [`NetError::UnknownLayer`].
+    pub fn forward_tapped(
+        &self,
+        x: &Tensor,
+        mode: Mode,
+        taps: &[String],
+    ) -> Result<(Tensor, Vec<Tensor>), TorchError> {
+        let mut slots = Vec::with_capacity(taps.len());
+        for name in taps {
+            self.arch.node(name)?;
+            let position = self.arch.nodes.iter().position(|node| node.name == *name);
+            slots.extend(position.map(|index| index + 1));
+        }
+        let kept: BTreeSet<usize> = slots.iter().copied().collect();
+        let mut found: BTreeMap<usize, Tensor> = BTreeMap::new();
+        // A tapped output is shown as the input of its readers; the last node has none.
+        let output = self.run(x, mode, &kept, &mut |node: &Node, inputs: &[&Tensor]| {
+            let index = self.arch.nodes.iter().position(|other| other.name == node.name);
+            for (&slot, input) in index.iter().flat_map(|&i| &self.steps[i].inputs).zip(inputs) {
+                if kept.contains(&slot) {
+                    found.insert(slot, input.shallow_clone());
+                }
+            }
+            Ok::<(), TorchError>(())
+        })?;
+        found.insert(self.steps.len(), output.shallow_clone());
+        let tapped = slots.iter().filter_map(|slot| Some(found.get(slot)?.shallow_clone()));
+        let tapped = tapped.collect();
+        Ok((output, tapped))
+    }
+
+    /// The forward pass; outputs in the slots `kept` are not written over.
+    fn run<E: From<TorchError>>(
+        &self,
+        x: &Tensor,
+        mode: Mode,
+        kept: &BTreeSet<usize>,
+        watch: &mut dyn FnMut(&Node, &[&Tensor]) -> Result<(), E>,
+    ) -> Result<Tensor, E> {
         self.check_input(x)?;
         let mut values: Vec<Option<Tensor>> = (0..=self.steps.len()).map(|_| None).collect();
-        values[0] = Some(self.layout.apply(x)?);
+        values[0] = Some(self.layout.apply(x).map_err(TorchError::from)?);
         for (index, (node, step)) in self.arch.nodes.iter().zip(&self.steps).enumerate() {
             let run = Run {
                 train: mode == Mode::Train && !self.frozen.contains(&node.name),
-                in_place: step.in_place,
+                calibration: match mode {
+                    Mode::Calibrate { seen } => Some(1.0 / (f64::from(seen) + 1.0)),
+                    Mode::Train | Mode::Eval => None,
+                },
+                in_place: step.in_place
+                    && !step.inputs.first().is_some_and(|slot| kept.contains(slot)),
             };
             let output = {
                 let inputs: Vec<&Tensor> =
                     step.inputs.iter().filter_map(|&slot| values[slot].as_ref()).collect();
+                watch(node, &inputs)?;
                 op::forward(&node.op, &inputs, &step.params, run).map_err(|source| {
                     TorchError::Node {
                         node: node.name.clone(),
@@ -221,6 +294,14 @@ impl Executor {
     /// Where the network runs.
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    /// `x` in the order in memory that the network runs in: [`Executor::forward`] then converts nothing.
+    ///
+    /// # Errors
+    /// Where the device has no memory for it.
+    pub fn in_layout(&self, x: &Tensor) -> Result<Tensor, TorchError> {
+        Ok(self.layout.apply(x)?)
     }
 
     /// The layout in use: [`Layout::Nchw`] or [`Layout::ChannelsLast`].

@@ -14,6 +14,8 @@ use tch::{TchError, Tensor};
 pub(crate) struct Run {
     /// Whether the node trains: batch statistics, dropout.
     pub(crate) train: bool,
+    /// Whether batch normalization measures its statistics anew, and the weight of this batch in them.
+    pub(crate) calibration: Option<f64>,
     /// Whether the node may write its result over its first input.
     pub(crate) in_place: bool,
 }
@@ -32,7 +34,7 @@ pub(crate) fn forward(
     match op {
         Op::Conv(conv) => conv::conv(x, &params[0], params.get(1), &conv.geometry),
         Op::Linear(_) => conv::linear(x, &params[0], params.get(1)),
-        Op::BatchNorm(norm) => norm::batch_norm(x, params, norm, run.train),
+        Op::BatchNorm(norm) => norm::batch_norm(x, params, norm, run),
         Op::Lrn(lrn) => norm::lrn(x, lrn),
         Op::MaxPool(pool) => pool::max_pool(x, pool),
         Op::AvgPool(pool) => pool::avg_pool(x, pool),

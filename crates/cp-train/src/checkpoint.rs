@@ -20,11 +20,13 @@ const KEY: &str = "polyad-checkpoint";
 
 /// The state of a training run after a whole number of epochs.
 ///
-/// Arrays are named `model.…` and `optimizer.…`; everything else is JSON in the metadata of the safetensors file.
+/// Arrays are named `model.…`, `optimizer.…` and `best.…`; everything else is JSON in the metadata of the safetensors file.
 pub(crate) struct Checkpoint {
     pub(crate) header: Header,
     pub(crate) model: BTreeMap<String, Tensor>,
     pub(crate) optimizer: BTreeMap<String, Tensor>,
+    /// The arrays of the best epoch so far, where the run keeps it.
+    pub(crate) best: BTreeMap<String, Tensor>,
 }
 
 /// What a checkpoint says about its run.
@@ -52,6 +54,7 @@ impl Checkpoint {
             .chain(
                 self.optimizer.iter().map(|(name, tensor)| (format!("optimizer.{name}"), tensor)),
             )
+            .chain(self.best.iter().map(|(name, tensor)| (format!("best.{name}"), tensor)))
             .map(|(name, tensor)| {
                 let array = array_from_tensor(tensor)?;
                 let bytes = array.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -91,7 +94,8 @@ impl Checkpoint {
         let header = serde_json::from_str(header).map_err(|error| corrupt(error.to_string()))?;
         let arrays =
             SafeTensors::deserialize(&bytes).map_err(|error| corrupt(error.to_string()))?;
-        let (mut model, mut optimizer) = (BTreeMap::new(), BTreeMap::new());
+        let (mut model, mut optimizer, mut best) =
+            (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (name, view) in arrays.iter() {
             let values: Vec<f32> = view
                 .data()
@@ -104,9 +108,11 @@ impl Checkpoint {
                 model.insert(name.to_owned(), tensor);
             } else if let Some(name) = name.strip_prefix("optimizer.") {
                 optimizer.insert(name.to_owned(), tensor);
+            } else if let Some(name) = name.strip_prefix("best.") {
+                best.insert(name.to_owned(), tensor);
             }
         }
-        Ok(Self { header, model, optimizer })
+        Ok(Self { header, model, optimizer, best })
     }
 
     /// Puts the saved arrays into a network of the same architecture.
@@ -115,13 +121,30 @@ impl Checkpoint {
         network: &mut Network,
         path: &Path,
     ) -> Result<(), TrainError> {
-        for (name, tensor) in &self.model {
-            network.set_param(name, array_from_tensor(tensor)?).map_err(|error| {
-                TrainError::Checkpoint { path: path.into(), what: error.to_string() }
-            })?;
-        }
-        Ok(())
+        restore(&self.model, network, path)
     }
+
+    /// Puts the arrays of the best epoch into a network of the same architecture.
+    pub(crate) fn restore_best(
+        &self,
+        network: &mut Network,
+        path: &Path,
+    ) -> Result<(), TrainError> {
+        restore(&self.best, network, path)
+    }
+}
+
+fn restore(
+    arrays: &BTreeMap<String, Tensor>,
+    network: &mut Network,
+    path: &Path,
+) -> Result<(), TrainError> {
+    for (name, tensor) in arrays {
+        network.set_param(name, array_from_tensor(tensor)?).map_err(|error| {
+            TrainError::Checkpoint { path: path.into(), what: error.to_string() }
+        })?;
+    }
+    Ok(())
 }
 
 /// Writes `bytes` to a temporary file beside `path`, flushes it to the disk and renames it.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::distill::Distillation;
 use crate::error::TrainError;
 
 /// A training run. Two runs with equal configurations, data and thread counts give the same weights on the CPU.
@@ -33,6 +34,16 @@ pub struct TrainConfig {
     /// Learning rates of parts of the network relative to `lr`; the first group that fits a parameter counts.
     #[serde(default)]
     pub groups: Vec<ParamGroup>,
+    /// What is learned from the dense network beside the labels ([`train_from`](crate::train_from)).
+    #[serde(default)]
+    pub distill: Option<Distillation>,
+    /// Stop after so many epochs without a better validation accuracy; all epochs where absent.
+    #[serde(default)]
+    pub patience: Option<usize>,
+    /// End with the weights of the epoch of the best validation accuracy (of equals, that of the lowest loss) and not with the
+    /// last ones.
+    #[serde(default)]
+    pub keep_best: bool,
     /// Seed of the order of examples, of augmentation and of dropout.
     pub seed: u64,
     /// Threads that prepare images. The result does not depend on it.
@@ -159,6 +170,10 @@ impl TrainConfig {
             format!("{:?}", self.clip_norm),
             "a positive number",
         )?;
+        if let Some(distill) = &self.distill {
+            distill.check()?;
+        }
+        need(self.patience != Some(0), "patience", "0".into(), "at least 1 epoch")?;
         for group in &self.groups {
             need(
                 group.lr_scale.is_finite() && group.lr_scale >= 0.0,

@@ -46,9 +46,36 @@ pub enum TrainError {
         /// The network's outputs.
         outputs: usize,
     },
+    /// The network to learn from is not one of the same task.
+    #[error("cannot learn from the dense network: {what} is not that of the compressed one")]
+    Teacher {
+        /// What differs.
+        what: &'static str,
+    },
+    /// Statistics were asked for of a layer that they are not gathered for.
+    #[error(
+        "layer '{layer}' is a {op}: input statistics are for linear layers and convolutions over two axes"
+    )]
+    Statistics {
+        /// The layer.
+        layer: String,
+        /// Its op.
+        op: &'static str,
+    },
+    /// The decompositions.
+    #[error(transparent)]
+    Decompose(#[from] cp_core::CpError),
     /// A checkpoint does not belong to this run.
     #[error("{}: {what}; delete the file to start again, or run with the settings it was made with", path.display())]
     Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        what: String,
+    },
+    /// The result of a finished stage cannot be taken up again.
+    #[error("{}: not the result of this stage ({what}); delete the file to compute it again", path.display())]
+    Stage {
         /// The file.
         path: PathBuf,
         /// What does not fit.

@@ -11,22 +11,34 @@
 //! Accuracies are fractions, losses nats per example, times seconds.
 
 pub mod batch;
+mod calibrate;
 mod checkpoint;
+mod compress;
 mod config;
+mod distill;
 mod error;
 mod evaluate;
 mod optimizer;
 pub mod progress;
 mod record;
 mod schedule;
+mod sensitivity;
+mod stages;
+mod statistics;
 pub mod timing;
 mod train;
 
+pub use calibrate::calibrate;
 pub use checkpoint::write_atomic;
+pub use compress::{CompressConfig, CompressSchedule, Compressed, StageReport, compress};
 pub use config::{Augmentation, OptimizerConfig, ParamGroup, Schedule, TrainConfig};
+pub use distill::Distillation;
 pub use error::TrainError;
 pub use evaluate::{EvalOptions, Evaluation, evaluate, logits};
 pub use optimizer::Optimizer;
 pub use record::{FileRecord, NoRecord, Provenance, Record, RunDir};
 pub use schedule::lr_at;
-pub use train::{EpochMetrics, TrainData, TrainReport, train};
+pub use sensitivity::{LossRule, Probe, ProbeRank, Sensitivity, SensitivityOptions, sensitivity};
+pub use stages::Stages;
+pub use statistics::{StatisticsOptions, input_statistics};
+pub use train::{EpochMetrics, TrainData, TrainReport, train, train_from};

@@ -50,6 +50,9 @@ mod tests {
             clip_norm: None,
             augmentation: Default::default(),
             groups: Vec::new(),
+            distill: None,
+            patience: None,
+            keep_best: false,
             seed: 0,
             workers: 1,
         }

@@ -146,15 +146,46 @@ pub fn latency(
     batch: usize,
     options: &TimingOptions,
 ) -> Result<Vec<Timing>, TrainError> {
-    let _guard = cp_torch::tch::no_grad_guard();
+    let inputs = models.iter().map(|model| random_input(model, input, batch)).collect();
+    latency_on(models, inputs, options)
+}
+
+/// As [`latency`], with inputs that already lie in memory as the models want them: for single layers, whose time the
+/// conversion would change, and which get such maps from the layers before them.
+///
+/// # Errors
+/// As [`latency`].
+pub fn latency_in_layout(
+    models: &[&Executor],
+    input: &[usize],
+    batch: usize,
+    options: &TimingOptions,
+) -> Result<Vec<Timing>, TrainError> {
+    let inputs = models
+        .iter()
+        .map(|model| Ok(model.in_layout(&random_input(model, input, batch))?))
+        .collect::<Result<_, TrainError>>()?;
+    latency_on(models, inputs, options)
+}
+
+/// Uniform numbers from a fixed seed: timing does not depend on the values, but denormals would be slow.
+fn random_input(model: &Executor, input: &[usize], batch: usize) -> Tensor {
     let mut shape = vec![batch as i64];
     shape.extend(input.iter().map(|&size| size as i64));
-    // Timing does not depend on the values, but denormals would be slow: uniform numbers from a fixed seed.
     cp_torch::tch::manual_seed(0);
+    Tensor::rand(shape.as_slice(), (Kind::Float, model.device()))
+}
+
+fn latency_on(
+    models: &[&Executor],
+    inputs: Vec<Tensor>,
+    options: &TimingOptions,
+) -> Result<Vec<Timing>, TrainError> {
+    let _guard = cp_torch::tch::no_grad_guard();
     let mut runs: Vec<_> = models
         .iter()
-        .map(|model| {
-            let x = Tensor::rand(shape.as_slice(), (Kind::Float, model.device()));
+        .zip(inputs)
+        .map(|(model, x)| {
             move || -> Result<(), TrainError> {
                 let _ = model.forward(&x, Mode::Eval)?;
                 synchronize(model.device());

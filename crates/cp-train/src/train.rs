@@ -1,5 +1,6 @@
 //! The training loop.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch;
 use crate::checkpoint::{Checkpoint, Header};
 use crate::config::TrainConfig;
+use crate::distill::Teacher;
 use crate::error::TrainError;
 use crate::evaluate::{EvalOptions, Evaluation, check_classes, evaluate};
 use crate::optimizer::Optimizer;
@@ -50,9 +52,25 @@ pub struct EpochMetrics {
 pub struct TrainReport {
     /// Figures of every epoch, those before a resumption included.
     pub epochs: Vec<EpochMetrics>,
+    /// The epoch whose weights the network has at the end.
+    pub kept: Option<usize>,
 }
 
-/// Trains `model` in place.
+/// Trains `model` in place, without a teacher; see [`train_from`].
+///
+/// # Errors
+/// As [`train_from`].
+pub fn train(
+    model: &mut Executor,
+    data: &TrainData,
+    config: &TrainConfig,
+    record: &mut dyn Record,
+    checkpoint: Option<&Path>,
+) -> Result<TrainReport, TrainError> {
+    train_from(model, None, data, config, record, checkpoint)
+}
+
+/// Trains `model` in place, from the labels and, where [`TrainConfig::distill`] says how, from `teacher`, on the same device.
 ///
 /// With a `checkpoint` path, the state is saved there after every epoch, and a run that finds a file there goes on from it, to
 /// the same weights as an uninterrupted run (CPU, same number of threads).
@@ -63,14 +81,33 @@ pub struct TrainReport {
 /// # Errors
 /// A bad configuration, unreadable data, a loss that is no longer finite, a checkpoint of another run, a full disk. The weights of
 /// the last finished epoch are then in the checkpoint.
-pub fn train(
+pub fn train_from(
     model: &mut Executor,
+    teacher: Option<&Executor>,
     data: &TrainData,
     config: &TrainConfig,
     record: &mut dyn Record,
     checkpoint: Option<&Path>,
 ) -> Result<TrainReport, TrainError> {
     config.check()?;
+    if (config.keep_best || config.patience.is_some()) && data.validation.is_none() {
+        return Err(TrainError::Config {
+            option: "keep_best or patience",
+            got: "no validation data".into(),
+            expected: "validation data to choose by",
+        });
+    }
+    let teacher = match (&config.distill, teacher) {
+        (None, _) => None,
+        (Some(distill), Some(teacher)) => Some(Teacher::new(teacher, model, *distill)?),
+        (Some(_), None) => {
+            return Err(TrainError::Config {
+                option: "distill",
+                got: "no teacher".into(),
+                expected: "a dense network to learn from",
+            });
+        }
+    };
     let input = model.architecture().input.clone();
     let transform = training_transform(
         batch::fitting_transform(data.train.as_ref(), &input)?,
@@ -79,13 +116,16 @@ pub fn train(
     );
     let steps_per_epoch = steps_per_epoch(data.train.len(), config.batch_size);
     let mut optimizer = Optimizer::new(model, config);
-    let mut history = match checkpoint {
+    let (mut history, mut best) = match checkpoint {
         Some(path) if path.exists() => resume(path, model, &mut optimizer, data, config)?,
-        _ => Vec::new(),
+        _ => (Vec::new(), None),
     };
     record.begin(&history)?;
 
     for epoch in history.len()..config.epochs {
+        if out_of_patience(&history, config) {
+            break;
+        }
         let watch = Stopwatch::start();
         // Dropout draws from libtorch's generator; seeding it per epoch makes a resumed run draw the same.
         cp_torch::tch::manual_seed(mix(config.seed, epoch));
@@ -105,15 +145,11 @@ pub fn train(
         for (step, batch) in loader.enumerate() {
             lr = lr_at(config, epoch * steps_per_epoch + step, steps_per_epoch);
             let (x, labels) = batch::to_tensors(&batch?, &input, model.device())?;
-            let logits = model.forward(&x, Mode::Train)?;
+            let (logits, loss) = match &teacher {
+                Some(teacher) => teacher.loss(model, &x, &labels, config.label_smoothing)?,
+                None => loss(model, &x, &labels, config.label_smoothing)?,
+            };
             check_classes(data.train.as_ref(), &logits)?;
-            let loss = logits.f_cross_entropy_loss::<Tensor>(
-                &labels,
-                None,
-                Reduction::Mean,
-                -100,
-                config.label_smoothing,
-            )?;
             optimizer.zero_grad();
             loss.f_backward()?;
             optimizer.step(lr);
@@ -150,12 +186,60 @@ pub fn train(
             seconds,
         };
         history.push(metrics.clone());
+        if config.keep_best && best_epoch(&history) == Some(epoch) {
+            best = Some(model.network()?);
+        }
         if let Some(path) = checkpoint {
-            snapshot(model, &optimizer, data, config, &history)?.save(path)?;
+            snapshot(model, &optimizer, data, config, &history, best.as_ref())?.save(path)?;
         }
         record.epoch(&metrics)?;
     }
-    Ok(TrainReport { epochs: history })
+    let mut kept = history.len().checked_sub(1);
+    if let Some(best) = &best {
+        model.load(best)?;
+        kept = best_epoch(&history);
+    }
+    Ok(TrainReport { epochs: history, kept })
+}
+
+/// Logits `[B, K]` and their cross-entropy.
+fn loss(
+    model: &Executor,
+    x: &Tensor,
+    labels: &Tensor,
+    label_smoothing: f64,
+) -> Result<(Tensor, Tensor), TrainError> {
+    let logits = model.forward(x, Mode::Train)?;
+    let loss = logits.f_cross_entropy_loss::<Tensor>(
+        labels,
+        None,
+        Reduction::Mean,
+        -100,
+        label_smoothing,
+    )?;
+    Ok((logits, loss))
+}
+
+/// The first epoch of the highest validation accuracy; of equals, that of the lowest loss.
+fn best_epoch(history: &[EpochMetrics]) -> Option<usize> {
+    let mut best: Option<(usize, Evaluation)> = None;
+    for (epoch, found) in history.iter().enumerate() {
+        let Some(found) = found.validation else { continue };
+        let better =
+            best.is_none_or(|(_, other)| (found.top1, other.loss) > (other.top1, found.loss));
+        if better {
+            best = Some((epoch, found));
+        }
+    }
+    best.map(|(epoch, _)| epoch)
+}
+
+/// Whether the last [`TrainConfig::patience`] epochs brought nothing.
+fn out_of_patience(history: &[EpochMetrics], config: &TrainConfig) -> bool {
+    match (config.patience, best_epoch(history)) {
+        (Some(patience), Some(best)) => history.len() > best + patience,
+        _ => false,
+    }
 }
 
 /// Steps of an epoch: whole batches only, except where the set is smaller than one batch.
@@ -208,7 +292,16 @@ fn snapshot(
     data: &TrainData,
     config: &TrainConfig,
     history: &[EpochMetrics],
+    best: Option<&cp_net::Network>,
 ) -> Result<Checkpoint, TrainError> {
+    let best = match best {
+        None => BTreeMap::new(),
+        Some(network) => network
+            .params()
+            .iter()
+            .map(|(name, array)| Ok((name.clone(), cp_torch::tensor_from_f32(array.view())?)))
+            .collect::<Result<_, TrainError>>()?,
+    };
     Ok(Checkpoint {
         header: Header {
             config: config.clone(),
@@ -222,17 +315,18 @@ fn snapshot(
             .map(|(name, _, tensor)| (name.to_owned(), tensor.shallow_clone()))
             .collect(),
         optimizer: optimizer.state(),
+        best,
     })
 }
 
-/// Puts the state at `path` into `model` and `optimizer` and returns the epochs that were done.
+/// Puts the state at `path` into `model` and `optimizer` and returns the epochs that were done, and the best network of them.
 fn resume(
     path: &Path,
     model: &mut Executor,
     optimizer: &mut Optimizer,
     data: &TrainData,
     config: &TrainConfig,
-) -> Result<Vec<EpochMetrics>, TrainError> {
+) -> Result<(Vec<EpochMetrics>, Option<cp_net::Network>), TrainError> {
     let saved = Checkpoint::load(path)?;
     let reject = |what: String| TrainError::Checkpoint { path: path.into(), what };
     // The number of worker threads changes nothing in the result, and may change.
@@ -253,6 +347,13 @@ fn resume(
     let mut network = model.network()?;
     saved.restore_network(&mut network, path)?;
     model.load(&network)?;
+    let best = if saved.best.is_empty() {
+        None
+    } else {
+        let mut best = network.clone();
+        saved.restore_best(&mut best, path)?;
+        Some(best)
+    };
     optimizer.restore(saved.optimizer, saved.header.steps).map_err(reject)?;
-    Ok(saved.header.history)
+    Ok((saved.header.history, best))
 }

@@ -62,6 +62,9 @@ fn config(optimizer: OptimizerConfig, lr: f64) -> TrainConfig {
         clip_norm: Some(5.0),
         augmentation: Augmentation { flip: false, crop_padding: 1 },
         groups: Vec::new(),
+        distill: None,
+        patience: None,
+        keep_best: false,
         seed: 3,
         workers: 2,
     }

@@ -3,9 +3,11 @@
 use cp_net::{BatchNorm, Lrn};
 use tch::{TchError, Tensor};
 
+use super::Run;
+
 /// Batch normalization over all axes but the channels, (x − μ) / √(σ² + ε) · γ + β.
 ///
-/// With `train`, μ and σ² are those of the batch, and the running ones move towards them (in place; the running
+/// In training and calibration, μ and σ² are those of the batch, and the running ones move towards them (in place; the running
 /// variance takes the unbiased estimate); else μ and σ² are the running ones.
 ///
 /// # Shapes
@@ -14,10 +16,12 @@ pub(crate) fn batch_norm(
     x: &Tensor,
     params: &[Tensor],
     norm: &BatchNorm,
-    train: bool,
+    run: Run,
 ) -> Result<Tensor, TchError> {
+    let batch = run.train || run.calibration.is_some();
+    let momentum = run.calibration.unwrap_or(norm.momentum);
     let [gamma, beta, mean, var] = [0, 1, 2, 3].map(|index| params.get(index));
-    x.f_batch_norm(gamma, beta, mean, var, train, norm.momentum, norm.eps, true)
+    x.f_batch_norm(gamma, beta, mean, var, batch, momentum, norm.eps, true)
 }
 
 /// Local response normalization across channels, x · (k + α/n Σ_{c′} x²_{c′})^{−β}, where c′ runs over the n = `size`
@@ -116,6 +120,8 @@ mod tests {
         ));
     }
 
+    const TRAINING: Run = Run { train: true, calibration: None, in_place: false };
+
     const NORM: BatchNorm = BatchNorm { channels: 3, eps: 1e-3, momentum: 0.25 };
 
     /// γ, β, running mean, running variance.
@@ -144,7 +150,7 @@ mod tests {
         let n = 4.0 * 5.0 * 6.0;
         for x in both_layouts(&array) {
             let params = norm_params();
-            let y = batch_norm(&x, &params, &NORM, true).unwrap();
+            let y = batch_norm(&x, &params, &NORM, TRAINING).unwrap();
             let (gamma, beta) = ([1.0, 2.0, 0.5], [0.0, -1.0, 3.0]);
             let expected = ArrayD::from_shape_fn(array.raw_dim(), |at| {
                 let (mean, var) = moments[at[1]];
@@ -165,11 +171,32 @@ mod tests {
     }
 
     #[test]
+    fn calibration_takes_the_mean_over_the_batches() {
+        let batches = [5, 6, 7].map(|seed| random(&[4, 3, 5, 6], seed) * 2.0 + 0.5);
+        let params = norm_params();
+        for (seen, batch) in batches.iter().enumerate() {
+            let weight = 1.0 / (seen as f64 + 1.0);
+            let run = Run { train: false, calibration: Some(weight), in_place: false };
+            let [x, _] = both_layouts(batch);
+            let _ = batch_norm(&x, &params, &NORM, run).unwrap();
+        }
+        for channel in 0..3 {
+            let of = |part: fn((f64, f64)) -> f64| {
+                batches.iter().map(|batch| part(moments(batch)[channel])).sum::<f64>() / 3.0
+            };
+            let n = 4.0 * 5.0 * 6.0;
+            let at = [channel as i64];
+            assert!((params[2].double_value(&at) - of(|m| m.0)).abs() < 1e-6);
+            assert!((params[3].double_value(&at) - of(|m| m.1) * n / (n - 1.0)).abs() < 1e-5);
+        }
+    }
+
+    #[test]
     fn batch_norm_in_evaluation_uses_the_statistics_and_leaves_them() {
         let array = random(&[2, 3, 2, 2], 4);
         for x in both_layouts(&array) {
             let params = norm_params();
-            let y = batch_norm(&x, &params, &NORM, false).unwrap();
+            let y = batch_norm(&x, &params, &NORM, Run { train: false, ..TRAINING }).unwrap();
             let at = [1, 1, 0, 1];
             let expected = (f64::from(array[at]) - 0.2) / (4.0_f64 + NORM.eps).sqrt() * 2.0 - 1.0;
             assert!((y.double_value(&[1, 1, 0, 1]) - expected).abs() < 1e-6);

@@ -1,0 +1,386 @@
+//! [`compress`]: from a rank plan to a repaired and fine-tuned network, stage by stage.
+
+use std::collections::BTreeSet;
+
+use cp_net::{
+    Decomposer, LayerReport, MAX_ENERGY, Method, Network, PlannedLayer, Rank, RankPlan, Totals,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::calibrate::calibrate;
+use crate::config::{ParamGroup, TrainConfig};
+use crate::error::TrainError;
+use crate::evaluate::Evaluation;
+use crate::progress;
+use crate::stages::Stages;
+use crate::statistics::{StatisticsOptions, input_statistics};
+use crate::train::TrainData;
+
+/// How a plan is carried out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CompressConfig {
+    /// Solver of CP forms.
+    pub method: Method,
+    /// Most iterations of a solver.
+    pub max_iters: usize,
+    /// Change of the fit that ends a solver.
+    pub tol: f64,
+    /// Component energy above which terms are made smaller; see [`Decomposer::max_energy`].
+    pub max_energy: Option<f64>,
+    /// Data-aware decompositions, from the inputs that layers get for some unlabelled training images.
+    pub statistics: Option<StatisticsOptions>,
+    /// Training images for the batch normalizations to measure their statistics on after each decomposition; 0 for none.
+    pub calibrate: usize,
+    /// In what order layers are decomposed and the network is fine-tuned.
+    pub schedule: CompressSchedule,
+    /// Fine-tuning; none where absent.
+    pub fine_tune: Option<TrainConfig>,
+    /// Learning rate of the factors relative to that of the other parameters.
+    pub factor_lr: f64,
+    /// Parts of factorized layers that are not trained, such as `reduce` or `expand`.
+    pub frozen_parts: Vec<String>,
+    /// Seed of the decompositions, and of the images that batch normalization is measured on.
+    pub seed: u64,
+}
+
+impl Default for CompressConfig {
+    /// ALS with 200 sweeps, high energies corrected, 2,000 images for batch normalization, all layers at once, no fine-tuning.
+    fn default() -> Self {
+        Self {
+            method: Method::Als,
+            max_iters: 200,
+            tol: 1e-8,
+            max_energy: Some(MAX_ENERGY),
+            statistics: None,
+            calibrate: 2_000,
+            schedule: CompressSchedule::AtOnce,
+            fine_tune: None,
+            factor_lr: 1.0,
+            frozen_parts: Vec::new(),
+            seed: 0,
+        }
+    }
+}
+
+/// In what order layers are decomposed and the network is fine-tuned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum CompressSchedule {
+    /// All layers, then the whole network is fine-tuned.
+    AtOnce,
+    /// One layer after the other in the order of the plan, the whole network fine-tuned for some epochs after each, and at the
+    /// end as configured: the iterative fine-tuning of Astrid & Lee (2017), §3.3.
+    Layerwise {
+        /// Epochs behind each layer.
+        epochs: usize,
+        /// Whether layers that were decomposed before the last one stay as they are meanwhile.
+        #[serde(default)]
+        freeze_done: bool,
+    },
+    /// All layers, several times: from break-even to the plan's ranks in equal ratios, fine-tuned for some epochs after each
+    /// pass, what was compressed being compressed again, as MUSCO does (Gusak et al. 2019, arXiv 1903.09973).
+    Passes {
+        /// Decompositions of every layer, at least 1.
+        passes: usize,
+        /// Epochs behind each pass but the last.
+        epochs: usize,
+    },
+}
+
+/// One state of the network on the way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageReport {
+    /// `dense`, `decomposed`, `calibrated`, `fine-tuned`, or a step of the schedule such as `conv2 fine-tuned`.
+    pub stage: String,
+    /// Cost of the whole network, for its own input shape.
+    pub cost: Totals,
+    /// On the validation data, where there are any.
+    pub validation: Option<Evaluation>,
+}
+
+/// What [`compress`] made.
+#[derive(Debug, Clone)]
+pub struct Compressed {
+    /// The network.
+    pub network: Network,
+    /// What became of every layer when it was decomposed (for the last time).
+    pub layers: Vec<LayerReport>,
+    /// The network before, on the way, and after.
+    pub stages: Vec<StageReport>,
+}
+
+/// Carries out `plan` on `dense`: decompose, let batch normalization measure anew, fine-tune, as `config` says.
+///
+/// What is finished is kept in `stages`: a killed run goes on from the last epoch or layer, to the same network as an
+/// uninterrupted one (CPU, same number of threads).
+///
+/// Without data there is only the decomposition.
+///
+/// # Errors
+/// A plan that does not fit; options that need data where there are none; what decomposition and training refuse.
+pub fn compress(
+    dense: &Network,
+    plan: &RankPlan,
+    data: Option<&TrainData>,
+    config: &CompressConfig,
+    stages: &Stages,
+) -> Result<Compressed, TrainError> {
+    config.check(data.is_some())?;
+    plan.check(dense)?;
+    let run = Run { dense, data, config, stages };
+    let mut reports = vec![run.report("dense", "dense", dense)?];
+    let network = match &config.schedule {
+        CompressSchedule::AtOnce => run.decompose("decomposed", dense, plan)?,
+        CompressSchedule::Layerwise { epochs, freeze_done } => {
+            run.layerwise(plan, *epochs, *freeze_done, &mut reports)?
+        }
+        CompressSchedule::Passes { passes, epochs } => {
+            run.passes(plan, *passes, *epochs, &mut reports)?
+        }
+    };
+    let (mut network, layers) = network;
+    reports.push(run.report("decomposed", "decomposed", &network)?);
+    if let Some(calibrated) = run.calibrate("calibrated", &network)? {
+        network = calibrated;
+        reports.push(run.report("calibrated", "calibrated", &network)?);
+    }
+    if let Some(fine_tune) = &config.fine_tune {
+        network = run.fine_tune("fine-tuned", &network, fine_tune, &BTreeSet::new())?;
+        reports.push(run.report("fine-tuned", "fine-tuned", &network)?);
+    }
+    Ok(Compressed { network, layers, stages: reports })
+}
+
+impl CompressConfig {
+    fn check(&self, data: bool) -> Result<(), TrainError> {
+        let wrong =
+            |option, got: String, expected| Err(TrainError::Config { option, got, expected });
+        if let Some(fine_tune) = &self.fine_tune {
+            fine_tune.check()?;
+        }
+        if !(self.factor_lr.is_finite() && self.factor_lr >= 0.0) {
+            return wrong("factor_lr", self.factor_lr.to_string(), "0 or more");
+        }
+        if let CompressSchedule::Passes { passes: 0, .. } = self.schedule {
+            return wrong("schedule.passes", "0".into(), "at least 1");
+        }
+        let stepwise = !matches!(self.schedule, CompressSchedule::AtOnce);
+        if stepwise && self.fine_tune.is_none() {
+            return wrong("schedule", "no fine_tune".into(), "fine-tuning between the steps");
+        }
+        if !data && (self.fine_tune.is_some() || self.statistics.is_some()) {
+            return wrong("fine_tune or statistics", "no data".into(), "training data");
+        }
+        Ok(())
+    }
+}
+
+/// What all steps of a compression need.
+struct Run<'a> {
+    dense: &'a Network,
+    data: Option<&'a TrainData>,
+    config: &'a CompressConfig,
+    stages: &'a Stages,
+}
+
+impl Run<'_> {
+    /// `network` with the layers of `plan` decomposed.
+    fn decompose(
+        &self,
+        name: &str,
+        network: &Network,
+        plan: &RankPlan,
+    ) -> Result<(Network, Vec<LayerReport>), TrainError> {
+        let config = self.config;
+        let layers = self.stages.result(&format!("{name}-layers"), || {
+            let mut decomposer = Decomposer {
+                method: config.method,
+                max_iters: config.max_iters,
+                tol: config.tol,
+                max_energy: config.max_energy,
+                seed: config.seed,
+                ..Decomposer::default()
+            };
+            if let (Some(options), Some(data)) = (&config.statistics, self.data) {
+                let names: Vec<String> =
+                    plan.layers.iter().map(|layer| layer.name.clone()).collect();
+                let model = self.stages.executor(network)?;
+                decomposer.statistics = input_statistics(&model, &names, &data.train, options, 2)?;
+            }
+            let mut compressed = network.clone();
+            let bar = progress::bar(plan.layers.len() as u64, "decompose");
+            let reports =
+                cp_net::compress(&mut compressed, plan, &decomposer, &|event| match event {
+                    cp_net::Event::Iteration { layer, rel_error, .. } => {
+                        bar.set_message(format!("{layer}: relative error {rel_error:.4}"));
+                    }
+                    cp_net::Event::Finished { .. } => bar.inc(1),
+                    _ => {}
+                })?;
+            bar.finish_and_clear();
+            compressed.save(self.stages.network_path(name))?;
+            Ok::<_, TrainError>(reports)
+        })?;
+        Ok((Network::load(self.stages.network_path(name))?, layers))
+    }
+
+    /// `network` with the statistics of its batch normalizations measured anew; `None` where nothing is to be done.
+    fn calibrate(&self, name: &str, network: &Network) -> Result<Option<Network>, TrainError> {
+        let has_norms =
+            network.architecture().nodes.iter().any(|node| node.op.kind() == "batch_norm");
+        let (Some(data), true) = (self.data, has_norms && self.config.calibrate > 0) else {
+            return Ok(None);
+        };
+        let calibrated = self.stages.network(name, || {
+            let mut model = self.stages.executor(network)?;
+            calibrate(&mut model, &data.train, self.config.calibrate, self.config.seed, 2)?;
+            Ok::<_, TrainError>(model.network()?)
+        })?;
+        Ok(Some(calibrated))
+    }
+
+    /// `network` fine-tuned, the factors of the layers `frozen` apart.
+    fn fine_tune(
+        &self,
+        name: &str,
+        network: &Network,
+        fine_tune: &TrainConfig,
+        frozen: &BTreeSet<&str>,
+    ) -> Result<Network, TrainError> {
+        let Some(data) = self.data else { return Ok(network.clone()) };
+        let mut model = self.stages.executor(network)?;
+        let mut still = BTreeSet::new();
+        let mut config = fine_tune.clone();
+        for (layer, record) in &network.architecture().factorized {
+            for part in &record.parts {
+                let suffix = part.strip_prefix(&format!("{layer}.")).unwrap_or(part);
+                let held = self.config.frozen_parts.iter().any(|part| part == suffix);
+                if held || frozen.contains(layer.as_str()) {
+                    still.insert(part.clone());
+                }
+                if self.config.factor_lr < 1.0 || self.config.factor_lr > 1.0 {
+                    config.groups.push(ParamGroup {
+                        prefix: format!("{part}."),
+                        lr_scale: self.config.factor_lr,
+                    });
+                }
+            }
+        }
+        model.freeze(|node| still.contains(node));
+        let teacher = match config.distill {
+            Some(_) => Some(self.stages.executor(self.dense)?),
+            None => None,
+        };
+        self.stages.train(name, model, teacher.as_ref(), data, &config)
+    }
+
+    /// One layer after the other, with fine-tuning behind each.
+    fn layerwise(
+        &self,
+        plan: &RankPlan,
+        epochs: usize,
+        freeze_done: bool,
+        reports: &mut Vec<StageReport>,
+    ) -> Result<(Network, Vec<LayerReport>), TrainError> {
+        let (mut network, mut layers) = (self.dense.clone(), Vec::new());
+        let mut done = BTreeSet::new();
+        let count = plan.layers.len();
+        for (index, planned) in plan.layers.iter().enumerate() {
+            let step = format!("step-{:03}", index + 1);
+            let one = RankPlan { layers: vec![planned.clone()], dense: Vec::new() };
+            let (decomposed, found) =
+                self.decompose(&format!("{step}-decomposed"), &network, &one)?;
+            layers.extend(found);
+            network = decomposed;
+            // Behind the last layer comes the fine-tuning of the whole.
+            if index + 1 < count {
+                network = self.between(&step, &planned.name, &network, epochs, &done, reports)?;
+            }
+            if freeze_done {
+                done.insert(planned.name.as_str());
+            }
+        }
+        Ok((network, layers))
+    }
+
+    /// All layers again and again, at falling ranks.
+    fn passes(
+        &self,
+        plan: &RankPlan,
+        passes: usize,
+        epochs: usize,
+        reports: &mut Vec<StageReport>,
+    ) -> Result<(Network, Vec<LayerReport>), TrainError> {
+        let (mut network, mut layers) = (self.dense.clone(), Vec::new());
+        for pass in 1..=passes {
+            let step = format!("pass-{pass}");
+            for layer in &plan.layers {
+                if pass > 1 {
+                    network.densify(&layer.name)?;
+                }
+            }
+            let share = pass as f64 / passes as f64;
+            let weaker = RankPlan {
+                layers: plan
+                    .layers
+                    .iter()
+                    .map(|layer| self.weakened(layer, share))
+                    .collect::<Result<_, TrainError>>()?,
+                dense: Vec::new(),
+            };
+            (network, layers) = self.decompose(&format!("{step}-decomposed"), &network, &weaker)?;
+            if pass < passes {
+                let none = BTreeSet::new();
+                network = self.between(&step, &step, &network, epochs, &none, reports)?;
+            }
+        }
+        Ok((network, layers))
+    }
+
+    /// The planned layer at the rank R₀ (R / R₀)^share, R₀ its break-even rank in parameters; forms with several ranks keep them.
+    fn weakened(&self, planned: &PlannedLayer, share: f64) -> Result<PlannedLayer, TrainError> {
+        let Rank::One(rank) = planned.rank else { return Ok(planned.clone()) };
+        let input = &self.dense.input().shape;
+        let even = self.dense.breakeven(&planned.name, planned.form, input)?.params;
+        let first = even.floor().max(rank as f64);
+        let weaker = first * (rank as f64 / first).powf(share);
+        let rank = (weaker.round() as usize).max(rank);
+        Ok(PlannedLayer { rank: Rank::One(rank), ..planned.clone() })
+    }
+
+    /// Calibration and some epochs of fine-tuning between two steps of a schedule.
+    fn between(
+        &self,
+        step: &str,
+        what: &str,
+        network: &Network,
+        epochs: usize,
+        frozen: &BTreeSet<&str>,
+        reports: &mut Vec<StageReport>,
+    ) -> Result<Network, TrainError> {
+        let calibrated = self.calibrate(&format!("{step}-calibrated"), network)?;
+        let mut network = calibrated.unwrap_or_else(|| network.clone());
+        if let (Some(fine_tune), true) = (&self.config.fine_tune, epochs > 0) {
+            let config = TrainConfig { epochs, ..fine_tune.clone() };
+            network = self.fine_tune(&format!("{step}-fine-tuned"), &network, &config, frozen)?;
+        }
+        reports.push(self.report(step, &format!("{what} fine-tuned"), &network)?);
+        Ok(network)
+    }
+
+    /// Cost of `network`, and its quality on the validation data.
+    fn report(
+        &self,
+        name: &str,
+        stage: &str,
+        network: &Network,
+    ) -> Result<StageReport, TrainError> {
+        let validation = match self.data.and_then(|data| data.validation.as_ref()) {
+            Some(set) => Some(self.stages.evaluate(&format!("{name}-validation"), network, set)?),
+            None => None,
+        };
+        let cost = network.cost(&network.input().shape)?.total;
+        Ok(StageReport { stage: stage.into(), cost, validation })
+    }
+}

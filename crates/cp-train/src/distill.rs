@@ -1,0 +1,129 @@
+//! [`Distillation`]: a compressed network learns from the outputs of the dense one.
+
+use cp_torch::tch::{Kind, Reduction, Tensor};
+use cp_torch::{Executor, Mode};
+use serde::{Deserialize, Serialize};
+
+use crate::error::TrainError;
+
+/// How much a network learns from its teacher, beside the labels.
+///
+/// The loss is (1 − w) H(y, p) + w T² KL(q_T ‖ p_T) + l · mean over the factorized layers of ‖z − z′‖² / ‖z′‖², with p and q the
+/// softmax of the student's and the teacher's logits, p_T and q_T those of the logits divided by T, and z and z′ the outputs of
+/// a layer in the student and in the teacher.
+///
+/// References: Hinton, Vinyals & Dean (2015), arXiv 1503.02531, §2 (logits); Romero et al. (2015), arXiv 1412.6550 (layers).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Distillation {
+    /// w, 0…1: the part of the teacher's logits.
+    pub weight: f64,
+    /// T: larger values show more of how the teacher ranks the wrong classes.
+    #[serde(default = "default_temperature")]
+    pub temperature: f64,
+    /// l: the part of the outputs of the factorized layers, 0 for none.
+    #[serde(default)]
+    pub layers: f64,
+}
+
+fn default_temperature() -> f64 {
+    4.0
+}
+
+impl Distillation {
+    pub(crate) fn check(&self) -> Result<(), TrainError> {
+        let need = |ok: bool, option, got: f64, expected| {
+            if ok {
+                Ok(())
+            } else {
+                Err(TrainError::Config { option, got: got.to_string(), expected })
+            }
+        };
+        let (weight, temperature) = (self.weight, self.temperature);
+        need((0.0..=1.0).contains(&weight), "distill.weight", weight, "a number from 0 to 1")?;
+        need(
+            temperature.is_finite() && temperature > 0.0,
+            "distill.temperature",
+            temperature,
+            "a positive number",
+        )?;
+        let layers = self.layers;
+        need(layers.is_finite() && layers >= 0.0, "distill.layers", layers, "0 or more")
+    }
+}
+
+/// A teacher, and which of its outputs are compared with which of the student's.
+pub(crate) struct Teacher<'a> {
+    model: &'a Executor,
+    config: Distillation,
+    /// Names of dense layers in the teacher and of the last parts of the same layers in the student.
+    taps: Vec<(String, String)>,
+}
+
+impl<'a> Teacher<'a> {
+    /// # Errors
+    /// Where the two have different inputs or outputs.
+    pub(crate) fn new(
+        model: &'a Executor,
+        student: &Executor,
+        config: Distillation,
+    ) -> Result<Self, TrainError> {
+        config.check()?;
+        let (dense, small) = (model.architecture(), student.architecture());
+        if dense.input != small.input {
+            return Err(TrainError::Teacher { what: "the input" });
+        }
+        let output = |arch: &cp_net::Architecture| {
+            arch.output_shapes(&arch.input.shape).map(|mut shapes| shapes.pop().map(|last| last.1))
+        };
+        if output(dense)? != output(small)? {
+            return Err(TrainError::Teacher { what: "the output" });
+        }
+        let mut taps = Vec::new();
+        if config.layers > 0.0 {
+            for (layer, record) in &small.factorized {
+                if let (Some(last), true) = (record.parts.last(), dense.node(layer).is_ok()) {
+                    taps.push((layer.clone(), last.clone()));
+                }
+            }
+        }
+        Ok(Self { model, config, taps })
+    }
+
+    /// The student's logits for `x`, `[B, K]`, and its loss against labels and teacher.
+    pub(crate) fn loss(
+        &self,
+        student: &Executor,
+        x: &Tensor,
+        labels: &Tensor,
+        label_smoothing: f64,
+    ) -> Result<(Tensor, Tensor), TrainError> {
+        let (theirs, ours): (Vec<String>, Vec<String>) = self.taps.iter().cloned().unzip();
+        let (target, maps) =
+            cp_torch::tch::no_grad(|| self.model.forward_tapped(x, Mode::Eval, &theirs))?;
+        let (logits, outputs) = student.forward_tapped(x, Mode::Train, &ours)?;
+        let Distillation { weight, temperature, layers } = self.config;
+        let hard = logits.f_cross_entropy_loss::<Tensor>(
+            labels,
+            None,
+            Reduction::Mean,
+            -100,
+            label_smoothing,
+        )?;
+        let soft = |logits: &Tensor| -> Result<Tensor, TrainError> {
+            Ok(logits.f_div_scalar(temperature)?.f_log_softmax(-1, Kind::Float)?)
+        };
+        let (p, q) = (soft(&logits)?, soft(&target)?);
+        // Σ q (ln q − ln p) per example, the mean over the batch.
+        let divergence = q.f_exp()?.f_mul(&q.f_sub(&p)?)?.f_sum(Kind::Float)?;
+        let scale = weight * temperature * temperature / labels.size()[0].max(1) as f64;
+        let mut loss = hard.f_mul_scalar(1.0 - weight)?.f_add(&divergence.f_mul_scalar(scale)?)?;
+        for (ours, theirs) in outputs.iter().zip(&maps) {
+            let change = ours.f_sub(theirs)?.f_square()?.f_sum(Kind::Float)?;
+            let size = theirs.f_square()?.f_sum(Kind::Float)?.f_add_scalar(1e-12)?;
+            let part = change.f_div(&size)?.f_mul_scalar(layers / self.taps.len() as f64)?;
+            loss = loss.f_add(&part)?;
+        }
+        Ok((logits, loss))
+    }
+}

@@ -1,0 +1,99 @@
+//! [`time_choices`]: how long a layer takes on this device, dense and in each form and rank that a plan may choose.
+
+use std::collections::BTreeMap;
+
+use cp_net::{Architecture, Channels, Form, InputSpec, Network, Node, Op, Profile, Rank};
+use cp_torch::tch::Device;
+use cp_torch::{Executor, Layout};
+
+use crate::error::TrainError;
+use crate::progress;
+use crate::timing::{self, Timing, TimingOptions};
+
+/// Fills in the seconds of every layer and choice of `profile`, and those of the whole network, for batches of `batch` examples
+/// on `device` with the threads set.
+///
+/// Each layer is timed alone, dense and in all its forms in turn ([`timing::interleaved`]), in the layout that the whole network
+/// runs in; layers of one shape are timed once. Values do not matter to the time, so weights are drawn.
+///
+/// # Errors
+/// A profile that is not of `network`, or a layer that cannot run.
+pub fn time_choices(
+    network: &Network,
+    profile: &mut Profile,
+    batch: usize,
+    device: Device,
+    options: &TimingOptions,
+) -> Result<(), TrainError> {
+    let arch = network.architecture();
+    let whole = Executor::new(network, device)?;
+    let layout = whole.layout();
+    let seconds = timing::latency(&[&whole], &profile.input, batch, options)?;
+    profile.dense_seconds = seconds.first().map(|timing| timing.median);
+
+    let shapes: BTreeMap<String, Vec<usize>> =
+        arch.output_shapes(&profile.input)?.into_iter().collect();
+    let bar = progress::bar(profile.layers.len() as u64, "time layers");
+    // Layers of one shape: their op, what they read, and the forms asked for.
+    type Key = (String, Vec<usize>, Vec<(Form, Rank)>);
+    let mut known: BTreeMap<Key, Vec<f64>> = BTreeMap::new();
+    for layer in &mut profile.layers {
+        let node = arch.node(&layer.layer)?;
+        let input =
+            node.inputs.first().and_then(|name| shapes.get(name)).unwrap_or(&profile.input).clone();
+        let forms: Vec<(Form, Rank)> =
+            layer.choices.iter().map(|choice| (choice.form, choice.rank)).collect();
+        let key = (format!("{:?}", node.op), input.clone(), forms.clone());
+        let times = match known.get(&key) {
+            Some(times) => times.clone(),
+            None => {
+                let times = time_layer(&node.op, &input, &forms, batch, device, layout, options)?;
+                let times: Vec<f64> = times.iter().map(|timing| timing.median).collect();
+                known.insert(key, times.clone());
+                times
+            }
+        };
+        layer.dense_seconds = times.first().copied();
+        for (choice, time) in layer.choices.iter_mut().zip(times.iter().skip(1)) {
+            choice.seconds = Some(*time);
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Seconds of `op` on inputs of shape `[batch, input…]`: dense first, then in each of `forms`.
+fn time_layer(
+    op: &Op,
+    input: &[usize],
+    forms: &[(Form, Rank)],
+    batch: usize,
+    device: Device,
+    layout: Layout,
+    options: &TimingOptions,
+) -> Result<Vec<Timing>, TrainError> {
+    const LAYER: &str = "layer";
+    let spec = InputSpec {
+        shape: input.to_vec(),
+        channels: Channels::Features,
+        scale: 1.0,
+        mean: Vec::new(),
+        std: Vec::new(),
+    };
+    let node = Node { name: LAYER.into(), op: op.clone(), inputs: vec![cp_net::INPUT.into()] };
+    let dense = Architecture {
+        name: LAYER.into(),
+        input: spec,
+        nodes: vec![node],
+        factorized: BTreeMap::new(),
+    };
+    let mut models = vec![Executor::with_layout(&dense.initialize(0)?, device, layout)?];
+    for &(form, rank) in forms {
+        let mut arch = dense.clone();
+        arch.factorize(LAYER, form, rank)?;
+        models.push(Executor::with_layout(&arch.initialize(0)?, device, layout)?);
+    }
+    let models: Vec<&Executor> = models.iter().collect();
+    timing::latency_in_layout(&models, input, batch, options)
+}

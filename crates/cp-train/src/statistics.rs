@@ -1,0 +1,152 @@
+//! [`input_statistics`]: second moments of the inputs of layers, from unlabelled images, for data-aware decompositions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cp_core::InputStatistics;
+use cp_data::{Dataset, Loader, LoaderConfig, Order};
+use cp_net::{Conv, LayerStatistics, Op};
+use cp_torch::tch::{Device, Tensor};
+use cp_torch::{Executor, Mode, array_from_tensor, tensor_from_i64};
+use ndarray::Ix2;
+use rand::SeedableRng;
+use rand::seq::index;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::batch;
+use crate::error::TrainError;
+use crate::progress;
+
+/// Which images are looked at, and how closely.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatisticsOptions {
+    /// Images, from the beginning of an order drawn from `seed`; all where the set has fewer.
+    pub images: usize,
+    /// Positions of a convolution's output for each image, drawn for each batch; all where there are fewer.
+    pub positions: usize,
+    /// Share of a multiple of the identity that is mixed in ([`InputStatistics::shrink`]).
+    pub shrink: f64,
+    /// Seed of images and positions.
+    pub seed: u64,
+}
+
+impl Default for StatisticsOptions {
+    /// 500 images, 64 positions, a share of 0.01, seed 0.
+    fn default() -> Self {
+        Self { images: 500, positions: 64, shrink: 0.01, seed: 0 }
+    }
+}
+
+/// Images of a forward pass.
+const BATCH: usize = 50;
+
+/// Second moments Σ = E\[x xᵀ\] of the unfolded inputs of `layers`, for [`Decomposer::statistics`](cp_net::Decomposer).
+///
+/// Of a convolution, x is the window under the kernel, `[S/g · kh · kw]` for each of the g groups, at random positions; of a
+/// linear layer the input itself. Labels are not used. The images run through the dense network in eval mode.
+///
+/// # Errors
+/// Unknown layers and layers without a kernel, convolutions over other than two axes, images that cannot be read.
+pub fn input_statistics(
+    model: &Executor,
+    layers: &[String],
+    data: &Arc<dyn Dataset>,
+    options: &StatisticsOptions,
+    workers: usize,
+) -> Result<LayerStatistics, TrainError> {
+    let mut sums: BTreeMap<&str, Vec<InputStatistics>> = BTreeMap::new();
+    for layer in layers {
+        let groups = match &model.architecture().node(layer)?.op {
+            Op::Linear(linear) => vec![InputStatistics::new(linear.in_features)],
+            Op::Conv(conv) if conv.kernel.len() == 2 => {
+                let size = conv.group_shape()[1..].iter().product();
+                vec![InputStatistics::new(size); conv.geometry.groups]
+            }
+            other => {
+                return Err(TrainError::Statistics { layer: layer.clone(), op: other.kind() });
+            }
+        };
+        sums.insert(layer, groups);
+    }
+    let input = &model.architecture().input;
+    let transform = batch::fitting_transform(data.as_ref(), input)?;
+    let loader = Loader::new(
+        data.clone(),
+        LoaderConfig {
+            batch_size: BATCH,
+            order: Order::Shuffled { seed: options.seed, epoch: 0 },
+            transform,
+            workers,
+            drop_last: false,
+        },
+    )?;
+    let batches = options.images.div_ceil(BATCH).clamp(1, loader.batches());
+    let bar = progress::bar(batches as u64, "input statistics");
+    let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+    let _guard = cp_torch::tch::no_grad_guard();
+    for batch in loader.take(batches) {
+        let (x, _) = batch::to_tensors(&batch?, input, model.device())?;
+        let _ = model.forward_watched(&x, Mode::Eval, &mut |node, inputs| {
+            let (Some(groups), Some(x)) = (sums.get_mut(node.name.as_str()), inputs.first()) else {
+                return Ok(());
+            };
+            match &node.op {
+                Op::Conv(conv) => add_windows(groups, x, conv, options.positions, &mut rng),
+                _ => add_rows(groups, x),
+            }
+        })?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let shrunk = |groups: Vec<InputStatistics>| {
+        groups.into_iter().map(|sum| Arc::new(sum.shrink(options.shrink))).collect()
+    };
+    Ok(sums.into_iter().map(|(layer, groups)| (layer.to_owned(), shrunk(groups))).collect())
+}
+
+/// Adds the windows of `x`, `[B, S, H, W]`, at `positions` random places of the output.
+fn add_windows(
+    groups: &mut [InputStatistics],
+    x: &Tensor,
+    conv: &Conv,
+    positions: usize,
+    rng: &mut ChaCha8Rng,
+) -> Result<(), TrainError> {
+    let pair = |values: &[usize]| values.iter().map(|&v| v as i64).collect::<Vec<_>>();
+    let geometry = &conv.geometry;
+    // [B, S·kh·kw, L], the window slowest by channel.
+    let windows = x.f_contiguous()?.f_im2col(
+        pair(&conv.kernel),
+        pair(&geometry.dilation),
+        pair(&geometry.padding),
+        pair(&geometry.stride),
+    )?;
+    let (count, size, places) = windows.size3()?;
+    let drawn = positions.min(places as usize);
+    let mut at: Vec<i64> =
+        index::sample(rng, places as usize, drawn).into_iter().map(|i| i as i64).collect();
+    at.sort_unstable();
+    let at = tensor_from_i64(&at)?.f_to_device(x.device())?;
+    let rows = windows.f_index_select(2, &at)?.f_permute([0, 2, 1])?; // [B, L′, S·kh·kw]
+    let rows = rows.f_reshape([count * drawn as i64, size])?.f_to_device(Device::Cpu)?;
+    let each = size / groups.len().max(1) as i64;
+    for (group, sum) in groups.iter_mut().enumerate() {
+        add(sum, &rows.f_narrow(1, group as i64 * each, each)?)?;
+    }
+    Ok(())
+}
+
+fn add_rows(groups: &mut [InputStatistics], x: &Tensor) -> Result<(), TrainError> {
+    groups.iter_mut().try_for_each(|sum| add(sum, x))
+}
+
+fn add(sum: &mut InputStatistics, rows: &Tensor) -> Result<(), TrainError> {
+    let rows = array_from_tensor(rows)?;
+    match rows.into_dimensionality::<Ix2>() {
+        Ok(rows) => Ok(sum.add(rows.view())?),
+        // Only where a linear layer reads a map, which shape inference has refused.
+        Err(_) => Ok(()),
+    }
+}
