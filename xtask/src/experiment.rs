@@ -17,6 +17,13 @@ Examples:
   cargo xtask transfer --dataset cats-vs-dogs --data ~/data
   cargo xtask transfer -- --help               every option (builds the program first)";
 
+pub(crate) const CURVE_HELP: &str = "\
+Examples:
+  cargo xtask curve --network resnet20 --data ~/data --jobs 4
+  cargo xtask curve --network resnet20 --quick
+  cargo xtask curve --network resnet56 --resume
+  cargo xtask curve -- --help                  every option (builds the program first)";
+
 pub(crate) const TRAIN_RESNET_HELP: &str = "\
 Examples:
   cargo xtask train-resnet --data ~/data       ResNet-20 on CIFAR-10 without batch 5

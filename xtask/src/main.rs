@@ -56,6 +56,9 @@ enum Command {
     /// Compress a pretrained network at several ratios and move it to another data set
     #[command(after_help = experiment::TRANSFER_HELP)]
     Transfer(Rest),
+    /// Compress a network to several budgets: accuracy against cost, beside published points
+    #[command(after_help = experiment::CURVE_HELP)]
+    Curve(Rest),
     /// Train the ResNet-20 that the compression experiments start from (about an hour)
     #[command(after_help = experiment::TRAIN_RESNET_HELP)]
     TrainResnet(Rest),
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Command::Ci => check::run(check::Lock::Fixed),
         Command::Demo(rest) => experiment::run("demo", &rest.args),
         Command::Transfer(rest) => experiment::run("transfer", &rest.args),
+        Command::Curve(rest) => experiment::run("curve", &rest.args),
         Command::TrainResnet(rest) => experiment::run("train-resnet", &rest.args),
         Command::ReproduceAlexnet(rest) => experiment::run("reproduce-alexnet", &rest.args),
         Command::Datasets(command) => datasets::run(&command),

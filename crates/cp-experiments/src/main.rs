@@ -4,6 +4,7 @@
 //! compressed networks, `summary.md` and `report.html`. A killed run goes on with `--resume`.
 
 mod alexnet;
+mod curve;
 mod demo;
 mod figures;
 mod report;
@@ -31,6 +32,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Count and time the factorized AlexNets of the literature
     ReproduceAlexnet(alexnet::AlexnetArgs),
+    /// Compress a network to several budgets: accuracy against cost, beside published points
+    Curve(curve::CurveArgs),
     /// Train the ResNet-20 that the compression experiments start from
     TrainResnet(train_resnet::TrainResnetArgs),
     /// Move a compressed pretrained network to another data set, at several ratios
@@ -41,6 +44,7 @@ fn main() -> std::process::ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::ReproduceAlexnet(args) => alexnet::run(&args),
+        Command::Curve(args) => curve::run(&args),
         Command::TrainResnet(args) => train_resnet::run(&args),
         Command::Transfer(args) => transfer::run(&args),
     };

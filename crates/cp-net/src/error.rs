@@ -177,6 +177,21 @@ pub enum NetError {
         /// The rank given.
         got: crate::Rank,
     },
+    /// A budget in seconds where none were measured.
+    #[error(
+        "a budget in seconds needs the measured times of every layer: measure a profile on this device first"
+    )]
+    NoSeconds,
+    /// A given form and rank whose cost the profile does not have.
+    #[error("layer '{layer}': the profile has no {form} at rank {rank}; measure it with the layer")]
+    NotProfiled {
+        /// The layer.
+        layer: String,
+        /// The form given.
+        form: Form,
+        /// The rank given.
+        rank: crate::Rank,
+    },
     /// A rank of 0.
     #[error(
         "rank of layer '{layer}' is 0; the smallest rank is 1 (leave the layer out to keep it dense)"

@@ -59,7 +59,6 @@ mod op;
 mod plan;
 mod rank;
 mod shape;
-mod uniform;
 mod weights;
 
 pub use compress::{Event, LayerReport, compress};
@@ -70,7 +69,9 @@ pub use factorize::{Factorization, Form, UnknownForm};
 pub use model::Model;
 pub use network::{Architecture, Channels, ConvLayer, INPUT, InputSpec, Network, Node};
 pub use op::{BatchNorm, Conv, ConvGeometry, Linear, Lrn, Op, ParamRole, ParamSpec, Pool};
-pub use plan::{DenseLayer, PlanWarning, PlannedLayer, RankPlan};
+pub use plan::{
+    Budget, Choice, DenseLayer, LayerProfile, Objective, PlanOptions, PlanWarning, PlannedCost,
+    PlannedLayer, Profile, ProfileOptions, RankPlan,
+};
 pub use rank::Rank;
-pub use uniform::Budget;
 pub use weights::METADATA_KEY;

@@ -1,5 +1,9 @@
 //! [`RankPlan`]: which layers to factorize, into which form, at which rank, and why.
 
+mod allocate;
+mod profile;
+mod uniform;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
@@ -14,6 +18,10 @@ use crate::network::Architecture;
 use crate::op::Op;
 use crate::rank::Rank;
 use crate::weights::write_atomic;
+
+pub use allocate::{Objective, PlanOptions};
+pub use profile::{Choice, LayerProfile, Profile, ProfileOptions};
+pub use uniform::Budget;
 
 /// The ranks for a network, as a TOML file holds them:
 ///

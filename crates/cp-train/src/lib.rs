@@ -18,6 +18,7 @@ mod config;
 mod distill;
 mod error;
 mod evaluate;
+mod latency;
 mod optimizer;
 pub mod progress;
 mod record;
@@ -35,6 +36,7 @@ pub use config::{Augmentation, OptimizerConfig, ParamGroup, Schedule, TrainConfi
 pub use distill::Distillation;
 pub use error::TrainError;
 pub use evaluate::{EvalOptions, Evaluation, evaluate, logits};
+pub use latency::time_choices;
 pub use optimizer::Optimizer;
 pub use record::{FileRecord, NoRecord, Provenance, Record, RunDir};
 pub use schedule::lr_at;

@@ -1,11 +1,11 @@
 //! Rank plans from one number for the whole network.
 
+use super::{DenseLayer, PlannedLayer, RankPlan};
 use crate::cost::{Totals, input_of, unit_cost, weights_cost};
 use crate::error::NetError;
 use crate::factorize::Form;
 use crate::network::Architecture;
 use crate::op::Op;
-use crate::plan::{DenseLayer, PlannedLayer, RankPlan};
 
 /// What a compressed network may cost, as compressed / dense of the whole network, in (0, 1].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,26 +14,30 @@ pub enum Budget {
     Params(f64),
     /// Of its multiply-adds.
     Macs(f64),
+    /// Of its measured seconds per batch: for [`Profile::plan`](crate::Profile::plan) alone, with the times of a device.
+    Latency(f64),
 }
 
 impl Budget {
-    fn ratio(self) -> f64 {
+    pub(super) fn ratio(self) -> f64 {
         match self {
-            Budget::Params(ratio) | Budget::Macs(ratio) => ratio,
+            Budget::Params(ratio) | Budget::Macs(ratio) | Budget::Latency(ratio) => ratio,
         }
     }
 
-    fn quantity(self) -> &'static str {
+    pub(super) fn quantity(self) -> &'static str {
         match self {
             Budget::Params(_) => "parameters",
             Budget::Macs(_) => "multiply-adds",
+            Budget::Latency(_) => "seconds",
         }
     }
 
-    fn of(self, cost: Totals) -> usize {
+    /// What of `cost` counts; multiply-adds stand in for the order of layers where seconds do.
+    pub(super) fn of(self, cost: Totals) -> usize {
         match self {
             Budget::Params(_) => cost.params,
-            Budget::Macs(_) => cost.macs,
+            Budget::Macs(_) | Budget::Latency(_) => cost.macs,
         }
     }
 }
@@ -105,6 +109,9 @@ impl RankPlan {
         let (arch, input, asked) = (arch.as_ref(), input.as_ref(), budget.ratio());
         if !(asked > 0.0 && asked <= 1.0) {
             return Err(NetError::BudgetRange { got: asked });
+        }
+        if let Budget::Latency(_) = budget {
+            return Err(NetError::NoSeconds);
         }
         let total = budget.of(arch.cost(input)?.total);
         let (candidates, dense) = candidates(arch, input, budget, form, layers, total)?;

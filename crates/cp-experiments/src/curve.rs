@@ -1,0 +1,496 @@
+//! Accuracy against cost: one trained network compressed to several budgets, beside the published points.
+//!
+//! Every budget has a plan of its own, made from the error that each layer would have at every rank; nothing is chosen by the
+//! test set, on which each compressed network is evaluated once.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Args, ValueEnum};
+use cp_data::Dataset;
+use cp_net::{
+    Budget, Decomposer, Form, LayerReport, Network, Objective, PlanOptions, Profile,
+    ProfileOptions, RankPlan, Totals,
+};
+use cp_train::timing::{self, Timing, TimingOptions};
+use cp_train::{
+    CompressConfig, Evaluation, RunDir, StageReport, Stages, TrainData, compress, input_statistics,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::figures::{accuracy_curves, layer_table};
+use crate::report::{Axis, Block, Card, Cell, Column, Report, Series, Table, XyPlot};
+use crate::run::{Run, RunArgs, built_in};
+
+/// `curve`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask curve --network resnet20 --data ~/data\n  cargo xtask curve --network resnet56 --jobs 4\n  cargo xtask curve --network resnet20 --quick"
+)]
+pub(crate) struct CurveArgs {
+    /// Network and weights
+    #[arg(long, value_enum)]
+    network: Subject,
+    /// Compressed / dense multiply-adds, each above 0 and below 1 [default: the configuration's]
+    #[arg(long, value_name = "X,…", value_delimiter = ',')]
+    budgets: Option<Vec<f64>>,
+    /// Networks to fine-tune at the same time, with one thread each
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: u16,
+    /// One epoch and two budgets: whether everything runs
+    #[arg(long)]
+    quick: bool,
+    #[command(flatten)]
+    common: RunArgs,
+}
+
+/// Networks with their weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Subject {
+    /// ResNet-20 as `cargo xtask train-resnet` trained it, tested on the 10,000 images of batch 5.
+    Resnet20,
+    /// ResNet-20 with the published weights, tested on the first 1,000 test images.
+    Resnet20Published,
+    /// ResNet-56 with the published weights, tested on the first 1,000 test images.
+    Resnet56,
+}
+
+impl Subject {
+    fn name(self) -> &'static str {
+        match self {
+            Subject::Resnet20 => "resnet20",
+            Subject::Resnet20Published => "resnet20-published",
+            Subject::Resnet56 => "resnet56",
+        }
+    }
+
+    fn config(self) -> Config {
+        built_in(match self {
+            Subject::Resnet20 => include_str!("../configs/curve-resnet20.toml"),
+            Subject::Resnet20Published => include_str!("../configs/curve-resnet20-published.toml"),
+            Subject::Resnet56 => include_str!("../configs/curve-resnet56.toml"),
+        })
+    }
+
+    /// Method, removed shares of multiply-adds and (where known) parameters, and change of top-1 in points.
+    fn published(self) -> &'static [(&'static str, f64, Option<f64>, f64)] {
+        match self {
+            Subject::Resnet20 | Subject::Resnet20Published => &[
+                ("SVD energy", 0.491, None, -0.21),
+                ("ALDS", 0.679, Some(0.749), -0.47),
+                ("HALOC", 0.722, None, 0.07),
+            ],
+            Subject::Resnet56 => &[("HODEC", 0.62, Some(0.67), 1.17)],
+        }
+    }
+}
+
+/// `configs/curve-*.toml`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    arch: String,
+    /// A file of the data folder, or one of this project, named from its root.
+    weights: String,
+    dataset: String,
+    test_split: String,
+    /// Compressed / dense multiply-adds.
+    budgets: Vec<f64>,
+    /// The budget that is run with several seeds, and these.
+    headline: f64,
+    seeds: Vec<u64>,
+    /// Forms that the plan chooses from, and ranks tried for each.
+    forms: Vec<Form>,
+    points: usize,
+    profile_iters: usize,
+    timing_batch: usize,
+    compress: CompressConfig,
+}
+
+/// One compressed network.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Outcome {
+    budget: f64,
+    seed: u64,
+    cost: Totals,
+    stages: Vec<StageReport>,
+    layers: Vec<LayerReport>,
+    test: Evaluation,
+}
+
+pub(crate) fn run(args: &CurveArgs) -> Result<()> {
+    let mut config = args.network.config();
+    if let Some(budgets) = &args.budgets {
+        config.budgets.clone_from(budgets);
+    }
+    if args.quick {
+        config.budgets = vec![0.5, config.headline];
+        config.seeds.truncate(1);
+        config.compress.fine_tune =
+            config.compress.fine_tune.map(|tune| cp_train::TrainConfig { epochs: 1, ..tune });
+    }
+    if let Some(budget) = config.budgets.iter().find(|budget| !(**budget > 0.0 && **budget < 1.0)) {
+        bail!("--budgets: {budget} is not above 0 and below 1");
+    }
+    let mut run = Run::open(&args.common, &format!("curve-{}", args.network.name()), &config)?;
+    let dense = weights(&mut run, &config)?;
+    let data = TrainData {
+        train: run.dataset(&config.dataset, "train")?,
+        validation: Some(run.dataset(&config.dataset, "validation")?),
+    };
+    let test = run.dataset(&config.dataset, &config.test_split)?;
+    let dense_test = run.stages.evaluate("dense-test", &dense, &test)?;
+    let profile = profile(&run, &config, &dense, &data)?;
+
+    let mut jobs: Vec<(f64, u64)> = Vec::new();
+    for &budget in &config.budgets {
+        let headline = (budget - config.headline).abs() < 1e-9;
+        let seeds = if headline { &config.seeds[..] } else { &config.seeds[..1] };
+        jobs.extend(seeds.iter().map(|&seed| (budget, seed)));
+    }
+    let outcomes = in_parallel(&jobs, usize::from(args.jobs), |&(budget, seed)| {
+        one(&run, &config, &dense, &profile, &data, &test, budget, seed)
+            .with_context(|| format!("budget {budget}, seed {seed}"))
+    })?;
+    let latencies = run.stages.result("latency", || {
+        let mut models = vec![run.stages.executor(&dense)?];
+        for &(budget, seed) in jobs.iter().filter(|(_, seed)| *seed == config.seeds[0]) {
+            let network = Network::load(stages(&run, budget, seed)?.network_path("fine-tuned"))?;
+            models.push(run.stages.executor(&network)?);
+        }
+        let models: Vec<_> = models.iter().collect();
+        let shape = &dense.input().shape;
+        Ok::<_, anyhow::Error>(timing::latency(
+            &models,
+            shape,
+            config.timing_batch,
+            &TimingOptions::default(),
+        )?)
+    })?;
+    write_report(&run, args.network, &config, &dense, dense_test, &data, &outcomes, &latencies)
+}
+
+/// The dense network.
+fn weights(run: &mut Run, config: &Config) -> Result<Network> {
+    if config.weights.contains('/') {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").join(&config.weights);
+        return Ok(Network::load(&path)?);
+    }
+    run.pretrained(&config.weights, &config.arch)
+}
+
+/// The error of every layer at every rank, from the inputs that it gets where the configuration asks for them.
+fn profile(run: &Run, config: &Config, dense: &Network, data: &TrainData) -> Result<Profile> {
+    run.stages.result("profile", || {
+        let mut decomposer =
+            Decomposer { max_iters: config.profile_iters, ..Decomposer::default() };
+        if let Some(options) = &config.compress.statistics {
+            let model = run.stages.executor(dense)?;
+            let layers = dense.architecture().compressible();
+            decomposer.statistics = input_statistics(&model, &layers, &data.train, options, 2)?;
+        }
+        let options = ProfileOptions {
+            forms: config.forms.clone(),
+            points: config.points,
+            ..ProfileOptions::default()
+        };
+        let shape = &dense.input().shape;
+        Ok(Profile::measure(dense, shape, None, &options, &decomposer, &|_| {})?)
+    })
+}
+
+/// The folder of one budget and seed.
+fn stages(run: &Run, budget: f64, seed: u64) -> Result<Stages> {
+    let dir = RunDir::open(run.dir().path(), "budgets", &format!("{budget}-seed{seed}"))?;
+    Ok(Stages::new(dir, run.stages.device()))
+}
+
+#[allow(clippy::too_many_arguments, reason = "one call, from the closure that the jobs share")]
+fn one(
+    run: &Run,
+    config: &Config,
+    dense: &Network,
+    profile: &Profile,
+    data: &TrainData,
+    test: &Arc<dyn Dataset>,
+    budget: f64,
+    seed: u64,
+) -> Result<Outcome> {
+    let stages = stages(run, budget, seed)?;
+    let plan: RankPlan =
+        profile.plan(Budget::Macs(budget), &Objective::default(), &PlanOptions::default())?;
+    plan.save(stages.dir().file("plan.toml"))?;
+    let mut settings = config.compress.clone();
+    settings.seed = seed;
+    if let Some(fine_tune) = &mut settings.fine_tune {
+        fine_tune.seed = seed;
+    }
+    let done = compress(dense, &plan, Some(data), &settings, &stages)?;
+    let test = stages.evaluate("test", &done.network, test)?;
+    let cost = done.network.cost(&dense.input().shape)?.total;
+    Ok(Outcome { budget, seed, cost, stages: done.stages, layers: done.layers, test })
+}
+
+/// `work` on every item, `jobs` at a time with one libtorch thread each; one job has all threads. Results in order.
+fn in_parallel<I: Sync, O: Send>(
+    items: &[I],
+    jobs: usize,
+    work: impl Fn(&I) -> Result<O> + Sync,
+) -> Result<Vec<O>> {
+    if jobs == 1 {
+        return items.iter().map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let worker = || -> Result<Vec<(usize, O)>> {
+        // The number of threads is one of the calling thread's settings.
+        timing::set_threads(1);
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { return Ok(done) };
+            done.push((index, work(item)?));
+        }
+    };
+    let mut found: Vec<(usize, O)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(worker)).collect();
+        let mut found = Vec::new();
+        for worker in workers {
+            found.extend(worker.join().map_err(|_| anyhow!("a job panicked"))??);
+        }
+        Ok::<_, anyhow::Error>(found)
+    })?;
+    found.sort_by_key(|(index, _)| *index);
+    Ok(found.into_iter().map(|(_, outcome)| outcome).collect())
+}
+
+/// Mean and standard deviation (of the sample; 0 for one value).
+fn mean_deviation(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let square: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (mean, if values.len() > 1 { (square / (n - 1.0)).sqrt() } else { 0.0 })
+}
+
+#[allow(clippy::too_many_arguments, reason = "everything that a report shows")]
+fn write_report(
+    run: &Run,
+    subject: Subject,
+    config: &Config,
+    dense: &Network,
+    dense_test: Evaluation,
+    data: &TrainData,
+    outcomes: &[Outcome],
+    latencies: &[Timing],
+) -> Result<()> {
+    let before = dense.cost(&dense.input().shape)?.total;
+    let change = |outcome: &Outcome| outcome.test.top1 - dense_test.top1;
+    let removed = |after: usize, before: usize| 1.0 - after as f64 / before as f64;
+    let headline: Vec<&Outcome> =
+        outcomes.iter().filter(|o| (o.budget - config.headline).abs() < 1e-9).collect();
+    let first: Vec<&Outcome> =
+        outcomes.iter().filter(|outcome| outcome.seed == config.seeds[0]).collect();
+
+    let verdict = match headline.first() {
+        None => format!("{} on {} images.", config.arch, dense_test.examples),
+        Some(one) => {
+            let changes: Vec<f64> = headline.iter().map(|o| 100.0 * change(o)).collect();
+            let (mean, deviation) = mean_deviation(&changes);
+            format!(
+                "{} with {:.1} % fewer multiply-adds and {:.1} % fewer parameters: test top-1 changes by {mean:+.2} ± {deviation:.2} points \
+                 (n = {}) from {:.2} %.",
+                config.arch,
+                100.0 * removed(one.cost.macs, before.macs),
+                100.0 * removed(one.cost.params, before.params),
+                changes.len(),
+                100.0 * dense_test.top1,
+            )
+        }
+    };
+    let mut report = Report::new(format!("{}: accuracy against cost", subject.name()), verdict);
+    if let Some(one) = headline.first() {
+        let changes: Vec<f64> = headline.iter().map(|o| change(o)).collect();
+        report.add(Block::cards([
+            Card::new(
+                "test top-1, change",
+                Cell::points(mean_deviation(&changes).0, 2).unit("points"),
+            )
+            .note(format!("{} seeds", changes.len())),
+            Card::new(
+                "fewer multiply-adds",
+                Cell::ratio(before.macs as f64 / one.cost.macs as f64, 2),
+            ),
+            Card::new(
+                "fewer parameters",
+                Cell::ratio(before.params as f64 / one.cost.params as f64, 2),
+            ),
+        ]));
+    }
+    let mut plot = XyPlot::new(
+        "Change of test top-1 against multiply-adds removed",
+        Axis::percent("multiply-adds removed"),
+        Axis::number("change of top-1 (points)").include(0.0),
+    )
+    .series(Series::both(
+        "Polyad",
+        first.iter().map(|o| (removed(o.cost.macs, before.macs), 100.0 * change(o))),
+    ));
+    for (name, macs, _, points) in subject.published() {
+        plot = plot.series(Series::points(*name, [(*macs, *points)]));
+    }
+    report.add(plot.reference("dense", 0.0));
+
+    let mut table = Table::new(
+        "Every budget",
+        [
+            Column::text("network"),
+            Column::number("parameters"),
+            Column::number("removed").unit("%"),
+            Column::number("MACs").unit("M"),
+            Column::number("removed").unit("%"),
+            Column::number("latency").unit("ms"),
+            Column::number("speed-up"),
+            Column::number("decomposed, validation").unit("%"),
+            Column::number("calibrated, validation").unit("%"),
+            Column::number("fine-tuned, validation").unit("%"),
+            Column::number("test top-1").unit("%"),
+            Column::number("change").unit("points"),
+        ],
+    );
+    let dense_time = latencies.first().copied();
+    table.row([
+        Cell::text("dense"),
+        Cell::count(before.params as u64),
+        Cell::missing(),
+        Cell::millions(before.macs as u64, 2),
+        Cell::missing(),
+        dense_time.map_or_else(Cell::missing, |time| Cell::millis(time.median)),
+        Cell::missing(),
+        Cell::missing(),
+        Cell::missing(),
+        Cell::missing(),
+        Cell::percent(dense_test.top1, 2),
+        Cell::missing(),
+    ]);
+    for (outcome, time) in first.iter().zip(latencies.iter().skip(1)) {
+        let stage = |name: &str| {
+            outcome
+                .stages
+                .iter()
+                .find(|stage| stage.stage == name)
+                .and_then(|stage| stage.validation)
+                .map_or_else(Cell::missing, |found| Cell::percent(found.top1, 2))
+        };
+        table.row([
+            Cell::text(format!("budget {}", outcome.budget)),
+            Cell::count(outcome.cost.params as u64),
+            Cell::percent(removed(outcome.cost.params, before.params), 1),
+            Cell::millions(outcome.cost.macs as u64, 2),
+            Cell::percent(removed(outcome.cost.macs, before.macs), 1),
+            Cell::millis(time.median),
+            dense_time.map_or_else(Cell::missing, |d| Cell::ratio(d.median / time.median, 2)),
+            stage("decomposed"),
+            stage("calibrated"),
+            stage("fine-tuned"),
+            Cell::percent(outcome.test.top1, 2),
+            Cell::points(change(outcome), 2),
+        ]);
+    }
+    let deviation =
+        (dense_test.top1 * (1.0 - dense_test.top1) / dense_test.examples.max(1) as f64).sqrt();
+    table.note(format!(
+        "One standard deviation of the test sample of {} images is {:.2} points for one network; of the difference of two networks \
+         that agree on most images it is smaller. Batches of {} for the latency.",
+        dense_test.examples,
+        100.0 * deviation,
+        config.timing_batch
+    ));
+    report.add(table);
+
+    let mut published = Table::new(
+        "Published points",
+        [
+            Column::text("method"),
+            Column::number("MACs removed").unit("%").published(),
+            Column::number("parameters removed").unit("%").published(),
+            Column::number("change").unit("points").published(),
+        ],
+    );
+    for (name, macs, params, points) in subject.published() {
+        published.row([
+            Cell::text(*name),
+            Cell::percent(*macs, 1),
+            params.map_or_else(Cell::missing, |params| Cell::percent(params, 1)),
+            Cell::points(points / 100.0, 2),
+        ]);
+    }
+    published.note(
+        "On the official test set, from dense networks of other accuracy, and after fine-tuning of their own length: they compare in kind.",
+    );
+    report.add(published);
+
+    if headline.len() > 1 {
+        let mut seeds = Table::new(
+            format!("Budget {} with every seed", config.headline),
+            [
+                Column::text("seed"),
+                Column::number("validation top-1").unit("%"),
+                Column::number("test top-1").unit("%"),
+                Column::number("change").unit("points"),
+            ],
+        );
+        for outcome in &headline {
+            let last = outcome.stages.last().and_then(|stage| stage.validation);
+            seeds.row([
+                Cell::text(outcome.seed.to_string()),
+                last.map_or_else(Cell::missing, |found| Cell::percent(found.top1, 2)),
+                Cell::percent(outcome.test.top1, 2),
+                Cell::points(change(outcome), 2),
+            ]);
+        }
+        report.add(seeds);
+    }
+    if let Some(one) = headline.first().copied().or(first.first().copied()) {
+        report.add(Block::heading(format!("Budget {}", one.budget)));
+        report.add(layer_table(&one.layers));
+        let epochs = stages(run, one.budget, one.seed)?.dir().epochs("fine-tuned")?;
+        report.add(accuracy_curves("Fine-tuning: accuracy", &epochs));
+    }
+    report.add(Block::text(format!(
+        "Protocol: {} images for fine-tuning, {} for validation, from which the kept epoch is chosen; {} ({}) for the test, on which every \
+         compressed network was evaluated once, in eval mode. Ranks come from the errors of the decompositions alone.",
+        data.train.len(),
+        data.validation.as_ref().map_or(0, |set| set.len()),
+        dense_test.examples,
+        config.test_split,
+    )));
+    report.add(Block::provenance(run.provenance()?.rows()));
+    report.add(Block::code("Configuration", toml::to_string_pretty(config)?));
+    report.write(run.dir().path())?;
+    run.finish(&serde_json::json!({ "dense": dense_test, "outcomes": outcomes }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_configurations_are_sound() {
+        for subject in [Subject::Resnet20, Subject::Resnet20Published, Subject::Resnet56] {
+            let config = subject.config();
+            assert!(config.budgets.contains(&config.headline), "{}", subject.name());
+            assert!(!config.seeds.is_empty());
+            config.compress.fine_tune.unwrap().check().unwrap();
+        }
+    }
+
+    #[test]
+    fn jobs_keep_the_order() {
+        let items: Vec<usize> = (0..20).collect();
+        for jobs in [1, 3] {
+            assert_eq!(in_parallel(&items, jobs, |i| Ok(i * i)).unwrap()[7], 49);
+        }
+        assert!(in_parallel(&items, 2, |_| Err::<(), _>(anyhow!("no"))).is_err());
+    }
+}
