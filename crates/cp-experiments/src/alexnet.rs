@@ -6,12 +6,12 @@
 use anyhow::{Context, Result};
 use clap::Args;
 use cp_net::{Architecture, Form, INPUT, InputSpec, Node, Op, arch};
+use cp_report::{Axis, BarPlot, Block, Card, Cell, Column, Report, Table};
 use cp_torch::{Executor, Layout};
 use cp_train::timing::{self, Timing, TimingOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::figures::threads_text;
-use crate::report::{Axis, BarPlot, Block, Card, Cell, Column, Report, Table};
 use crate::run::{Run, RunArgs};
 
 /// `reproduce-alexnet`.

@@ -21,8 +21,8 @@ use cp_train::{
 use serde::{Deserialize, Serialize};
 
 use crate::figures::{accuracy_curves, layer_table};
-use crate::report::{Axis, Block, Card, Cell, Column, Report, Series, Table, XyPlot};
 use crate::run::{Run, RunArgs, built_in};
+use cp_report::{Axis, Block, Card, Cell, Column, Report, Series, Table, XyPlot};
 
 /// `curve`.
 #[derive(Debug, Args)]

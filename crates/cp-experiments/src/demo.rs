@@ -8,12 +8,12 @@ use anyhow::Result;
 use clap::Args;
 use cp_data::{Characters, Dataset, Part};
 use cp_net::{Form, LayerReport, Network, PlannedLayer, RankPlan, arch};
+use cp_report::{Block, Card, Cell, Column, Report, Table};
 use cp_train::timing::{self, Timing, TimingOptions};
 use cp_train::{Evaluation, TrainConfig, TrainData};
 use serde::{Deserialize, Serialize};
 
 use crate::figures::{accuracy_curves, layer_table, loss_curves, threads_text};
-use crate::report::{Block, Card, Cell, Column, Report, Table};
 use crate::run::{Run, RunArgs, built_in};
 
 /// `demo`.

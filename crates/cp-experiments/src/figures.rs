@@ -1,9 +1,8 @@
 //! Tables, plots and phrases that several experiments show.
 
 use cp_net::LayerReport;
+use cp_report::{Axis, Cell, Column, Series, Table, XyPlot};
 use cp_train::EpochMetrics;
-
-use crate::report::{Axis, Cell, Column, Series, Table, XyPlot};
 
 pub(crate) fn threads_text(threads: usize) -> String {
     if threads == 1 { "1 thread".into() } else { format!("{threads} threads") }

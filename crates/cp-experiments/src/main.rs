@@ -7,7 +7,6 @@ mod alexnet;
 mod curve;
 mod demo;
 mod figures;
-mod report;
 mod run;
 mod train_resnet;
 mod transfer;

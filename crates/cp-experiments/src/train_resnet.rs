@@ -4,11 +4,11 @@
 use anyhow::Result;
 use clap::Args;
 use cp_net::arch;
+use cp_report::{Block, Card, Cell, Report};
 use cp_train::{TrainConfig, TrainData};
 use serde::{Deserialize, Serialize};
 
 use crate::figures::{accuracy_curves, loss_curves};
-use crate::report::{Block, Card, Cell, Report};
 use crate::run::{Run, RunArgs, built_in};
 
 /// `train-resnet`.

@@ -10,12 +10,12 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use cp_data::{Dataset, split_validation};
 use cp_net::{Form, LayerReport, Network, RankPlan};
+use cp_report::{Axis, Block, Card, Cell, Column, Report, Series, Table, XyPlot};
 use cp_train::timing::{self, Timing, TimingOptions};
 use cp_train::{Evaluation, TrainConfig, TrainData};
 use serde::{Deserialize, Serialize};
 
 use crate::figures::{layer_table, number, threads_text};
-use crate::report::{Axis, Block, Card, Cell, Column, Report, Series, Table, XyPlot};
 use crate::run::{Run, RunArgs, built_in};
 
 /// `transfer`.

@@ -51,6 +51,9 @@ pub struct Executor {
     frozen: BTreeSet<String>,
 }
 
+/// Sees every node and its inputs before the node runs.
+pub type Watch<'a, E> = dyn FnMut(&Node, &[&Tensor]) -> Result<(), E> + 'a;
+
 /// What a node needs to run. Slot 0 holds the network's input, slot i + 1 the output of node i.
 #[derive(Debug)]
 struct Step {
@@ -120,7 +123,7 @@ impl Executor {
         &self,
         x: &Tensor,
         mode: Mode,
-        watch: &mut dyn FnMut(&Node, &[&Tensor]) -> Result<(), E>,
+        watch: &mut Watch<'_, E>,
     ) -> Result<Tensor, E> {
         self.run(x, mode, &BTreeSet::new(), watch)
     }
@@ -165,7 +168,7 @@ impl Executor {
         x: &Tensor,
         mode: Mode,
         kept: &BTreeSet<usize>,
-        watch: &mut dyn FnMut(&Node, &[&Tensor]) -> Result<(), E>,
+        watch: &mut Watch<'_, E>,
     ) -> Result<Tensor, E> {
         self.check_input(x)?;
         let mut values: Vec<Option<Tensor>> = (0..=self.steps.len()).map(|_| None).collect();

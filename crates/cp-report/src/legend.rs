@@ -4,18 +4,18 @@ use plotters::element::{PathElement, Rectangle};
 use plotters::style::Color as _;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::pen::{
+use crate::pen::{
     Area, Error, INK, PALETTE, TEXT_SIZE, dashed, font, marker, shorten, stroke, text_width, units,
     write,
 };
-use super::plot::SeriesStyle;
+use crate::plot::SeriesStyle;
 
 /// Height of one line of the legend, in CSS pixels.
 const LEGEND_LINE: f64 = 22.0;
 
 /// What stands before a name in the legend.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Key {
+pub(crate) enum Key {
     Series(usize, SeriesStyle),
     Bar(usize),
     Reference,
@@ -33,14 +33,14 @@ impl Key {
 }
 
 /// The legend: above the plot, where it can cover no point, in as many lines as it takes.
-pub(super) struct Legend {
+pub(crate) struct Legend {
     /// Left edge, line, key and text of every entry.
     entries: Vec<(f64, usize, Key, String)>,
     lines: usize,
 }
 
 impl Legend {
-    pub(super) fn new(
+    pub(crate) fn new(
         entries: impl IntoIterator<Item = (Key, String)>,
         left: f64,
         right: f64,
@@ -63,11 +63,11 @@ impl Legend {
         Self { entries, lines }
     }
 
-    pub(super) fn height(&self) -> f64 {
+    pub(crate) fn height(&self) -> f64 {
         self.lines as f64 * LEGEND_LINE + if self.lines > 0 { 4.0 } else { 0.0 }
     }
 
-    pub(super) fn draw(&self, root: &Area<'_>, top: f64) -> Result<(), Error> {
+    pub(crate) fn draw(&self, root: &Area<'_>, top: f64) -> Result<(), Error> {
         for (x, line, key, name) in &self.entries {
             let y = top + (*line as f64 + 0.5) * LEGEND_LINE;
             let (from, to) = ((units(*x), units(y)), (units(x + 22.0), units(y)));

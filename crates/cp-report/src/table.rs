@@ -1,29 +1,30 @@
 //! Tables: columns with units, rows of cells.
 
-use super::ReportError;
-use super::cell::Cell;
+use crate::ReportError;
+use crate::cell::Cell;
 
 /// A table with a caption.
 #[derive(Debug, Clone)]
-pub(crate) struct Table {
-    pub(super) caption: String,
-    pub(super) columns: Vec<Column>,
-    pub(super) rows: Vec<Row>,
-    pub(super) note: Option<String>,
+pub struct Table {
+    pub(crate) caption: String,
+    pub(crate) columns: Vec<Column>,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) note: Option<String>,
 }
 
 /// A column: its header, and how its cells are set.
 #[derive(Debug, Clone)]
-pub(crate) struct Column {
-    pub(super) title: String,
-    pub(super) unit: Option<String>,
-    pub(super) align: Align,
-    pub(super) published: bool,
+#[must_use]
+pub struct Column {
+    pub(crate) title: String,
+    pub(crate) unit: Option<String>,
+    pub(crate) align: Align,
+    pub(crate) published: bool,
 }
 
 /// How the cells of a column are aligned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Align {
+pub(crate) enum Align {
     /// Words.
     Left,
     /// Numbers, so that digits of the same weight stand below each other.
@@ -32,37 +33,37 @@ pub(super) enum Align {
 
 /// One row, as long as there are columns.
 #[derive(Debug, Clone)]
-pub(super) struct Row {
-    pub(super) cells: Vec<Cell>,
-    pub(super) total: bool,
+pub(crate) struct Row {
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) total: bool,
 }
 
 impl Table {
     /// An empty table. The first column names the rows, and stays in sight when the table is scrolled sideways.
-    pub(crate) fn new(caption: impl Into<String>, columns: impl Into<Vec<Column>>) -> Self {
+    pub fn new(caption: impl Into<String>, columns: impl Into<Vec<Column>>) -> Self {
         Self { caption: caption.into(), columns: columns.into(), rows: Vec::new(), note: None }
     }
 
-    /// Appends a row. A row of another length than the header is an error of [`Report::write`](super::Report::write).
-    pub(crate) fn row(&mut self, cells: impl Into<Vec<Cell>>) -> &mut Self {
+    /// Appends a row, one cell per column. A row of another length than the header is an error of [`Report::write`](crate::Report::write).
+    pub fn row(&mut self, cells: impl Into<Vec<Cell>>) -> &mut Self {
         self.rows.push(Row { cells: cells.into(), total: false });
         self
     }
 
-    /// Appends a row that sums up those above: bold, with a rule above it.
-    pub(crate) fn total(&mut self, cells: impl Into<Vec<Cell>>) -> &mut Self {
+    /// Appends a row that sums up those above, one cell per column: bold, with a rule above it.
+    pub fn total(&mut self, cells: impl Into<Vec<Cell>>) -> &mut Self {
         self.rows.push(Row { cells: cells.into(), total: true });
         self
     }
 
     /// A remark below the table: how it was measured, what an abbreviation means.
-    pub(crate) fn note(&mut self, note: impl Into<String>) -> &mut Self {
+    pub fn note(&mut self, note: impl Into<String>) -> &mut Self {
         self.note = Some(note.into());
         self
     }
 
     /// Checks that every row fits the header.
-    pub(super) fn check(&self) -> Result<(), ReportError> {
+    pub(crate) fn check(&self) -> Result<(), ReportError> {
         let expected = self.columns.len();
         match self.rows.iter().position(|row| row.cells.len() != expected) {
             None => Ok(()),
@@ -78,23 +79,23 @@ impl Table {
 
 impl Column {
     /// A column of words.
-    pub(crate) fn text(title: impl Into<String>) -> Self {
+    pub fn text(title: impl Into<String>) -> Self {
         Self { title: title.into(), unit: None, align: Align::Left, published: false }
     }
 
     /// A column of numbers.
-    pub(crate) fn number(title: impl Into<String>) -> Self {
+    pub fn number(title: impl Into<String>) -> Self {
         Self { align: Align::Right, ..Self::text(title) }
     }
 
-    /// The unit of the numbers, shown in the header.
-    pub(crate) fn unit(mut self, unit: impl Into<String>) -> Self {
+    /// The unit of the numbers (`%`, `ms`, `M`), shown in the header.
+    pub fn unit(mut self, unit: impl Into<String>) -> Self {
         self.unit = Some(unit.into());
         self
     }
 
     /// The figures of a publication, not our own: set apart from what was measured here.
-    pub(crate) fn published(mut self) -> Self {
+    pub fn published(mut self) -> Self {
         self.published = true;
         self
     }

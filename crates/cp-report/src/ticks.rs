@@ -1,11 +1,11 @@
 //! Where an axis begins and ends, and which numbers stand at it.
 
-use super::cell::fixed;
-use super::plot::{Axis, TickFormat};
+use crate::cell::fixed;
+use crate::plot::{Axis, TickFormat};
 
 /// An axis with its extent. Positions are values, or their decimal logarithms where the axis is logarithmic.
 #[derive(Debug, Clone)]
-pub(super) struct Scale {
+pub(crate) struct Scale {
     log: bool,
     format: TickFormat,
     /// First and last value shown, in value units.
@@ -15,16 +15,16 @@ pub(super) struct Scale {
 
 /// A number at an axis.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Tick {
+pub(crate) struct Tick {
     /// Position on the scale.
-    pub(super) at: f64,
+    pub(crate) at: f64,
     /// What stands there.
-    pub(super) label: String,
+    pub(crate) label: String,
 }
 
 impl Scale {
     /// A scale that shows all `values` with a little room on both sides; values with no place on the axis are ignored.
-    pub(super) fn new(axis: &Axis, values: impl IntoIterator<Item = f64>) -> Self {
+    pub(crate) fn new(axis: &Axis, values: impl IntoIterator<Item = f64>) -> Self {
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
         for value in
             values.into_iter().chain(axis.include.iter().copied()).filter(|&value| axis.has(value))
@@ -56,12 +56,12 @@ impl Scale {
     }
 
     /// A scale for bars: begins or ends at zero, unless there are values of both signs.
-    pub(super) fn from_zero(axis: &Axis, values: impl IntoIterator<Item = f64>) -> Self {
+    pub(crate) fn from_zero(axis: &Axis, values: impl IntoIterator<Item = f64>) -> Self {
         Self::new(axis, values.into_iter().chain([0.0]))
     }
 
     /// Where a value stands.
-    pub(super) fn position(&self, value: f64) -> f64 {
+    pub(crate) fn position(&self, value: f64) -> f64 {
         if self.log { value.log10() } else { value }
     }
 
@@ -71,12 +71,12 @@ impl Scale {
     }
 
     /// First and last position.
-    pub(super) fn range(&self) -> std::ops::Range<f64> {
+    pub(crate) fn range(&self) -> std::ops::Range<f64> {
         self.position(self.first)..self.position(self.last)
     }
 
     /// About `wanted` ticks with round numbers.
-    pub(super) fn ticks(&self, wanted: usize) -> Vec<Tick> {
+    pub(crate) fn ticks(&self, wanted: usize) -> Vec<Tick> {
         let wanted = wanted.max(2);
         let decades = if self.log { self.decade_values(wanted) } else { None };
         let by_decade = decades.is_some();
@@ -150,7 +150,7 @@ fn label(value: f64, step: f64, format: TickFormat) -> String {
                 x if x >= 1e9 * (1.0 - 1e-9) => (1e9, "G"),
                 x if x >= 1e6 * (1.0 - 1e-9) => (1e6, "M"),
                 x if x >= 1e4 * (1.0 - 1e-9) || (x >= 1e3 && step >= 1e3) => (1e3, "k"),
-                x if x > 0.0 && x < 1e-3 => return super::cell::significant(value, 1),
+                x if x > 0.0 && x < 1e-3 => return crate::cell::significant(value, 1),
                 _ => (1.0, ""),
             };
             format!("{}{suffix}", plain(value / unit, step / unit))

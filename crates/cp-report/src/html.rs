@@ -2,14 +2,14 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::cell::Cell;
-use super::table::{Align, Row, Table};
-use super::{Block, Card, Drawn, Report};
+use crate::cell::Cell;
+use crate::table::{Align, Row, Table};
+use crate::{Block, Card, Drawn, Report};
 
 const STYLE: &str = include_str!("report.css");
 
 /// The whole page; `plots` are the drawings in their order.
-pub(super) fn render(report: &Report, plots: &[Drawn]) -> String {
+pub(crate) fn render(report: &Report, plots: &[Drawn]) -> String {
     let mut numbers = Numbers { table: 0, figure: 0 };
     let page = html! {
         (DOCTYPE)
@@ -172,10 +172,10 @@ fn provenance(entries: &[(String, String)]) -> Markup {
 }
 
 fn paragraphs(text: &str) -> Markup {
-    html! { @for paragraph in super::paragraphs(text) { p { (inline(paragraph)) } } }
+    html! { @for paragraph in crate::paragraphs(text) { p { (inline(paragraph)) } } }
 }
 
 /// Text in which pairs of backticks set code.
 fn inline(text: &str) -> Markup {
-    html! { @for (code, piece) in super::code_spans(text) { @if code { code { (piece) } } @else { (piece) } } }
+    html! { @for (code, piece) in crate::code_spans(text) { @if code { code { (piece) } } @else { (piece) } } }
 }

@@ -1,11 +1,11 @@
 //! The report as Markdown (`summary.md`), aligned so that it reads well in a terminal too.
 
-use super::cell::Cell;
-use super::table::{Align, Row, Table};
-use super::{Block, Report};
+use crate::cell::Cell;
+use crate::table::{Align, Row, Table};
+use crate::{Block, Report};
 
 /// The whole report; plots are links to files, whose names are given in their order.
-pub(super) fn render(report: &Report, plots: &[String]) -> String {
+pub(crate) fn render(report: &Report, plots: &[String]) -> String {
     let mut plots = plots.iter();
     let mut parts = vec![format!("# {}", inline(&report.title))];
     parts.extend(paragraphs(&report.verdict));
@@ -111,12 +111,12 @@ fn cell(cell: &Cell, row: &Row) -> String {
 }
 
 fn paragraphs(text: &str) -> Vec<String> {
-    super::paragraphs(text).map(inline).collect()
+    crate::paragraphs(text).map(inline).collect()
 }
 
 /// Text in which pairs of backticks set code.
 fn inline(text: &str) -> String {
-    let pieces = super::code_spans(text);
+    let pieces = crate::code_spans(text);
     pieces.map(|(code, piece)| if code { format!("`{piece}`") } else { plain(piece) }).collect()
 }
 
@@ -154,8 +154,8 @@ fn html_text(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::Column;
     use super::*;
+    use crate::table::Column;
 
     #[test]
     fn markup_is_escaped_and_names_stay_readable() {

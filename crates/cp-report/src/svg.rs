@@ -8,18 +8,18 @@ use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::cell::{Cell, fixed};
-use super::legend::{Key, Legend};
-use super::pen::*;
-use super::plot::{BarPlot, Plot, SeriesStyle, TickFormat, XyPlot};
-use super::ticks::{Scale, Tick};
+use crate::cell::{Cell, fixed};
+use crate::legend::{Key, Legend};
+use crate::pen::*;
+use crate::plot::{BarPlot, Plot, SeriesStyle, TickFormat, XyPlot};
+use crate::ticks::{Scale, Tick};
 
 /// Generic names alone: a report has to look alike wherever it is opened, and may load nothing.
 const FONT: &str = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, Arial, sans-serif";
 
 /// How large a plot is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Size {
+pub(crate) enum Size {
     /// As wide as a page.
     Wide,
     /// As wide as half a page or a phone, with the same size of text.
@@ -46,7 +46,7 @@ impl Size {
 }
 
 /// Draws a plot. One that has to stand alone (`titled`) has its title and a margin; in the page it has neither.
-pub(super) fn draw(plot: &Plot, size: Size, titled: bool) -> Result<String, Error> {
+pub(crate) fn draw(plot: &Plot, size: Size, titled: bool) -> Result<String, Error> {
     let margin = if titled { 14.0 } else { 1.0 };
     let title = if titled {
         wrap(plot.title(), BOLD * TITLE_SIZE, size.width() - 2.0 * margin)
@@ -177,7 +177,7 @@ impl Body {
             size.width() - margin,
         );
         let rows = plot.categories.len().max(1);
-        let y = Scale::from_zero(&super::plot::Axis::count(""), [rows as f64]);
+        let y = Scale::from_zero(&crate::plot::Axis::count(""), [rows as f64]);
         let height = rows as f64 * (plot.series.len().max(1) as f64 * BAR + BAR_GAP);
         Self {
             size,

@@ -1,10 +1,10 @@
 //! What can be plotted: curves and points over two axes, and bars.
 
-use super::ReportError;
+use crate::ReportError;
 
 /// A plot.
 #[derive(Debug, Clone)]
-pub(crate) enum Plot {
+pub enum Plot {
     /// Curves and points over two axes.
     Xy(XyPlot),
     /// Horizontal bars, grouped by category.
@@ -13,27 +13,29 @@ pub(crate) enum Plot {
 
 /// Curves and points over two axes.
 #[derive(Debug, Clone)]
-pub(crate) struct XyPlot {
-    pub(super) title: String,
-    pub(super) note: Option<String>,
-    pub(super) x: Axis,
-    pub(super) y: Axis,
-    pub(super) series: Vec<Series>,
-    pub(super) references: Vec<Reference>,
+#[must_use]
+pub struct XyPlot {
+    pub(crate) title: String,
+    pub(crate) note: Option<String>,
+    pub(crate) x: Axis,
+    pub(crate) y: Axis,
+    pub(crate) series: Vec<Series>,
+    pub(crate) references: Vec<Reference>,
 }
 
 /// An axis: what it shows, and how.
 #[derive(Debug, Clone)]
-pub(crate) struct Axis {
-    pub(super) label: String,
-    pub(super) format: TickFormat,
-    pub(super) log: bool,
-    pub(super) include: Vec<f64>,
+#[must_use]
+pub struct Axis {
+    pub(crate) label: String,
+    pub(crate) format: TickFormat,
+    pub(crate) log: bool,
+    pub(crate) include: Vec<f64>,
 }
 
 /// What the numbers at an axis look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TickFormat {
+pub(crate) enum TickFormat {
     /// Any number.
     Number,
     /// Whole numbers: epochs, parameters. Large ones are shortened (250k, 1.5M).
@@ -46,15 +48,15 @@ pub(super) enum TickFormat {
 
 /// Points that belong together.
 #[derive(Debug, Clone)]
-pub(crate) struct Series {
-    pub(super) name: String,
-    pub(super) style: SeriesStyle,
-    pub(super) points: Vec<Point>,
+pub struct Series {
+    pub(crate) name: String,
+    pub(crate) style: SeriesStyle,
+    pub(crate) points: Vec<Point>,
 }
 
 /// How a series is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SeriesStyle {
+pub(crate) enum SeriesStyle {
     /// A line alone, for curves of many points.
     Line,
     /// Markers alone.
@@ -65,36 +67,37 @@ pub(super) enum SeriesStyle {
 
 /// A point of a series.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Point {
+pub struct Point {
     /// In the units of the x axis.
-    pub(crate) x: f64,
+    pub x: f64,
     /// In the units of the y axis.
-    pub(crate) y: f64,
+    pub y: f64,
     /// Half the length of the error bar, for instance one standard deviation; 0 draws none.
-    pub(crate) error: f64,
+    pub error: f64,
 }
 
 /// A horizontal line to compare with.
 #[derive(Debug, Clone)]
-pub(super) struct Reference {
-    pub(super) name: String,
-    pub(super) y: f64,
+pub(crate) struct Reference {
+    pub(crate) name: String,
+    pub(crate) y: f64,
 }
 
 /// Horizontal bars from zero, one group per category. There is no logarithmic variant: bars compare by length.
 #[derive(Debug, Clone)]
-pub(crate) struct BarPlot {
-    pub(super) title: String,
-    pub(super) note: Option<String>,
-    pub(super) axis: Axis,
-    pub(super) digits: usize,
-    pub(super) categories: Vec<String>,
-    pub(super) series: Vec<(String, Vec<Option<f64>>)>,
+#[must_use]
+pub struct BarPlot {
+    pub(crate) title: String,
+    pub(crate) note: Option<String>,
+    pub(crate) axis: Axis,
+    pub(crate) digits: usize,
+    pub(crate) categories: Vec<String>,
+    pub(crate) series: Vec<(String, Vec<Option<f64>>)>,
 }
 
 impl Plot {
     /// The title, from which the name of the file is made.
-    pub(super) fn title(&self) -> &str {
+    pub(crate) fn title(&self) -> &str {
         match self {
             Self::Xy(plot) => &plot.title,
             Self::Bars(plot) => &plot.title,
@@ -102,7 +105,7 @@ impl Plot {
     }
 
     /// Checks that every series of bars has a value, or `None`, for every category.
-    pub(super) fn check(&self) -> Result<(), ReportError> {
+    pub(crate) fn check(&self) -> Result<(), ReportError> {
         let Self::Bars(plot) = self else { return Ok(()) };
         let expected = plot.categories.len();
         match plot.series.iter().find(|(_, values)| values.len() != expected) {
@@ -117,7 +120,7 @@ impl Plot {
     }
 
     /// The remark below the plot; says also how many points could not be drawn.
-    pub(super) fn note(&self) -> Option<String> {
+    pub(crate) fn note(&self) -> Option<String> {
         let (note, left_out) = match self {
             Self::Xy(plot) => (&plot.note, plot.left_out()),
             Self::Bars(plot) => (&plot.note, plot.left_out()),
@@ -138,30 +141,30 @@ impl Plot {
 
 impl XyPlot {
     /// A plot with nothing in it.
-    pub(crate) fn new(title: impl Into<String>, x: Axis, y: Axis) -> Self {
+    pub fn new(title: impl Into<String>, x: Axis, y: Axis) -> Self {
         Self { title: title.into(), note: None, x, y, series: Vec::new(), references: Vec::new() }
     }
 
     /// Adds a series. Colors and markers follow the order of adding.
-    pub(crate) fn series(mut self, series: Series) -> Self {
+    pub fn series(mut self, series: Series) -> Self {
         self.series.push(series);
         self
     }
 
-    /// Adds a dashed horizontal line at `y`, such as the accuracy of the dense network.
-    pub(crate) fn reference(mut self, name: impl Into<String>, y: f64) -> Self {
+    /// Adds a dashed horizontal line at `y`, in the units of the y axis, such as the accuracy of the dense network.
+    pub fn reference(mut self, name: impl Into<String>, y: f64) -> Self {
         self.references.push(Reference { name: name.into(), y });
         self
     }
 
     /// A remark below the plot.
-    pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
+    pub fn note(mut self, note: impl Into<String>) -> Self {
         self.note = Some(note.into());
         self
     }
 
     /// Whether a point has a place on both axes.
-    pub(super) fn drawable(&self, point: &Point) -> bool {
+    pub(crate) fn drawable(&self, point: &Point) -> bool {
         self.x.has(point.x) && self.y.has(point.y)
     }
 
@@ -178,7 +181,7 @@ impl XyPlot {
 
 impl BarPlot {
     /// A plot with categories, and no bars yet. Values stand at the ends of the bars with `digits` decimals.
-    pub(crate) fn new(
+    pub fn new(
         title: impl Into<String>,
         axis: Axis,
         digits: usize,
@@ -194,8 +197,9 @@ impl BarPlot {
         }
     }
 
-    /// Adds one bar per category; `None` leaves a place empty.
-    pub(crate) fn series(
+    /// Adds one bar per category; `None` leaves a place empty. `values` are in the units of the axis, as many and in the
+    /// order of the categories; another number of them is an error of [`Report::write`](crate::Report::write).
+    pub fn series(
         mut self,
         name: impl Into<String>,
         values: impl IntoIterator<Item = impl Into<Option<f64>>>,
@@ -205,7 +209,7 @@ impl BarPlot {
     }
 
     /// A remark below the plot.
-    pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
+    pub fn note(mut self, note: impl Into<String>) -> Self {
         self.note = Some(note.into());
         self
     }
@@ -222,46 +226,46 @@ impl BarPlot {
 
 impl Axis {
     /// An axis of numbers. Units belong in the label: `"Latency (ms)"`.
-    pub(crate) fn number(label: impl Into<String>) -> Self {
+    pub fn number(label: impl Into<String>) -> Self {
         Self { label: label.into(), format: TickFormat::Number, log: false, include: Vec::new() }
     }
 
     /// An axis of whole numbers: epochs, parameters.
-    pub(crate) fn count(label: impl Into<String>) -> Self {
+    pub fn count(label: impl Into<String>) -> Self {
         Self { format: TickFormat::Count, ..Self::number(label) }
     }
 
-    /// An axis of fractions, shown as percentages.
-    pub(crate) fn percent(label: impl Into<String>) -> Self {
+    /// An axis of fractions, shown as percentages: 0.9 stands at `90%`.
+    pub fn percent(label: impl Into<String>) -> Self {
         Self { format: TickFormat::Percent, ..Self::number(label) }
     }
 
     /// An axis of factors, shown as `2×`.
-    pub(crate) fn ratio(label: impl Into<String>) -> Self {
+    pub fn ratio(label: impl Into<String>) -> Self {
         Self { format: TickFormat::Ratio, ..Self::number(label) }
     }
 
     /// Makes the axis logarithmic. Values that are not positive have no place on it, and the plot's note counts them.
-    pub(crate) fn log(mut self) -> Self {
+    pub fn log(mut self) -> Self {
         self.log = true;
         self
     }
 
-    /// Makes the axis reach at least to `value`.
-    pub(crate) fn include(mut self, value: f64) -> Self {
+    /// Makes the axis reach at least to `value`, in the units of the axis.
+    pub fn include(mut self, value: f64) -> Self {
         self.include.push(value);
         self
     }
 
     /// Whether a value has a place on this axis.
-    pub(super) fn has(&self, value: f64) -> bool {
+    pub(crate) fn has(&self, value: f64) -> bool {
         value.is_finite() && (!self.log || value > 0.0)
     }
 }
 
 impl Series {
     /// A line without markers, for curves of many points.
-    pub(crate) fn line(
+    pub fn line(
         name: impl Into<String>,
         points: impl IntoIterator<Item = impl Into<Point>>,
     ) -> Self {
@@ -269,7 +273,7 @@ impl Series {
     }
 
     /// Markers without a line.
-    pub(crate) fn points(
+    pub fn points(
         name: impl Into<String>,
         points: impl IntoIterator<Item = impl Into<Point>>,
     ) -> Self {
@@ -277,7 +281,7 @@ impl Series {
     }
 
     /// Markers joined by a line, in the order given.
-    pub(crate) fn both(
+    pub fn both(
         name: impl Into<String>,
         points: impl IntoIterator<Item = impl Into<Point>>,
     ) -> Self {

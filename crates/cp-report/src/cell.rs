@@ -11,52 +11,53 @@ const THIN: char = '\u{202f}';
 
 /// One value, formatted.
 ///
-/// Units belong in the header of the column ([`Column::unit`](super::Column::unit)); where there is no header, as on
+/// Units belong in the header of the column ([`Column::unit`](crate::Column::unit)); where there is no header, as on
 /// a card, [`Cell::unit`] adds one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Cell {
+#[must_use]
+pub struct Cell {
     text: String,
-    pub(super) strong: bool,
+    pub(crate) strong: bool,
 }
 
 impl Cell {
     /// Words.
-    pub(crate) fn text(text: impl Into<String>) -> Self {
+    pub fn text(text: impl Into<String>) -> Self {
         Self { text: text.into(), strong: false }
     }
 
     /// Nothing was measured, or nothing was published.
-    pub(crate) fn missing() -> Self {
+    pub fn missing() -> Self {
         Self::text(MISSING)
     }
 
     /// A whole number with separators: `61,100,840`.
-    pub(crate) fn count(value: u64) -> Self {
+    pub fn count(value: u64) -> Self {
         Self::text(grouped(&value.to_string()))
     }
 
     /// A number with that many decimals.
-    pub(crate) fn number(value: f64, digits: usize) -> Self {
+    pub fn number(value: f64, digits: usize) -> Self {
         Self::text(fixed(value, digits))
     }
 
     /// A number with that many significant digits, as a power of ten where it is very small or very large.
-    pub(crate) fn significant(value: f64, digits: usize) -> Self {
+    pub fn significant(value: f64, digits: usize) -> Self {
         Self::text(significant(value, digits))
     }
 
     /// A whole number in millions: 714,188,480 is `714.2` with one digit.
-    pub(crate) fn millions(value: u64, digits: usize) -> Self {
+    pub fn millions(value: u64, digits: usize) -> Self {
         Self::number(value as f64 / 1e6, digits)
     }
 
     /// A fraction as a percentage: 0.915 is `91.5` with one digit.
-    pub(crate) fn percent(fraction: f64, digits: usize) -> Self {
+    pub fn percent(fraction: f64, digits: usize) -> Self {
         Self::number(100.0 * fraction, digits)
     }
 
     /// A difference of two fractions in percentage points, always with its sign: −0.004 is `−0.4`.
-    pub(crate) fn points(difference: f64, digits: usize) -> Self {
+    pub fn points(difference: f64, digits: usize) -> Self {
         let text = fixed(100.0 * difference, digits);
         let zero = text.chars().all(|c| matches!(c, '0' | '.'));
         let sign = if difference > 0.0 && !zero { "+" } else { "" };
@@ -64,12 +65,12 @@ impl Cell {
     }
 
     /// How many times: `6.94×`.
-    pub(crate) fn ratio(value: f64, digits: usize) -> Self {
+    pub fn ratio(value: f64, digits: usize) -> Self {
         Self::text(format!("{}×", fixed(value, digits)))
     }
 
     /// Seconds as milliseconds, with three significant digits and no more than three decimals.
-    pub(crate) fn millis(seconds: f64) -> Self {
+    pub fn millis(seconds: f64) -> Self {
         let ms = 1e3 * seconds;
         let digits = match ms.abs() {
             x if x >= 100.0 => 0,
@@ -81,20 +82,20 @@ impl Cell {
     }
 
     /// Adds a unit.
-    pub(crate) fn unit(mut self, unit: &str) -> Self {
+    pub fn unit(mut self, unit: &str) -> Self {
         self.text.push(THIN);
         self.text.push_str(unit);
         self
     }
 
     /// Sets the value in bold.
-    pub(crate) fn strong(mut self) -> Self {
+    pub fn strong(mut self) -> Self {
         self.strong = true;
         self
     }
 
     /// The text of the cell.
-    pub(crate) fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         &self.text
     }
 }
@@ -126,7 +127,7 @@ impl From<Option<Cell>> for Cell {
 /// A number with that many decimals, separators, and a real minus sign.
 ///
 /// What is not finite says so, for "–" would claim that nothing was measured.
-pub(super) fn fixed(value: f64, digits: usize) -> String {
+pub(crate) fn fixed(value: f64, digits: usize) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
     }
@@ -141,7 +142,7 @@ pub(super) fn fixed(value: f64, digits: usize) -> String {
 }
 
 /// See [`Cell::significant`].
-pub(super) fn significant(value: f64, digits: usize) -> String {
+pub(crate) fn significant(value: f64, digits: usize) -> String {
     let digits = digits.max(1);
     if value == 0.0 || !value.is_finite() {
         return fixed(value, 0);

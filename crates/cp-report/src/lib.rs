@@ -1,10 +1,38 @@
 //! Reports: `summary.md`, a self-contained `report.html` and the plots as SVG files.
 //!
-//! An experiment turns its results into a [`Report`], a title, a verdict and a list of [`Block`]s, and writes it with
-//! [`Report::write`]. Nothing here measures or computes; numbers are formatted by [`Cell`]s.
+//! An experiment or a command turns its results into a [`Report`], a title, a verdict and a list of [`Block`]s, and writes
+//! it with [`Report::write`]. Nothing here measures or computes; numbers are formatted by [`Cell`]s.
 //!
-//! In titles, texts and notes a pair of backticks sets code; in texts an empty line begins a new paragraph. All else is
-//! shown as it is.
+//! ```
+//! use cp_report::{Axis, Cell, Column, Report, Series, Table, XyPlot};
+//!
+//! let mut sizes = Table::new("Sizes", [Column::text("layer"), Column::number("parameters")]);
+//! sizes.row([Cell::text("conv1"), Cell::count(23_296)]);
+//! sizes.total([Cell::text("all"), Cell::count(61_100_840)]);
+//!
+//! let curve = Series::both("CP-3", [(2.0, 0.571), (4.0, 0.565), (8.0, 0.549)]); // accuracies are fractions
+//! let plot = XyPlot::new("Accuracy by ratio", Axis::ratio("fewer parameters").log(), Axis::percent("top-1"))
+//!     .series(curve)
+//!     .reference("dense", 0.572);
+//!
+//! let mut report = Report::new("AlexNet", "Four times smaller for less than a point.");
+//! report.add(sizes).add(plot);
+//!
+//! let dir = tempfile::tempdir()?;
+//! report.write(dir.path())?;
+//! assert!(dir.path().join("summary.md").exists());
+//! assert!(dir.path().join("report.html").exists());
+//! assert!(dir.path().join("plots/accuracy-by-ratio.svg").exists());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Conventions
+//! - In titles, texts and notes a pair of backticks sets code; in texts an empty line begins a new paragraph. All else is
+//!   shown as it is.
+//! - Fractions go in as fractions and come out as percentages: 0.915 is shown as `91.5`. [`Cell::millis`] takes seconds. The
+//!   other values of a plot are in the units that the label of the axis names.
+//! - What has no value is an en dash; what is not finite says so in a table, and is counted in the note of a plot.
+//! - The page loads nothing: style and plots are inside.
 
 mod cell;
 mod html;
@@ -22,13 +50,13 @@ use std::collections::HashSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-pub(crate) use cell::Cell;
-pub(crate) use plot::{Axis, BarPlot, Plot, Series, XyPlot};
-pub(crate) use table::{Column, Table};
+pub use cell::Cell;
+pub use plot::{Axis, BarPlot, Plot, Point, Series, XyPlot};
+pub use table::{Column, Table};
 
-/// What an experiment has to say.
+/// What an experiment or a command has to say.
 #[derive(Debug, Clone)]
-pub(crate) struct Report {
+pub struct Report {
     title: String,
     verdict: String,
     blocks: Vec<Block>,
@@ -36,7 +64,7 @@ pub(crate) struct Report {
 
 /// A part of a report. Plots that follow each other stand side by side.
 #[derive(Debug, Clone)]
-pub(crate) enum Block {
+pub enum Block {
     /// The title of a section.
     Heading(String),
     /// Paragraphs.
@@ -60,7 +88,8 @@ pub(crate) enum Block {
 
 /// A figure to remember.
 #[derive(Debug, Clone)]
-pub(crate) struct Card {
+#[must_use]
+pub struct Card {
     label: String,
     value: Cell,
     note: Option<String>,
@@ -68,7 +97,8 @@ pub(crate) struct Card {
 
 /// What keeps a report from being written.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ReportError {
+#[non_exhaustive]
+pub enum ReportError {
     /// A row does not fit its table.
     #[error("table '{table}': row {row} has {got} cells, but there are {expected} columns")]
     RowLength {
@@ -125,12 +155,12 @@ struct Drawn {
 
 impl Report {
     /// A report with nothing but a title and the one paragraph that a hurried reader needs.
-    pub(crate) fn new(title: impl Into<String>, verdict: impl Into<String>) -> Self {
+    pub fn new(title: impl Into<String>, verdict: impl Into<String>) -> Self {
         Self { title: title.into(), verdict: verdict.into(), blocks: Vec::new() }
     }
 
     /// Appends a block; tables and plots can be given as they are.
-    pub(crate) fn add(&mut self, block: impl Into<Block>) -> &mut Self {
+    pub fn add(&mut self, block: impl Into<Block>) -> &mut Self {
         self.blocks.push(block.into());
         self
     }
@@ -141,7 +171,7 @@ impl Report {
     ///
     /// # Errors
     /// A row that does not fit its table, a series that does not fit its categories, a file that cannot be written.
-    pub(crate) fn write(&self, dir: &Path) -> Result<(), ReportError> {
+    pub fn write(&self, dir: &Path) -> Result<(), ReportError> {
         let plots = self.draw()?;
         let files: Vec<String> = plots.iter().map(|plot| plot.file.clone()).collect();
         let summary = markdown::render(self, &files);
@@ -190,22 +220,22 @@ impl Report {
 
 impl Block {
     /// The title of a section.
-    pub(crate) fn heading(title: impl Into<String>) -> Self {
+    pub fn heading(title: impl Into<String>) -> Self {
         Self::Heading(title.into())
     }
 
     /// Paragraphs.
-    pub(crate) fn text(text: impl Into<String>) -> Self {
+    pub fn text(text: impl Into<String>) -> Self {
         Self::Text(text.into())
     }
 
     /// The figures to remember.
-    pub(crate) fn cards(cards: impl Into<Vec<Card>>) -> Self {
+    pub fn cards(cards: impl Into<Vec<Card>>) -> Self {
         Self::Cards(cards.into())
     }
 
     /// Where the results come from, as names and values.
-    pub(crate) fn provenance(
+    pub fn provenance(
         entries: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
     ) -> Self {
         Self::Provenance(
@@ -214,7 +244,7 @@ impl Block {
     }
 
     /// Long text that is folded away.
-    pub(crate) fn code(title: impl Into<String>, text: impl Into<String>) -> Self {
+    pub fn code(title: impl Into<String>, text: impl Into<String>) -> Self {
         Self::Code { title: title.into(), text: text.into() }
     }
 }
@@ -233,12 +263,12 @@ impl<P: Into<Plot>> From<P> for Block {
 
 impl Card {
     /// A figure: what it is, and how much.
-    pub(crate) fn new(label: impl Into<String>, value: impl Into<Cell>) -> Self {
+    pub fn new(label: impl Into<String>, value: impl Into<Cell>) -> Self {
         Self { label: label.into(), value: value.into(), note: None }
     }
 
     /// Small print below: before and after, or what the paper reports.
-    pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
+    pub fn note(mut self, note: impl Into<String>) -> Self {
         self.note = Some(note.into());
         self
     }

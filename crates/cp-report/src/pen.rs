@@ -9,23 +9,23 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// What plotters says when it cannot draw.
-pub(super) type Error = DrawingAreaErrorKind<std::io::Error>;
+pub(crate) type Error = DrawingAreaErrorKind<std::io::Error>;
 /// What is drawn on.
-pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Units of the drawing per CSS pixel: plotters rounds coordinates to integers, so a pixel has to be several.
-pub(super) const UNIT: f64 = 4.0;
+pub(crate) const UNIT: f64 = 4.0;
 
 /// Of names, titles and labels.
-pub(super) const INK: RGBColor = RGBColor(0x24, 0x29, 0x2F);
+pub(crate) const INK: RGBColor = RGBColor(0x24, 0x29, 0x2F);
 /// Of numbers at axes and bars, and of lines to compare with.
-pub(super) const MUTED: RGBColor = RGBColor(0x59, 0x63, 0x6E);
-pub(super) const AXIS: RGBColor = RGBColor(0x8C, 0x95, 0x9F);
-pub(super) const GRID: RGBColor = RGBColor(0xE3, 0xE7, 0xEB);
-pub(super) const PAPER: RGBColor = RGBColor(0xFF, 0xFF, 0xFF);
+pub(crate) const MUTED: RGBColor = RGBColor(0x59, 0x63, 0x6E);
+pub(crate) const AXIS: RGBColor = RGBColor(0x8C, 0x95, 0x9F);
+pub(crate) const GRID: RGBColor = RGBColor(0xE3, 0xE7, 0xEB);
+pub(crate) const PAPER: RGBColor = RGBColor(0xFF, 0xFF, 0xFF);
 
 /// Okabe & Ito (2008), "Color Universal Design", without black (text) and yellow (too faint on white).
-pub(super) const PALETTE: [RGBColor; 6] = [
+pub(crate) const PALETTE: [RGBColor; 6] = [
     RGBColor(0x00, 0x72, 0xB2),
     RGBColor(0xD5, 0x5E, 0x00),
     RGBColor(0x00, 0x9E, 0x73),
@@ -35,30 +35,30 @@ pub(super) const PALETTE: [RGBColor; 6] = [
 ];
 
 /// Text sizes, in CSS pixels.
-pub(super) const TITLE_SIZE: f64 = 16.0;
+pub(crate) const TITLE_SIZE: f64 = 16.0;
 /// How much wider bold text is, about.
-pub(super) const BOLD: f64 = 1.15;
-pub(super) const TEXT_SIZE: f64 = 13.0;
-pub(super) const TICK_SIZE: f64 = 12.0;
+pub(crate) const BOLD: f64 = 1.15;
+pub(crate) const TEXT_SIZE: f64 = 13.0;
+pub(crate) const TICK_SIZE: f64 = 12.0;
 
 /// CSS pixels in units of the drawing.
-pub(super) fn units(pixels: f64) -> i32 {
+pub(crate) fn units(pixels: f64) -> i32 {
     (pixels * UNIT).round() as i32
 }
 
 /// A line of that color and width.
-pub(super) fn stroke(color: RGBColor, width: f64) -> ShapeStyle {
+pub(crate) fn stroke(color: RGBColor, width: f64) -> ShapeStyle {
     color.stroke_width(units(width) as u32)
 }
 
 /// Text of that size and color, and which of its corners stands at the place where it is written.
-pub(super) fn font(size: f64, color: &'static RGBColor, h: HPos, v: VPos) -> TextStyle<'static> {
+pub(crate) fn font(size: f64, color: &'static RGBColor, h: HPos, v: VPos) -> TextStyle<'static> {
     // plotters takes the height of a line; its SVG backend divides by 1.24 to get the size of the font.
     TextStyle::from(("inherit", 1.24 * size * UNIT)).color(color).pos(Pos::new(h, v))
 }
 
 /// Writes a text at a place given in CSS pixels.
-pub(super) fn write(
+pub(crate) fn write(
     root: &Area<'_>,
     text: &str,
     (x, y): (f64, f64),
@@ -68,7 +68,7 @@ pub(super) fn write(
 }
 
 /// Width of a text in CSS pixels, as an upper estimate: which font the reader has cannot be known.
-pub(super) fn text_width(text: &str, size: f64) -> f64 {
+pub(crate) fn text_width(text: &str, size: f64) -> f64 {
     let em = |c: char| match c {
         'i' | 'j' | 'l' | 'I' | '.' | ',' | ':' | ';' | '\'' | '|' | '!' | ' ' | '(' | ')'
         | '[' | ']' | '/' => 0.36,
@@ -82,12 +82,12 @@ pub(super) fn text_width(text: &str, size: f64) -> f64 {
 }
 
 /// Width of the widest text in CSS pixels.
-pub(super) fn widest<'a>(texts: impl IntoIterator<Item = &'a str>, size: f64) -> f64 {
+pub(crate) fn widest<'a>(texts: impl IntoIterator<Item = &'a str>, size: f64) -> f64 {
     texts.into_iter().map(|text| text_width(text, size)).fold(0.0, f64::max)
 }
 
 /// The text, cut with an ellipsis where it is wider than `width` pixels.
-pub(super) fn shorten(text: &str, size: f64, width: f64) -> String {
+pub(crate) fn shorten(text: &str, size: f64, width: f64) -> String {
     if text_width(text, size) <= width {
         return text.to_owned();
     }
@@ -102,7 +102,7 @@ pub(super) fn shorten(text: &str, size: f64, width: f64) -> String {
 }
 
 /// Lines no wider than `width` pixels, broken between words.
-pub(super) fn wrap(text: &str, size: f64, width: f64) -> Vec<String> {
+pub(crate) fn wrap(text: &str, size: f64, width: f64) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match lines.last_mut() {
@@ -120,7 +120,7 @@ pub(super) fn wrap(text: &str, size: f64, width: f64) -> Vec<String> {
 }
 
 /// The marker of a series, with a rim in the color of the paper that keeps it apart from lines and other markers.
-pub(super) fn marker(root: &Area<'_>, series: usize, (x, y): (i32, i32)) -> Result<(), Error> {
+pub(crate) fn marker(root: &Area<'_>, series: usize, (x, y): (i32, i32)) -> Result<(), Error> {
     for (radius, color) in [(5.25, PAPER), (4.0, PALETTE[series % PALETTE.len()])] {
         let polygon = |corners: &[(f64, f64)]| {
             let corner = |(dx, dy): &(f64, f64)| (x + units(radius * dx), y + units(radius * dy));
@@ -139,7 +139,7 @@ pub(super) fn marker(root: &Area<'_>, series: usize, (x, y): (i32, i32)) -> Resu
 }
 
 /// A bar with caps, unless a marker in its middle hides it.
-pub(super) fn error_bar(
+pub(crate) fn error_bar(
     root: &Area<'_>,
     top: (i32, i32),
     bottom: (i32, i32),
@@ -159,7 +159,7 @@ pub(super) fn error_bar(
 }
 
 /// A line to compare with.
-pub(super) fn dashed(root: &Area<'_>, from: (i32, i32), to: (i32, i32)) -> Result<(), Error> {
+pub(crate) fn dashed(root: &Area<'_>, from: (i32, i32), to: (i32, i32)) -> Result<(), Error> {
     root.draw(&plotters::element::DashedPathElement::new(
         [from, to],
         units(5.0),
