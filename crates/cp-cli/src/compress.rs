@@ -1,286 +1,243 @@
-//! `polyad compress`: replaces the layers of a model by factors, without data.
+//! `polyad compress`: a model made smaller, with its proof: the plan, every stage on the way, and what was gained and lost.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+mod options;
+mod outcome;
+mod planning;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use clap::ValueEnum;
-use cp_net::{Budget, Decomposer, Event, Form, LayerReport, Network, Rank, RankPlan, Totals};
-use cp_train::progress;
-use cp_train::timing::Stopwatch;
+use cp_data::{DataDir, Dataset, Source};
+use cp_net::{Network, RankPlan};
+use cp_torch::DeviceRequest;
+use cp_torch::tch::Device;
+use cp_train::timing::{self, Stopwatch, TimingOptions};
+use cp_train::{EvalOptions, Provenance, RunDir, Stages, StatisticsOptions, TrainData, evaluate};
 use serde::Serialize;
 
-use crate::common::{Common, non_negative, positive, ratio};
-use crate::model::Model;
-use crate::output::{self, Column, OutFile, Report, Table, count};
+use crate::common::{Common, DeviceName, Usage};
+use crate::output::{self, OutFile};
 
-const EXAMPLES: &str = "\
-Examples:
-  polyad compress resnet56.safetensors --arch resnet56 --macs-ratio 0.5 --out half.safetensors
-  polyad compress net.safetensors --params-ratio 0.2 --save-plan p.toml --out cp.safetensors
-  polyad compress net.safetensors --ranks p.toml --max-iters 500 --out better.safetensors
-
-A plan is TOML, one entry per layer; layers that it does not name stay dense:
-
-  [[layer]]
-  name = \"features.3\"
-  form = \"cp3\"        # cp3, cp4, or low-rank for linear layers and 1×1 convolutions
-  rank = 154
-
-With a ratio, every layer gets the same share of its break-even rank. No data is used: expect a loss of accuracy that \
-fine-tuning would win back, and look at it with `polyad eval`.
-
-JSON: architecture, method, input, before and after (parameters, macs each), params_ratio, macs_ratio (compressed / dense), \
-seconds, layers: a list of name, form, rank, breakeven (rank, in parameters), relative_error, component_energy (above about \
-10 the terms cancel each other), iterations, stop, and before and after again.";
-
-/// Make a model smaller by factorizing its layers.
-#[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub(crate) struct Args {
-    #[command(flatten)]
-    model: Model,
-    /// File for the compressed model, .safetensors.
-    #[arg(long, value_name = "OUT")]
-    out: PathBuf,
-    #[command(flatten)]
-    budget: BudgetOptions,
-    /// Form of the factorized convolutions; linear layers and 1×1 convolutions always become low-rank.
-    #[arg(long, value_enum, default_value_t = FormName::Auto, conflicts_with = "ranks")]
-    form: FormName,
-    /// Algorithm.
-    #[arg(long, value_enum, default_value_t = Method::Als)]
-    method: Method,
-    /// Most iterations for each layer.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive)]
-    max_iters: usize,
-    /// Stop when an iteration changes the fit of a layer by less than this.
-    #[arg(long, value_name = "T", default_value = "1e-8", value_parser = non_negative)]
-    tol: f64,
-    /// Write the ranks used, as a plan for --ranks.
-    #[arg(long, value_name = "FILE")]
-    save_plan: Option<PathBuf>,
-}
-
-/// How far to go: exactly one of these.
-#[derive(clap::Args)]
-#[group(required = true, multiple = false)]
-struct BudgetOptions {
-    /// Parameters of the compressed model / parameters of the dense one.
-    #[arg(long, value_name = "X", value_parser = ratio)]
-    params_ratio: Option<f64>,
-    /// Multiply-adds of the compressed model / multiply-adds of the dense one.
-    #[arg(long, value_name = "X", value_parser = ratio)]
-    macs_ratio: Option<f64>,
-    /// Rank of each layer from a plan.
-    #[arg(long, value_name = "plan.toml")]
-    ranks: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum FormName {
-    /// The form with the least loss for its cost: at present cp3.
-    Auto,
-    /// 1×1, depthwise, 1×1.
-    Cp3,
-    /// 1×1, depthwise along the columns, depthwise along the rows, 1×1.
-    Cp4,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Method {
-    /// Alternating least squares; truncated SVD for matrices.
-    Als,
-}
-
-impl From<FormName> for Form {
-    fn from(name: FormName) -> Self {
-        match name {
-            FormName::Auto | FormName::Cp3 => Form::Cp3,
-            FormName::Cp4 => Form::Cp4,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct CompressReport {
-    architecture: String,
-    method: &'static str,
-    input: Vec<usize>,
-    before: Size,
-    after: Size,
-    params_ratio: f64,
-    macs_ratio: f64,
-    seconds: f64,
-    layers: Vec<Layer>,
-    #[serde(skip)]
-    out: PathBuf,
-}
-
-/// What a model or a layer costs for one image.
-#[derive(Clone, Copy, Serialize)]
-struct Size {
-    parameters: usize,
-    macs: usize,
-}
-
-impl From<Totals> for Size {
-    fn from(cost: Totals) -> Self {
-        Self { parameters: cost.params, macs: cost.macs }
-    }
-}
-
-#[derive(Serialize)]
-struct Layer {
-    name: String,
-    form: Form,
-    rank: Rank,
-    /// In parameters; none for forms whose rank is more than one number.
-    breakeven: Option<f64>,
-    relative_error: f64,
-    component_energy: f64,
-    iterations: usize,
-    stop: Option<&'static str>,
-    before: Size,
-    after: Size,
-}
-
-impl Report for CompressReport {
-    fn text(&self, to: &mut dyn Write) -> io::Result<()> {
-        let mut table = Table::new([
-            Column::Left("layer"),
-            Column::Left("form"),
-            Column::Right("rank"),
-            Column::Right("break-even"),
-            Column::Right("relative error"),
-            Column::Right("parameters"),
-            Column::Left(""),
-            Column::Right("multiply-adds"),
-            Column::Left(""),
-        ]);
-        for layer in &self.layers {
-            table.row([
-                layer.name.clone(),
-                layer.form.to_string(),
-                layer.rank.to_string(),
-                layer.breakeven.map_or_else(String::new, |rank| format!("{rank:.1}")),
-                format!("{:.4}", layer.relative_error),
-                count(layer.before.parameters),
-                format!("→ {}", count(layer.after.parameters)),
-                count(layer.before.macs),
-                format!("→ {}", count(layer.after.macs)),
-            ]);
-        }
-        table.write(to)?;
-        let line = |to: &mut dyn Write, what: &str, before: usize, after: usize| {
-            let times = before as f64 / after as f64;
-            writeln!(to, "{what}  {} → {}  ({times:.2} × fewer)", count(before), count(after))
-        };
-        writeln!(to)?;
-        line(to, "parameters   ", self.before.parameters, self.after.parameters)?;
-        line(to, "multiply-adds", self.before.macs, self.after.macs)?;
-        writeln!(to, "wrote {} after {:.1} s", self.out.display(), self.seconds)
-    }
-}
+pub(crate) use options::Args;
+use options::Goal;
+use outcome::{Answer, Latency, Outcome};
 
 pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
+    args.check()?;
+    let watch = Stopwatch::start();
+    let goals = args.goals();
+    let outs: Vec<PathBuf> = goals.iter().map(|goal| args.out_of(goal, goals.len())).collect();
     // Where nothing can be written, nothing is computed.
-    output::refuse_same_file(&args.model.path, &args.out)?;
-    drop(OutFile::new(&args.out)?);
+    for out in &outs {
+        output::refuse_same_file(&args.model.path, out)?;
+        drop(OutFile::new(out)?);
+    }
     if let Some(plan) = &args.save_plan {
-        if *plan == args.out {
+        if outs.contains(plan) {
             bail!("--save-plan and --out name the same file, {}", plan.display());
+        }
+        if goals.len() > 1 {
+            return Err(Usage(
+                "--save-plan is for one budget; with several, the work folder holds every plan"
+                    .into(),
+            )
+            .into());
         }
         output::refuse_same_file(&args.model.path, plan)?;
         drop(OutFile::new(plan)?);
     }
-    let mut net = args.model.load()?;
-    let input = net.input().shape.clone();
-    let before = net.cost(&input)?.total;
-    let plan = plan(args, &net)?;
-    for warning in plan.warnings(net.architecture(), &input)? {
-        output::warn(&warning.to_string());
-    }
-    let breakeven = plan
-        .layers
-        .iter()
-        .map(|layer| match layer.rank {
-            Rank::One(_) => Ok(Some(net.breakeven(&layer.name, layer.form, &input)?.params)),
-            _ => Ok(None),
-        })
-        .collect::<anyhow::Result<Vec<Option<f64>>>>()?;
-
-    let watch = Stopwatch::start();
-    let bar = progress::bar(plan.layers.len() as u64, "decompose");
-    let layers =
-        cp_net::compress(&mut net, &plan, &decomposer(args, common), &|event| match event {
-            Event::Iteration { layer, rel_error, .. } => {
-                bar.set_message(format!("{layer}: relative error {rel_error:.4}"))
-            }
-            Event::Finished { .. } => bar.inc(1),
-            _ => {}
-        })?;
-    let seconds = watch.seconds();
-    bar.finish_and_clear();
-
-    // The plan first: with it, a model that could not be written is soon made again.
-    if let Some(path) = &args.save_plan {
-        plan.save(path)?;
-    }
-    net.save(&args.out)?;
-    let after = net.cost(&input)?.total;
-    let report = CompressReport {
-        architecture: net.architecture().name.clone(),
-        method: decomposer(args, common).method.name(),
-        input,
-        before: before.into(),
-        after: after.into(),
-        params_ratio: after.params as f64 / before.params as f64,
-        macs_ratio: after.macs as f64 / before.macs as f64,
-        seconds,
-        layers: layers.into_iter().zip(breakeven).map(layer).collect(),
-        out: args.out.clone(),
+    let data = open_data(args, common)?;
+    let dense = args.model.load()?;
+    timing::set_threads(common.threads.unwrap_or(0));
+    let device = cp_torch::device(match common.device {
+        DeviceName::Cpu => DeviceRequest::Cpu,
+        DeviceName::Cuda => DeviceRequest::Cuda,
+    })
+    .context("--device")?;
+    let work = Work::open(args, common, &dense, data.as_ref(), device)?;
+    let planner = planning::Planner {
+        args,
+        seed: common.seed,
+        dense: &dense,
+        data: data.as_ref().map(|data| &data.train),
+        stages: &work.stages,
     };
-    output::print(&report, common.json)
-}
 
-/// The ranks asked for.
-fn plan(args: &Args, net: &Network) -> anyhow::Result<RankPlan> {
-    let budget = match &args.budget {
-        BudgetOptions { ranks: Some(path), .. } => {
-            let plan = RankPlan::load(path)?;
-            plan.check(net.architecture()).with_context(|| path.display().to_string())?;
-            if plan.layers.is_empty() {
-                bail!(
-                    "{}: names no layer to factorize; add entries like those of `polyad compress --help`",
-                    path.display()
-                );
-            }
-            return Ok(plan);
+    let mut outcomes = Vec::new();
+    let dense_test = match data.as_ref().and_then(|data| data.test.as_ref()) {
+        Some(test) => Some(work.stages.evaluate("dense-test", &dense, test)?),
+        None => None,
+    };
+    for (goal, out) in goals.iter().zip(&outs) {
+        let plan = planner.plan(goal)?;
+        for warning in plan.warnings(dense.architecture(), &dense.input().shape)? {
+            output::warn(&warning.to_string());
         }
-        BudgetOptions { params_ratio: Some(ratio), .. } => Budget::Params(*ratio),
-        BudgetOptions { macs_ratio, .. } => Budget::Macs(macs_ratio.unwrap_or(1.0)),
-    };
-    Ok(RankPlan::uniform(net.architecture(), &net.input().shape, budget, args.form.into())?)
-}
-
-/// How the options have kernels decomposed.
-fn decomposer(args: &Args, common: &Common) -> Decomposer {
-    let Method::Als = args.method;
-    Decomposer { tol: args.tol, ..Decomposer::als(args.max_iters, common.seed) }
-}
-
-fn layer((report, breakeven): (LayerReport, Option<f64>)) -> Layer {
-    Layer {
-        name: report.layer,
-        form: report.form,
-        rank: report.rank,
-        breakeven,
-        relative_error: report.rel_error,
-        component_energy: report.component_energy,
-        iterations: report.iterations,
-        stop: report.stop.map(cp_core::StopReason::name),
-        before: report.before.into(),
-        after: report.after.into(),
+        let stages = work.of(goal, goals.len())?;
+        plan.save(stages.dir().file("plan.toml"))?;
+        // The plan first: with it, a model that could not be written is soon made again.
+        if let Some(path) = &args.save_plan {
+            plan.save(path)?;
+        }
+        outcomes.push(one(args, common, &dense, data.as_ref(), goal, &plan, &stages, out)?);
     }
+    let answer = Answer::new(args, &dense, dense_test, watch.seconds(), outcomes)?;
+    if work.kept {
+        let sources = data.as_ref().map_or_else(Vec::new, |data| data.sources.clone());
+        let provenance = Provenance::collect(device, common.seed, sources);
+        work.stages.dir().write_provenance(&provenance)?;
+        answer.write_report(args, work.stages.dir(), &provenance)?;
+    }
+    output::print(&answer, common.json)
+}
+
+/// One budget: the plan carried out, the model written, tested once and timed.
+#[allow(clippy::too_many_arguments, reason = "one call")]
+fn one(
+    args: &Args,
+    common: &Common,
+    dense: &Network,
+    data: Option<&Data>,
+    goal: &Goal,
+    plan: &RankPlan,
+    stages: &Stages,
+    out: &Path,
+) -> anyhow::Result<Outcome> {
+    let config = args.config(common.seed);
+    let done = cp_train::compress(dense, plan, data.map(|data| &data.train), &config, stages)?;
+    done.network.save(out)?;
+    let test = match data.and_then(|data| data.test.as_ref()) {
+        Some(set) => Some(stages.result("test", || {
+            let model = stages.executor(&done.network)?;
+            evaluate(&model, set, &EvalOptions::default())
+        })?),
+        None => None,
+    };
+    let latency = if data.is_some() || goal.is_latency() {
+        Some(stages.result("latency", || {
+            let models = [stages.executor(dense)?, stages.executor(&done.network)?];
+            let models = models.each_ref();
+            let options = TimingOptions::default();
+            let shape = &dense.input().shape;
+            let times = timing::latency(&models, shape, args.timing_batch, &options)?;
+            Ok::<_, cp_train::TrainError>(Latency {
+                batch: args.timing_batch,
+                threads: timing::set_threads(0),
+                dense_ms: 1e3 * times[0].median,
+                compressed_ms: 1e3 * times[1].median,
+                ratio: times[0].median / times[1].median,
+            })
+        })?)
+    } else {
+        None
+    };
+    Outcome::new(goal, dense, plan, done, test, latency, out)
+}
+
+/// What the network is fine-tuned, watched and tested on.
+struct Data {
+    train: TrainData,
+    test: Option<Arc<dyn Dataset>>,
+    sources: Vec<Source>,
+}
+
+fn open_data(args: &Args, common: &Common) -> anyhow::Result<Option<Data>> {
+    let Some(name) = &args.dataset else { return Ok(None) };
+    let folder = DataDir::locate(common.data.clone());
+    let mut sources: Vec<Source> = Vec::new();
+    let mut open = |split: &str| -> anyhow::Result<Arc<dyn Dataset>> {
+        let set = cp_data::open(name, split, &folder)?;
+        for source in set.sources() {
+            if !sources.contains(source) {
+                sources.push(source.clone());
+            }
+        }
+        Ok(set)
+    };
+    let train = open(&args.train_split)?;
+    let validation = open(&args.validation_split)?;
+    let test = args.test_split.as_deref().map(&mut open).transpose()?;
+    if train.name() == validation.name() {
+        return Err(Usage(format!(
+            "--train-split and --validation-split are both {}: what chooses must not be what trains",
+            train.name()
+        ))
+        .into());
+    }
+    Ok(Some(Data { train: TrainData { train, validation: Some(validation) }, test, sources }))
+}
+
+/// Where the stages of this command are kept: a folder of the user's, or one that vanishes at the end.
+struct Work {
+    stages: Stages,
+    kept: bool,
+    _vanishes: Option<tempfile::TempDir>,
+}
+
+/// What decides the result: a work folder goes on only with the same.
+#[derive(Serialize)]
+struct Settings<'a> {
+    model: String,
+    dataset: Option<&'a str>,
+    train_split: &'a str,
+    validation_split: &'a str,
+    test_split: Option<&'a str>,
+    timing_batch: usize,
+    planning: planning::Settings,
+    compress: cp_train::CompressConfig,
+}
+
+impl Work {
+    fn open(
+        args: &Args,
+        common: &Common,
+        dense: &Network,
+        data: Option<&Data>,
+        device: Device,
+    ) -> anyhow::Result<Self> {
+        let Some(path) = args.work_folder(data.is_some()) else {
+            let folder = tempfile::tempdir().context("a folder for temporary files")?;
+            let dir = RunDir::open(folder.path(), "compress", "work")?;
+            let stages = Stages::new(dir, device);
+            return Ok(Self { stages, kept: false, _vanishes: Some(folder) });
+        };
+        let used = path.join("config.toml").exists();
+        if used && !args.resume {
+            bail!(
+                "{}: holds the work of a compression; add --resume to go on with it, or choose another --work",
+                path.display()
+            );
+        }
+        if args.resume && !used {
+            bail!("--resume: {} holds no work to go on with", path.display());
+        }
+        let dir = RunDir::at(&path)?;
+        dir.write_config(&Settings {
+            model: format!("{} ({})", args.model.path.display(), cp_train::fingerprint(dense)),
+            dataset: args.dataset.as_deref(),
+            train_split: &args.train_split,
+            validation_split: &args.validation_split,
+            test_split: args.test_split.as_deref(),
+            timing_batch: args.timing_batch,
+            planning: planning::Settings::new(args),
+            compress: args.config(common.seed),
+        })?;
+        Ok(Self { stages: Stages::new(dir, device), kept: true, _vanishes: None })
+    }
+
+    /// The stages of one budget: the folder itself, or one of several in it.
+    fn of(&self, goal: &Goal, goals: usize) -> anyhow::Result<Stages> {
+        if goals == 1 {
+            return Ok(self.stages.clone());
+        }
+        let dir = RunDir::open(self.stages.dir().path(), "budgets", &goal.label())?;
+        Ok(Stages::new(dir, self.stages.device()))
+    }
+}
+
+/// Of the images of a data set, so many.
+fn statistics(args: &Args, seed: u64) -> Option<StatisticsOptions> {
+    let images = args.statistics?;
+    Some(StatisticsOptions { images, seed, ..StatisticsOptions::default() })
 }

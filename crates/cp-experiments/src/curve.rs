@@ -36,6 +36,9 @@ pub(crate) struct CurveArgs {
     /// Compressed / dense multiply-adds, each above 0 and below 1 [default: the configuration's]
     #[arg(long, value_name = "X,…", value_delimiter = ',')]
     budgets: Option<Vec<f64>>,
+    /// A configuration in place of the built-in one, which `config.toml` of every run shows
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Networks to fine-tune at the same time, with one thread each
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
@@ -121,7 +124,14 @@ struct Outcome {
 }
 
 pub(crate) fn run(args: &CurveArgs) -> Result<()> {
-    let mut config = args.network.config();
+    let mut config = match &args.config {
+        None => args.network.config(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("--config {}", path.display()))?;
+            toml::from_str(&text).with_context(|| format!("--config {}", path.display()))?
+        }
+    };
     if let Some(budgets) = &args.budgets {
         config.budgets.clone_from(budgets);
     }

@@ -110,14 +110,19 @@ pub struct Decomposer {
     pub max_iters: usize,
     /// Change of the fit between iterations that ends a solver.
     pub tol: f64,
-    /// Component energy above which [`Epc`] shrinks the terms at the price of a slightly larger error; `None` for never.
-    /// Not used with statistics: it bounds the error of the kernel, not that of the output.
+    /// Component energy above which [`Epc`] shrinks the terms at the price of a slightly larger error; `None` for never. With
+    /// statistics this is done to the start, and ALS-Σ gets a ridge that keeps the energy down.
     pub max_energy: Option<f64>,
     /// Seed of random starts.
     pub seed: u64,
     /// Second moments of inputs.
     pub statistics: LayerStatistics,
 }
+
+/// Relative ridge of ALS-Σ where energies are bounded. On three layers of ResNet-20 at a quarter of their multiply-adds, the
+/// energy fell from 27 … 170 to 1.7 … 2.5 with a corrected start and this ridge, and the weighted error by 3 % on two of them; on
+/// the third it rose by 4 %.
+const RIDGE: f64 = 1e-3;
 
 /// Above this, terms cancel each other and fine-tuning suffers (Phan et al. 2020 see it from 10 to 100 on).
 pub const MAX_ENERGY: f64 = 10.0;
@@ -245,14 +250,17 @@ impl Decomposer {
                 let rank = rank.one().unwrap_or(0); // plans are checked; a rank of 0 is an error below
                 let init = Init::Random { seed: self.seed };
                 let plain = self.solver(rank, init).decompose_with(tensor.view(), observe)?;
+                let plain = self.corrected(tensor.view(), plain)?;
                 let Some(statistics) = statistics else {
-                    let found = self.corrected(tensor, plain)?;
-                    return Ok(cp_found(found, None));
+                    return Ok(cp_found(plain, None));
                 };
-                let aware = DataAwareAls::new(rank, Arc::clone(statistics))
+                let mut aware = DataAwareAls::new(rank, Arc::clone(statistics))
                     .max_iters(self.max_iters)
                     .tol(self.tol)
                     .init(Init::Factors(plain.cp.cast()));
+                if self.max_energy.is_some() {
+                    aware = aware.ridge(RIDGE);
+                }
                 let found = aware.decompose_with(tensor.view(), observe)?;
                 let weighted = weighted_rel_error(tensor, &found.cp, statistics)?;
                 Ok(cp_found(found, Some(weighted)))

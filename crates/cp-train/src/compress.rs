@@ -30,7 +30,9 @@ pub struct CompressConfig {
     pub max_energy: Option<f64>,
     /// Data-aware decompositions, from the inputs that layers get for some unlabelled training images.
     pub statistics: Option<StatisticsOptions>,
-    /// Training images for the batch normalizations to measure their statistics on after each decomposition; 0 for none.
+    /// Training images for the batch normalizations to measure their statistics on after each decomposition; 0 for none. Where
+    /// there are validation data, the new statistics are kept only if they lower the loss on them: those of the dense network
+    /// can be the better ones where the maps have hardly changed.
     pub calibrate: usize,
     /// In what order layers are decomposed and the network is fine-tuned.
     pub schedule: CompressSchedule,
@@ -142,8 +144,11 @@ pub fn compress(
     let (mut network, layers) = network;
     reports.push(run.report("decomposed", "decomposed", &network)?);
     if let Some(calibrated) = run.calibrate("calibrated", &network)? {
-        network = calibrated;
-        reports.push(run.report("calibrated", "calibrated", &network)?);
+        let report = run.report("calibrated", "calibrated", &calibrated)?;
+        if better(&report, reports.last()) {
+            network = calibrated;
+        }
+        reports.push(report);
     }
     if let Some(fine_tune) = &config.fine_tune {
         network = run.fine_tune("fine-tuned", &network, fine_tune, &BTreeSet::new())?;
@@ -173,6 +178,14 @@ impl CompressConfig {
             return wrong("fine_tune or statistics", "no data".into(), "training data");
         }
         Ok(())
+    }
+}
+
+/// Whether calibration helped; without validation data it is taken to.
+fn better(after: &StageReport, before: Option<&StageReport>) -> bool {
+    match (after.validation, before.and_then(|before| before.validation)) {
+        (Some(after), Some(before)) => after.loss < before.loss,
+        _ => true,
     }
 }
 
@@ -359,8 +372,14 @@ impl Run<'_> {
         frozen: &BTreeSet<&str>,
         reports: &mut Vec<StageReport>,
     ) -> Result<Network, TrainError> {
-        let calibrated = self.calibrate(&format!("{step}-calibrated"), network)?;
-        let mut network = calibrated.unwrap_or_else(|| network.clone());
+        let mut network = network.clone();
+        if let Some(calibrated) = self.calibrate(&format!("{step}-calibrated"), &network)? {
+            let before = self.report(&format!("{step}-decomposed"), step, &network)?;
+            let after = self.report(&format!("{step}-calibrated"), step, &calibrated)?;
+            if better(&after, Some(&before)) {
+                network = calibrated;
+            }
+        }
         if let (Some(fine_tune), true) = (&self.config.fine_tune, epochs > 0) {
             let config = TrainConfig { epochs, ..fine_tune.clone() };
             network = self.fine_tune(&format!("{step}-fine-tuned"), &network, &config, frozen)?;

@@ -40,7 +40,9 @@ pub use latency::time_choices;
 pub use optimizer::Optimizer;
 pub use record::{FileRecord, NoRecord, Provenance, Record, RunDir};
 pub use schedule::lr_at;
-pub use sensitivity::{LossRule, Probe, ProbeRank, Sensitivity, SensitivityOptions, sensitivity};
+pub use sensitivity::{
+    LossRule, Probe, ProbeRank, Sensitivity, SensitivityOptions, fingerprint, sensitivity,
+};
 pub use stages::Stages;
 pub use statistics::{StatisticsOptions, input_statistics};
 pub use train::{EpochMetrics, TrainData, TrainReport, train, train_from};

@@ -248,6 +248,15 @@ impl RunDir {
         Ok(Self { path })
     }
 
+    /// Opens the folder `path`, made where it is missing.
+    ///
+    /// # Errors
+    /// Where it cannot be made or written to.
+    pub fn at(path: &Path) -> Result<Self, TrainError> {
+        std::fs::create_dir_all(path).map_err(TrainError::io(path))?;
+        Ok(Self { path: path.to_owned() })
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path

@@ -246,7 +246,7 @@ impl Cache {
     ) -> Result<Self, TrainError> {
         let mut cache = Self { path: path.map(Path::to_owned), dense: None, probes: Vec::new() };
         let Some(path) = path else { return Ok(cache) };
-        let of = fingerprint(network, data, options)?;
+        let of = inputs(network, data, options);
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -293,20 +293,27 @@ fn line(what: &Line) -> String {
     serde_json::to_string(what).unwrap_or_default() + "\n"
 }
 
-/// SHA-256 of everything that decides the probes.
-fn fingerprint(
-    network: &Network,
-    data: &TrainData,
-    options: &SensitivityOptions,
-) -> Result<String, TrainError> {
+/// SHA-256 of the names and values of all arrays of `network`: which weights a result belongs to.
+pub fn fingerprint(network: &Network) -> String {
     let mut hash = Sha256::new();
     for (name, array) in network.params() {
         hash.update(name);
         array.iter().for_each(|value| hash.update(value.to_le_bytes()));
     }
+    hex(hash)
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// SHA-256 of everything that decides the probes.
+fn inputs(network: &Network, data: &TrainData, options: &SensitivityOptions) -> String {
+    let mut hash = Sha256::new();
+    hash.update(fingerprint(network));
     for set in std::iter::once(&data.train).chain(&data.validation) {
         hash.update(format!("{} {}", set.name(), set.len()));
     }
     hash.update(serde_json::to_string(options).unwrap_or_default());
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    hex(hash)
 }

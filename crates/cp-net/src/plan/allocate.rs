@@ -179,6 +179,34 @@ impl Profile {
         Ok(plan)
     }
 
+    /// The plan in which no layer has a larger relative error than `most`: of every layer the form and rank of the fewest
+    /// multiply-adds within it, dense where none is.
+    ///
+    /// # Errors
+    /// Unknown layers in `options`.
+    pub fn plan_within(&self, most: f64, options: &PlanOptions) -> Result<RankPlan, NetError> {
+        self.check_names(options)?;
+        let options = PlanOptions { max_error: Some(most), ..options.clone() };
+        let budget = Budget::Macs(1.0);
+        let mut plan = RankPlan::default();
+        for layer in &self.layers {
+            let name = layer.layer.clone();
+            if let Some((form, rank)) = options.fixed.get(&name) {
+                plan = plan.with(&name, *form, *rank, "given");
+                continue;
+            }
+            let item = item(layer, budget, &Objective::default(), &options)?;
+            match item.options.first().and_then(|way| way.choice) {
+                Some(choice) => {
+                    let why = format!("error {:.3}, at most {most}", choice.error());
+                    plan = plan.with(&name, choice.form, choice.rank, &why);
+                }
+                None => plan.dense.push(DenseLayer { name, why: item.why }),
+            }
+        }
+        Ok(plan)
+    }
+
     fn check_names(&self, options: &PlanOptions) -> Result<(), NetError> {
         for name in options.fixed.keys().chain(&options.dense) {
             if self.layer(name).is_none() {
