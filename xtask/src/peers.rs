@@ -1,19 +1,25 @@
 //! `cargo xtask bench peers`: cp-core beside other libraries, on the same arrays and starts.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, ensure};
 
 use crate::{setup, workspace};
 
+/// The Python environment, below the root.
+const ENVIRONMENT: &str = "target/peers";
+
+/// The interpreter, below the environment.
+const PYTHON: &str = "bin/python";
+
 /// Sets up the Python packages in `target/peers`, builds cp-core's side, and starts the comparison with `args`.
 pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
     let root = workspace::root();
     let scripts = root.join("benches/peers");
-    let environment = root.join("target/peers");
-    let python = environment.join("bin/python");
+    let environment = root.join(ENVIRONMENT);
+    let python = environment.join(PYTHON);
     if !python.exists() {
         eprintln!("Making a Python environment in target/peers ...");
         let mut venv = Command::new("python3");
@@ -22,7 +28,7 @@ pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
     }
     install(&python, |pip| pip.arg("-r").arg(scripts.join("requirements.txt")))?;
     if args.iter().any(|arg| arg == "--torch") {
-        install(&python, |pip| pip.arg("torch==2.11.0"))?;
+        install(&python, |pip| pip.args(["torch==2.11.0", "safetensors==0.8.0"]))?;
     }
     let mut build = workspace::cargo_at_root();
     build.args(["build", "--release", "-p", "cp-core", "--example", "peer"]);
@@ -31,6 +37,15 @@ pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
     let mut compare = Command::new(&python);
     compare.arg(scripts.join("compare.py")).arg("--binary").arg(binary(&root)).args(args);
     Ok(workspace::exit_code(workspace::run(&mut compare)?))
+}
+
+/// The Python of the environment, where it is there and has PyTorch (`--torch`) and safetensors.
+pub(crate) fn python_with_torch() -> Option<PathBuf> {
+    const FIND: &str = "import sys; from importlib.util import find_spec; \
+        sys.exit(not (find_spec('torch') and find_spec('safetensors')))";
+    let python = workspace::root().join(ENVIRONMENT).join(PYTHON);
+    let found = Command::new(&python).args(["-c", FIND]).output().ok()?;
+    found.status.success().then_some(python)
 }
 
 fn install(
@@ -46,8 +61,8 @@ fn install(
 }
 
 /// Where cargo puts the example.
-fn binary(root: &Path) -> std::path::PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| "target".into(), std::path::PathBuf::from);
+fn binary(root: &Path) -> PathBuf {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
     root.join(target).join("release/examples/peer")
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: the tests of the workspace, and what they had to skip.
 //!
-//! A test that needs real data and finds none does not fail: it prints a line `skipped: why` and returns. The summary at
-//! the end lists these lines, so that a green run cannot hide what it did not look at.
+//! A test that needs real data, or a Python with PyTorch, and finds none does not fail: it prints a line `skipped: why` and
+//! returns. The summary at the end lists these lines, so that a green run cannot hide what it did not look at.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -9,7 +9,10 @@ use std::process::{ExitCode, Stdio};
 
 use anyhow::Context as _;
 
-use crate::{bench, setup, workspace};
+use crate::{bench, peers, setup, workspace};
+
+/// Names a Python with PyTorch and safetensors to tests.
+const PYTHON_VARIABLE: &str = "POLYAD_PYTHON";
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -17,6 +20,7 @@ Examples:
   cargo xtask test -p cp-core                  one crate
   cargo xtask test resume                      tests whose name contains a word
   POLYAD_DATA=~/data cargo xtask test          also those that need the real data sets
+  POLYAD_PYTHON=python3 cargo xtask test       also those that need PyTorch; target/peers is found by itself
 The arguments are cargo test's.";
 
 pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
@@ -29,6 +33,11 @@ pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
     command.args(args);
     if !args.iter().any(|arg| arg == "--") {
         command.arg("--");
+    }
+    if std::env::var_os(PYTHON_VARIABLE).is_none()
+        && let Some(python) = peers::python_with_torch()
+    {
+        command.env(PYTHON_VARIABLE, python);
     }
     // Shows what tests that passed have printed: figures that were measured, and why something was skipped.
     command.arg("--show-output").stdout(Stdio::piped());
@@ -103,7 +112,15 @@ impl Report {
             for line in &self.skipped {
                 text.push_str(&format!("  {line}\n"));
             }
-            text.push_str("POLYAD_DATA names a folder of data sets to tests; `cargo xtask datasets list` shows them.\n\n");
+            let (python, data): (Vec<_>, Vec<_>) =
+                self.skipped.iter().partition(|line| line.contains(PYTHON_VARIABLE));
+            if !data.is_empty() {
+                text.push_str("POLYAD_DATA names a folder of data sets to tests; `cargo xtask datasets list` shows them.\n");
+            }
+            if !python.is_empty() {
+                text.push_str("POLYAD_PYTHON names a Python to tests that has torch and safetensors (`pip install torch safetensors`).\n");
+            }
+            text.push('\n');
         }
         let skipped = self.skipped.len();
         let passed = self.passed.saturating_sub(skipped);
@@ -149,15 +166,20 @@ skipped: no CIFAR-10
 ---- resnet20 stdout ----
 skipped: no CIFAR-10
 
+---- loader stdout ----
+skipped: POLYAD_PYTHON not set
+
 
 successes:
     resnet20
 test result: ok. 7 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s";
         let text = summary(output);
         assert!(
-            text.contains("Skipped:\n  resnet20: no CIFAR-10\n  resnet56: no CIFAR-10\n"),
+            text.contains("  resnet20: no CIFAR-10\n  resnet56: no CIFAR-10\nPOLYAD_DATA names"),
             "{text}"
         );
-        assert!(text.ends_with("\n5 passed, 0 failed, 2 skipped\n"), "{text}");
+        assert!(text.contains("Skipped:\n  loader: POLYAD_PYTHON not set\n"), "{text}");
+        assert!(text.contains("\nPOLYAD_PYTHON names a Python"), "{text}");
+        assert!(text.ends_with("\n4 passed, 0 failed, 3 skipped\n"), "{text}");
     }
 }

@@ -5,5 +5,6 @@
 mod decompose;
 mod help;
 mod models;
+mod pytorch;
 mod real_data;
 mod support;
