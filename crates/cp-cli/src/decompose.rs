@@ -237,7 +237,8 @@ fn cp<T: Real>(
                 (None, InitName::Hosvd) => Init::Hosvd { seed },
                 (None, InitName::Random) => Init::Random { seed },
             };
-            let solver = method::solver::<T>(args, rank, init, statistics.as_ref());
+            let solver = method::solver::<T>(args, rank, init, statistics.as_ref())
+                .ok_or(CpError::NoSolver)?;
             let found = solver.decompose_with(array.view(), &mut |progress: &Progress| {
                 bar.set_position((start * args.max_iters + progress.iteration) as u64);
                 bar.set_message(format!("rank {rank}, relative error {:.6}", progress.rel_error));

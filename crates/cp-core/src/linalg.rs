@@ -44,6 +44,24 @@ pub(crate) fn product<T: Real>(to: MatMut<'_, T>, left: MatRef<'_, T>, right: Ma
     matmul(to, Accum::Replace, left, right, T::one(), parallelism(work));
 }
 
+/// aᵀb, added up in blocks, which keeps the rounding error small.
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
+    /// Entries per partial sum.
+    const BLOCK: usize = 1024;
+    /// Sums side by side, so that the compiler may use vector registers.
+    const LANES: usize = 8;
+    let block = |(a, b): (&[f64], &[f64])| {
+        let (mut sums, mut rest) = ([0.0; LANES], 0.0);
+        let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+        rest += a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum::<f64>();
+        for (a, b) in a.zip(b) {
+            sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
+        }
+        sums.iter().sum::<f64>() + rest
+    };
+    a.chunks(BLOCK).zip(b.chunks(BLOCK)).map(block).sum()
+}
+
 /// Gram matrix AᵀA of the columns, accumulated in f64 for both number types.
 ///
 /// # Shapes
@@ -123,18 +141,23 @@ pub(crate) fn solve_normal(
     rows: usize,
     rank: usize,
 ) -> Result<(), Singular> {
-    let size = rank as f64;
-    let par = parallelism(size * size * size / 6.0);
-    let mut buffer =
-        MemBuffer::try_new(llt::cholesky_in_place_scratch::<f64>(rank, par, Default::default()))
-            .map_err(|_| Singular)?;
-    let stack = MemStack::new(&mut buffer);
-    // The transpose of the upper half is the lower half that faer reads.
-    let factor = mat_mut(normal, rank, rank).transpose_mut();
-    llt::cholesky_in_place(factor, Default::default(), par, stack, Default::default())
-        .map_err(|_| Singular)?;
+    factorize(normal, rank)?;
     solve_factored(normal, right, rows, rank);
     if right.iter().all(|x| x.is_finite()) { Ok(()) } else { Err(Singular) }
+}
+
+/// Overwrites a symmetric positive definite matrix `[size, size]`, of which only the upper half is read, by its Cholesky
+/// factor.
+fn factorize(matrix: &mut [f64], size: usize) -> Result<(), Singular> {
+    let par = parallelism((size as f64).powi(3) / 6.0);
+    let scratch = llt::cholesky_in_place_scratch::<f64>(size, par, Default::default());
+    let mut buffer = MemBuffer::try_new(scratch).map_err(|_| Singular)?;
+    let stack = MemStack::new(&mut buffer);
+    // The transpose of the upper half is the lower half that faer reads.
+    let factor = mat_mut(matrix, size, size).transpose_mut();
+    llt::cholesky_in_place(factor, Default::default(), par, stack, Default::default())
+        .map(|_| ())
+        .map_err(|_| Singular)
 }
 
 /// Overwrites each row b of `right` with the solution x of x Γ = b, for a Γ that a Cholesky factor has taken the place of.
@@ -329,21 +352,15 @@ pub(crate) fn add_product<T: Real>(to: MatMut<'_, T>, left: MatRef<'_, T>, right
 /// Cholesky factor of a symmetric positive definite matrix that many systems are solved with; [`solve_normal`] is for one.
 #[derive(Debug)]
 pub(crate) struct Cholesky {
-    /// `[size, size]`; the half that counts is written by faer.
+    /// `[size, size]`; only the upper half counts.
     factor: Vec<f64>,
     size: usize,
 }
 
 impl Cholesky {
-    /// `matrix`: `[size, size]`, both halves.
+    /// `matrix`: `[size, size]`, of which only the upper half is read.
     pub(crate) fn new(mut matrix: Vec<f64>, size: usize) -> Result<Self, Singular> {
-        let par = parallelism((size as f64).powi(3) / 6.0);
-        let scratch = llt::cholesky_in_place_scratch::<f64>(size, par, Default::default());
-        let mut buffer = MemBuffer::try_new(scratch).map_err(|_| Singular)?;
-        let stack = MemStack::new(&mut buffer);
-        let factor = mat_mut(&mut matrix, size, size).transpose_mut();
-        llt::cholesky_in_place(factor, Default::default(), par, stack, Default::default())
-            .map_err(|_| Singular)?;
+        factorize(&mut matrix, size)?;
         let diagonal = matrix.iter().step_by(size + 1);
         if diagonal.into_iter().all(|x| x.is_finite()) {
             Ok(Self { factor: matrix, size })

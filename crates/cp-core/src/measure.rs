@@ -4,6 +4,7 @@ use ndarray::{Array1, Array2, ArrayView2, ArrayViewD};
 
 use crate::assignment;
 use crate::cp_tensor::{CpTensor, column_norms};
+use crate::khatri_rao::flat_khatri_rao;
 use crate::linalg::{gram, mat, mat_mut, product};
 use crate::real::Real;
 use crate::scale::{self, Scale};
@@ -224,19 +225,12 @@ pub(crate) fn residual<T: Real>(
     const WIDTH: usize = 1 << 13;
     let rank = weights.len();
     let split = tree::split(&tensor.shape);
-    let group = |modes: std::ops::Range<usize>| {
-        let views: Vec<_> = modes
-            .map(|n| {
-                ArrayView2::from_shape((tensor.shape[n], rank), &factors[n])
-                    .expect("one row for each index")
-            })
-            .collect();
-        crate::khatri_rao::khatri_rao(&views)
-    };
-    let left = group(0..split) * &Array1::from(weights.to_vec());
-    let right = group(split..tensor.shape.len());
-    let columns = right.nrows();
-    let (left, right) = (left.into_raw_vec_and_offset().0, right.into_raw_vec_and_offset().0);
+    let mut left = flat_khatri_rao(&factors[..split], rank);
+    let right = flat_khatri_rao(&factors[split..], rank);
+    for row in left.chunks_exact_mut(rank) {
+        row.iter_mut().zip(weights).for_each(|(x, w)| *x *= w);
+    }
+    let columns = right.len() / rank;
     // Where rows are long, blocks of columns too: few rows at a time would read all of `right` again for each of them.
     let width = columns.min(WIDTH);
     let rows = (ENTRIES / width).max(1);

@@ -4,6 +4,7 @@
 mod als;
 mod als_qr;
 mod auto;
+mod conjugate_gradients;
 mod data_aware;
 mod epc;
 mod nls;
@@ -290,23 +291,40 @@ impl<'a, T: Real> Problem<'a, T> {
     }
 }
 
+/// The check of an option that has to be a finite number, at least 0; one that is not set passes.
+pub(crate) fn check_option(
+    option: &'static str,
+    value: impl Into<Option<f64>>,
+) -> Result<(), CpError> {
+    let expected = "a finite number, at least 0";
+    match value.into().filter(|value| !(value.is_finite() && *value >= 0.0)) {
+        Some(value) => Err(CpError::InvalidOption { option, value, expected }),
+        None => Ok(()),
+    }
+}
+
 /// Runs `sweep`, which takes the iteration from 1 and returns the relative error after it, until the fit changes by less
 /// than `tol`, the observer says stop, or `max_iters` sweeps are done.
+///
+/// `None` stands for a sweep that was undone, which the first one cannot be: the trace repeats its last value, and nothing
+/// is said about convergence.
 pub(crate) fn iterate(
     max_iters: usize,
     tol: f64,
     observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
-    sweep: &mut dyn FnMut(usize) -> Result<f64, CpError>,
+    sweep: &mut dyn FnMut(usize) -> Result<Option<f64>, CpError>,
 ) -> Result<(Vec<f64>, StopReason), CpError> {
     let mut trace: Vec<f64> = Vec::new();
     for iteration in 1..=max_iters {
-        let rel_error = sweep(iteration)?;
+        let kept = sweep(iteration)?;
         let before = trace.last().copied();
+        let rel_error = kept.or(before).unwrap_or(f64::NAN);
         trace.push(rel_error);
         if observe(&Progress { iteration, rel_error }).is_break() {
             return Ok((trace, StopReason::Observer));
         }
-        if before.is_some_and(|before| (before - rel_error).abs() < tol) {
+        let change = before.filter(|_| kept.is_some()).map(|before| before - rel_error);
+        if change.is_some_and(|change| change.abs() < tol) {
             return Ok((trace, StopReason::Converged));
         }
     }

@@ -135,15 +135,21 @@ pub(super) fn check(args: &Args) -> Result<(), Usage> {
     Ok(())
 }
 
-/// The CP solver that the options describe.
+/// The CP solver that the options describe; `None` for the Tucker methods, and for als-sigma without statistics, which
+/// [`check`] refuses before.
 pub(super) fn solver<T: Real>(
     args: &Args,
     rank: usize,
     init: Init,
     statistics: Option<&Arc<InputStatistics>>,
-) -> Box<dyn Solver<T>> {
+) -> Option<Box<dyn Solver<T>>> {
     let (iters, tol, seed) = (args.max_iters, args.tol, seed_of(&init));
     let solver: Box<dyn Solver<T>> = match args.method {
+        Method::Als => {
+            let als = Als::new(rank).max_iters(iters).tol(tol).init(init);
+            let als = als.extrapolate(args.extrapolate);
+            Box::new(args.ridge.map_or(als.clone(), |ridge| als.ridge(ridge)))
+        }
         Method::AlsQr => Box::new(AlsQr::new(rank).max_iters(iters).tol(tol).init(init)),
         Method::AlsQrSvd => Box::new(AlsQr::svd(rank).max_iters(iters).tol(tol).init(init)),
         Method::Nls => {
@@ -168,19 +174,14 @@ pub(super) fn solver<T: Real>(
             }
             Box::new(sampled)
         }
-        Method::AlsSigma if let Some(statistics) = statistics => {
-            let aware = DataAwareAls::new(rank, Arc::clone(statistics));
+        Method::AlsSigma => {
+            let aware = DataAwareAls::new(rank, Arc::clone(statistics?));
             let aware = aware.max_iters(iters).tol(tol).init(init);
             Box::new(args.ridge.map_or(aware.clone(), |ridge| aware.ridge(ridge)))
         }
-        // `check` has seen to it that nothing else gets here without being ALS.
-        _ => {
-            let als = Als::new(rank).max_iters(iters).tol(tol).init(init);
-            let als = als.extrapolate(args.extrapolate);
-            Box::new(args.ridge.map_or(als.clone(), |ridge| als.ridge(ridge)))
-        }
+        Method::Hosvd | Method::Hooi | Method::Tucker2 => return None,
     };
-    if args.precompress { Box::new(Precompressed::new(solver)) } else { solver }
+    Some(if args.precompress { Box::new(Precompressed::new(solver)) } else { solver })
 }
 
 fn seed_of(init: &Init) -> u64 {

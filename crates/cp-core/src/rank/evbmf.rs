@@ -7,7 +7,7 @@ use crate::error::CpError;
 use crate::measure;
 use crate::real::Real;
 use crate::scale::{self, Scale};
-use crate::solver::Problem;
+use crate::solver::{Problem, check_option};
 use crate::tucker::subspace;
 use crate::unfold::unfold;
 
@@ -69,10 +69,7 @@ pub fn evbmf<T: Real>(matrix: ArrayView2<'_, T>, sigma2: Option<f64>) -> Result<
     if let Some(mode) = [rows, columns].iter().position(|&size| size == 0) {
         return Err(CpError::EmptyMode { mode, shape: vec![rows, columns] });
     }
-    if let Some(value) = sigma2.filter(|s| !(s.is_finite() && *s >= 0.0)) {
-        let expected = "a finite number, at least 0";
-        return Err(CpError::InvalidOption { option: "sigma2", value, expected });
-    }
+    check_option("sigma2", sigma2)?;
     if let Some(((i, j), value)) = matrix.indexed_iter().find(|(_, x)| !x.is_finite()) {
         let (index, value) = (vec![i, j], value.widen());
         return Err(CpError::NotFinite { what: "matrix", index, value });

@@ -9,7 +9,7 @@ use ndarray::ArrayViewD;
 use extrapolation::Extrapolation;
 
 use super::normal::{inner_product, normalize, solve, upper_product_of_grams};
-use super::{Decomposition, Problem, Progress, Solver, StopReason};
+use super::{Decomposition, Problem, Progress, Solver, StopReason, check_option, iterate};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::init::Init;
@@ -106,14 +106,8 @@ impl Als {
     }
 
     fn check(&self) -> Result<(), CpError> {
-        let expected = "a finite number, at least 0";
-        let options = [("tol", Some(self.tol)), ("ridge", self.ridge)];
-        for (option, value) in options {
-            if let Some(value) = value.filter(|value| !(value.is_finite() && *value >= 0.0)) {
-                return Err(CpError::InvalidOption { option, value, expected });
-            }
-        }
-        Ok(())
+        check_option("tol", self.tol)?;
+        check_option("ridge", self.ridge)
     }
 }
 
@@ -131,39 +125,25 @@ impl<T: Real> Solver<T> for Als {
         let problem = Problem::new(&tensor, self.rank)?;
         let start = self.init.factors(&problem.tensor, self.rank)?;
         let mut state = State::new(&problem, &start);
-        let mut trace = Vec::new();
-        let mut stop = StopReason::MaxIters;
-        if problem.norm == 0.0 {
+        let (trace, stop) = if problem.norm == 0.0 {
             state.weights.fill(0.0);
-            stop = StopReason::Converged;
+            (Vec::new(), StopReason::Converged)
         } else {
             let ridge = self.ridge.unwrap_or(T::DEFAULT_RIDGE);
             let mut space = Workspace::new();
             let mut ahead = self.extrapolate.then(Extrapolation::new);
-            for iteration in 1..=self.max_iters {
+            let done = iterate(self.max_iters, self.tol, observe, &mut |iteration| {
                 let rel_error = state.sweep(&problem, ridge, iteration, &mut space)?;
-                let kept = match &mut ahead {
+                Ok(match &mut ahead {
                     Some(ahead) => ahead.step(&mut state, rel_error),
                     None => Some(rel_error),
-                };
-                let before = trace.last().copied();
-                let rel_error = kept.or(before).unwrap_or(rel_error);
-                trace.push(rel_error);
-                if observe(&Progress { iteration, rel_error }).is_break() {
-                    stop = StopReason::Observer;
-                    break;
-                }
-                // An undone sweep says nothing about convergence.
-                let change = before.filter(|_| kept.is_some()).map(|before| before - rel_error);
-                if change.is_some_and(|change: f64| change.abs() < self.tol) {
-                    stop = StopReason::Converged;
-                    break;
-                }
-            }
+                })
+            })?;
             if let Some(ahead) = ahead {
                 ahead.finish(&mut state);
             }
-        }
+            done
+        };
         problem.finish(&tensor, state.factors, &state.weights, trace, stop)
     }
 }
@@ -234,7 +214,7 @@ impl<T: Real> State<T> {
 
     /// ‖X − X̂‖ / ‖X‖: the cheap formula where it has digits left, from the entries otherwise.
     fn rel_error(&mut self, problem: &Problem<'_, T>, inner: f64) -> f64 {
-        upper_product_of_grams(&mut self.normal, &self.grams, None);
+        upper_product_of_grams(&mut self.normal, &self.grams, &[]);
         let square = |x: f64| x * x;
         let mut model = 0.0;
         for (r, (row, &w)) in self.normal.chunks_exact(self.rank).zip(&self.weights).enumerate() {

@@ -4,15 +4,15 @@ use std::borrow::Cow;
 use std::ops::{ControlFlow, Range};
 
 use faer::{Mat, Par};
-use ndarray::{ArrayView2, ArrayViewD};
+use ndarray::ArrayViewD;
 use rayon::prelude::*;
 
 use super::normal::normalize;
-use super::{Decomposition, Problem, Progress, Solver, StopReason, iterate};
+use super::{Decomposition, Problem, Progress, Solver, StopReason, check_option, iterate};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::init::Init;
-use crate::khatri_rao::khatri_rao;
+use crate::khatri_rao::flat_khatri_rao;
 use crate::linalg::{Qr, mat, mat_mut, parallelism, product, row_major, solve_upper, thin_svd};
 use crate::measure;
 use crate::real::Real;
@@ -125,13 +125,8 @@ impl AlsQr {
     }
 
     fn check(&self) -> Result<(), CpError> {
-        let expected = "a finite number, at least 0";
-        for (option, value) in [("tol", Some(self.tol)), ("pinv_tol", self.pinv_tol)] {
-            if let Some(value) = value.filter(|value| !(value.is_finite() && *value >= 0.0)) {
-                return Err(CpError::InvalidOption { option, value, expected });
-            }
-        }
-        Ok(())
+        check_option("tol", self.tol)?;
+        check_option("pinv_tol", self.pinv_tol)
     }
 }
 
@@ -157,7 +152,7 @@ impl<T: Real> Solver<T> for AlsQr {
             state.weights.fill(0.0);
             (Vec::new(), StopReason::Converged)
         } else {
-            iterate(self.max_iters, self.tol, observe, &mut |_| state.sweep())?
+            iterate(self.max_iters, self.tol, observe, &mut |_| state.sweep().map(Some))?
         };
         let State { factors, weights, .. } = state;
         let narrow = |factor: Vec<f64>| factor.into_iter().map(T::narrow).collect();
@@ -325,9 +320,7 @@ impl<'a> Node<'a> {
     /// Brings the columns `(b, d)` of a node that has just taken in a mode down to at most R: K is now Q times the
     /// Khatri–Rao product of the mode's R₁ and R₀, which is decomposed in its turn.
     fn joined(self, r: &[f64], kept: usize, rank: usize) -> Result<Self, CpError> {
-        let view = |r| ArrayView2::from_shape((<[f64]>::len(r) / rank, rank), r);
-        let (upper, lower) = (view(r).expect("rows of R"), view(&self.r).expect("rows of R"));
-        let joint = khatri_rao(&[upper, lower]).into_raw_vec_and_offset().0;
+        let joint = flat_khatri_rao(&[r, &self.r], rank);
         let rows = joint.len() / rank;
         if rows <= rank {
             return Ok(Node { depth: rows, r: Cow::Owned(joint), ..self });

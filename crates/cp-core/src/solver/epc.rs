@@ -1,21 +1,23 @@
 //! Error-preserving correction: [`Epc`] and its error bound, [`Delta`].
 
+mod cycles;
+mod search;
+
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use ndarray::ArrayViewD;
 
-use super::Als;
-use super::normal::{normalize, product_of_grams};
-use super::{Decomposition, Problem, Progress, Solver, StopReason};
+use self::cycles::{Cycles, Momentum};
+use super::{Als, Decomposition, Problem, Progress, Solver, StopReason, check_option};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::init::Init;
-use crate::linalg::{gram_into, solve_factored, solve_normal};
+use crate::linalg::gram_into;
 use crate::measure;
 use crate::real::Real;
 use crate::scale::Scale;
-use crate::tree::{Dense, Workspace, sweep};
+use crate::tree::Dense;
 
 /// The error that [`Epc`] may spend: δ, relative to ‖X‖, from the error e of the model that is corrected.
 ///
@@ -47,15 +49,12 @@ impl Delta {
     }
 
     fn check(self) -> Result<(), CpError> {
-        let value = match self {
-            Delta::Auto => return Ok(()),
-            Delta::Relative(value) | Delta::Factor(value) | Delta::Increase(value) => value,
-        };
-        if value.is_finite() && value >= 0.0 {
-            return Ok(());
+        match self {
+            Delta::Auto => Ok(()),
+            Delta::Relative(value) | Delta::Factor(value) | Delta::Increase(value) => {
+                check_option("delta", value)
+            }
         }
-        let expected = "a finite number, at least 0";
-        Err(CpError::InvalidOption { option: "delta", value, expected })
     }
 }
 
@@ -198,11 +197,7 @@ impl Epc {
 
     fn check(&self) -> Result<(), CpError> {
         self.delta.check()?;
-        if !(self.tol.is_finite() && self.tol >= 0.0) {
-            let expected = "a finite number, at least 0";
-            return Err(CpError::InvalidOption { option: "tol", value: self.tol, expected });
-        }
-        Ok(())
+        check_option("tol", self.tol)
     }
 
     /// The correction, after the iterations in `trace`.
@@ -356,285 +351,10 @@ impl Model {
     }
 }
 
-/// What one cycle came to.
-struct Step {
-    rel_error: f64,
-    /// Whether every mode could keep the bound.
-    feasible: bool,
-}
-
-/// Extrapolation of the factors along their last change, as far as it pays: β grows while the energy falls, and shrinks where
-/// it does not.
-///
-/// Reference: Ang, Cohen, Gillis & Le (2021), "Accelerating block coordinate descent for nonnegative tensor factorization".
-struct Momentum {
-    /// The model before the last one.
-    last: Option<Model>,
-    beta: f64,
-    ceiling: f64,
-}
-
-impl Momentum {
-    fn new() -> Self {
-        Self { last: None, beta: 0.5, ceiling: 1.0 }
-    }
-
-    /// Moves the factors of `model` on, columns of norm 1 again; mode 0 is solved for before it is used. False where there is
-    /// nothing to go by.
-    fn extrapolate(&self, model: &mut Model) -> bool {
-        let Some(last) = &self.last else { return false };
-        let rank = model.weights.len();
-        for mode in 1..model.factors.len() {
-            let mut moved: Vec<f64> = model.factors[mode]
-                .iter()
-                .zip(&last.factors[mode])
-                .map(|(now, before)| now + self.beta * (now - before))
-                .collect();
-            let mut norms = vec![0.0; rank];
-            normalize(&mut norms, &mut model.factors[mode], &mut moved, rank);
-            gram_into(&mut model.grams[mode], &moved, model.shape[mode], rank);
-        }
-        true
-    }
-
-    fn judge(&mut self, taken: bool) {
-        if taken {
-            self.beta = (1.05 * self.beta).min(self.ceiling);
-            self.ceiling = (1.01 * self.ceiling).min(1.0);
-        } else {
-            self.ceiling = self.beta;
-            self.beta /= 1.5;
-            self.last = None;
-        }
-    }
-}
-
-/// What the cycles keep from one to the next.
-struct Cycles<'a> {
-    tensor: &'a Dense<'a, f64>,
-    norm: f64,
-    space: Workspace<f64>,
-    /// The root μ of each mode in the last cycle, where the next search starts.
-    roots: Vec<f64>,
-    search: Search,
-}
-
-impl<'a> Cycles<'a> {
-    fn new(tensor: &'a Dense<'a, f64>, norm: f64) -> Self {
-        let roots = vec![FIRST; tensor.shape.len()];
-        Self { tensor, norm, space: Workspace::new(), roots, search: Search::default() }
-    }
-
-    /// One update of each mode under the bound.
-    fn next(&mut self, model: &mut Model, bound: f64) -> Result<Step, CpError> {
-        let Self { tensor, norm, space, roots, search } = self;
-        let Model { factors, grams, weights, .. } = model;
-        let rank = weights.len();
-        let whole = *norm * *norm;
-        let mut square = None;
-        let mut feasible = true;
-        let done: Result<(), CpError> =
-            sweep(tensor, factors, rank, space, &mut |mode, g, factors| {
-                // Rounding of the sums in `Search::residual`, which are as large as the terms.
-                let energy: f64 = weights.iter().map(|w| w * w).sum();
-                let noise = 64.0 * f64::EPSILON * energy.max(whole);
-                let goal = bound * bound * whole - noise;
-                search.normal.resize(rank * rank, 0.0);
-                product_of_grams(&mut search.normal, grams, Some(mode));
-                // With no room left by rounding the factor stays, and with it the error.
-                let Some(root) =
-                    search.largest_root(g, rank, [whole, goal, WINDOW * goal + noise], roots[mode])
-                else {
-                    feasible = false;
-                    return Ok(());
-                };
-                if root.is_finite() {
-                    roots[mode] = root;
-                }
-                square = Some(search.square);
-                let solution = &mut search.best;
-                normalize(weights, &mut factors[mode], solution, rank);
-                gram_into(&mut grams[mode], solution, solution.len() / rank, rank);
-                Ok(())
-            });
-        done?;
-        let rel_error = match square {
-            Some(square) => (square.max(0.0) / whole).sqrt(),
-            None => model.error::<f64>(tensor, *norm),
-        };
-        Ok(Step { rel_error, feasible })
-    }
-}
-
-/// Where the first search for μ starts; the diagonal of Γ is 1.
-const FIRST: f64 = 1e-4;
-/// Below this, Γ + μI is Γ to f64.
-const LOWEST: f64 = 1e-15;
-/// How far below the goal the residual may end, relatively.
-const WINDOW: f64 = 1e-8;
-
-/// The search for the largest μ with ‖X − G (Γ + μI)⁻¹ Kᵀ‖² = ‖X‖² − ⟨A, G⟩ − μ‖A‖² ≤ goal.
-#[derive(Debug, Default)]
-struct Search {
-    /// Γ, `[R, R]`.
-    normal: Vec<f64>,
-    /// The Cholesky factor of Γ + μI, `[R, R]`.
-    factor: Vec<f64>,
-    /// A = G (Γ + μI)⁻¹, `[Iₙ, R]`.
-    solution: Vec<f64>,
-    /// A (Γ + μI)⁻¹, `[Iₙ, R]`.
-    derivative: Vec<f64>,
-    /// The A of the largest μ so far that keeps the goal, and its residual.
-    best: Vec<f64>,
-    square: f64,
-}
-
-impl Search {
-    /// Newton's method in ln μ between bounds that close in: the residual grows with μ, and is to end between `goal` − `window`
-    /// and `goal`; `whole` is ‖X‖². Leaves the solution in `best`. ∞ where the zero model will do, `None` where no μ will.
-    fn largest_root(
-        &mut self,
-        g: &[f64],
-        rank: usize,
-        [whole, goal, window]: [f64; 3],
-        guess: f64,
-    ) -> Option<f64> {
-        if whole <= goal {
-            self.best.clear();
-            self.best.resize(g.len(), 0.0);
-            self.square = whole;
-            return Some(f64::INFINITY);
-        }
-        let (mut low, mut high) = (0.0, f64::INFINITY);
-        let mut mu = guess;
-        // Newton's method aims at the middle of the window, so that it ends inside, wherever it comes from.
-        for _ in 0..100 {
-            // Where there is no Cholesky factor, μ is lost in the rounding of Γ.
-            let (square, slope) = self.residual(g, rank, whole, mu)?;
-            let excess = square - goal;
-            if excess > 0.0 {
-                high = mu;
-            } else {
-                low = mu;
-                self.square = square;
-                std::mem::swap(&mut self.best, &mut self.solution);
-                if excess >= -window {
-                    break;
-                }
-            }
-            let step = -(excess + 0.5 * window) / slope;
-            let newton = mu * step.clamp(-7.0, 7.0).exp();
-            mu = if newton > low && newton < high {
-                newton
-            } else if high == f64::INFINITY {
-                16.0 * mu
-            } else if low > 0.0 {
-                (low * high).sqrt()
-            } else {
-                high / 16.0
-            };
-            if mu < LOWEST || high <= low * (1.0 + 1e-12) {
-                break;
-            }
-        }
-        (low > 0.0).then_some(low)
-    }
-
-    /// The squared residual at μ and its derivative by ln μ, 2μ²⟨A, A (Γ + μI)⁻¹⟩.
-    fn residual(&mut self, g: &[f64], rank: usize, whole: f64, mu: f64) -> Option<(f64, f64)> {
-        let Self { normal, factor, solution, derivative, .. } = self;
-        let rows = g.len() / rank;
-        factor.clone_from(normal);
-        factor.iter_mut().step_by(rank + 1).for_each(|x| *x += mu);
-        solution.clear();
-        solution.extend_from_slice(g);
-        solve_normal(factor, solution, rows, rank).ok()?;
-        derivative.clone_from(solution);
-        solve_factored(factor, derivative, rows, rank);
-        let inner = dot(solution, g) + mu * dot(solution, solution);
-        Some((whole - inner, 2.0 * mu * mu * dot(solution, derivative)))
-    }
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
 #[cfg(test)]
-#[allow(
-    clippy::unwrap_used,
-    clippy::float_cmp,
-    reason = "a test fails by panicking, and exact values are meant"
-)]
+#[allow(clippy::float_cmp, reason = "exact values are meant")]
 mod tests {
     use super::*;
-    use crate::linalg::{mat, symmetric_eigen};
-
-    /// The residual of one mode as a rational function of μ, by the eigenvalues of Γ: ‖X‖² − Σⱼ ‖hⱼ‖² (γⱼ + 2μ)/(γⱼ + μ)².
-    fn slow_residual(values: &[f64], squares: &[f64], whole: f64, mu: f64) -> f64 {
-        let term = |(v, h): (&f64, &f64)| h * (v + 2.0 * mu) / (v + mu).powi(2);
-        whole - values.iter().zip(squares).map(term).sum::<f64>()
-    }
-
-    /// The search against a scan of μ over many decades.
-    fn check(rows: usize, rank: usize, share: f64, collinear: f64, seed: u64) {
-        let dense = Dense { shape: vec![rows, 40], data: vec![0.0; 40 * rows].into() };
-        let draw = Init::Random { seed }.factors(&dense, rank).unwrap();
-        // K with columns that lean on the first, of norm 1, and X = A Kᵀ plus noise.
-        let mut k = draw.factors[1].clone();
-        let first = k.column(0).to_owned();
-        k.columns_mut().into_iter().for_each(|mut c| c.scaled_add(collinear, &first));
-        k.columns_mut().into_iter().for_each(|mut c| {
-            let norm = c.dot(&c).sqrt();
-            c /= norm;
-        });
-        let noise = Init::Random { seed: seed + 1 }.factors(&dense, rows).unwrap();
-        let x = draw.factors[0].dot(&k.t()) + 0.1 * noise.factors[0].dot(&noise.factors[1].t());
-        let whole = x.iter().map(|x| x * x).sum::<f64>();
-        let g: Vec<f64> = x.dot(&k).iter().copied().collect();
-        let normal: Vec<f64> = k.t().dot(&k).iter().copied().collect();
-        let (values, vectors) = symmetric_eigen(mat(&normal, rank, rank)).unwrap();
-        let mut squares = vec![0.0; rank];
-        for row in g.chunks_exact(rank) {
-            for (j, square) in squares.iter_mut().enumerate() {
-                *square += (0..rank).map(|r| row[r] * vectors[(r, j)]).sum::<f64>().powi(2);
-            }
-        }
-        let slow = |mu: f64| slow_residual(&values, &squares, whole, mu);
-        let least = slow(0.0);
-        let goal = least + share * (whole - least);
-        let mut search = Search { normal, ..Search::default() };
-        let root = search.largest_root(&g, rank, [whole, goal, WINDOW * goal], FIRST).unwrap();
-        assert!(slow(root) <= goal * (1.0 + 1e-12), "{} above {goal}", slow(root));
-        assert!((search.square - slow(root)).abs() < 1e-9 * whole);
-        // The scan: μ on a grid of a hundredth of a decade and better.
-        let grid = (-1500..800).map(|i| 10f64.powf(f64::from(i) / 100.0));
-        let scanned = grid.filter(|&mu| slow(mu) <= goal).fold(0.0, f64::max);
-        let ratio = root / scanned;
-        assert!((1.0 - 1e-6..1.024).contains(&ratio), "found {root:e}, scanned {scanned:e}");
-        // And A itself.
-        let mut shifted = search.normal.clone();
-        shifted.iter_mut().step_by(rank + 1).for_each(|x| *x += root);
-        let mut expected = g.clone();
-        solve_normal(&mut shifted, &mut expected, rows, rank).unwrap();
-        assert!(
-            expected.iter().zip(&search.best).all(|(a, b)| (a - b).abs() < 1e-9 * whole.sqrt())
-        );
-        // Bounds that nothing meets, and that everything does.
-        assert!(search.largest_root(&g, rank, [whole, 0.5 * least, 1e-8], FIRST).is_none());
-        assert_eq!(search.largest_root(&g, rank, [whole, whole, 1e-8], FIRST), Some(f64::INFINITY));
-    }
-
-    #[test]
-    fn roots_equal_a_scan() {
-        check(5, 3, 0.01, 0.0, 1);
-        check(5, 3, 1e-4, 0.0, 2);
-        check(20, 8, 0.5, 0.0, 3);
-        check(20, 8, 0.95, 0.0, 4);
-        check(20, 8, 1e-3, 3.0, 5);
-        check(3, 30, 1e-3, 10.0, 6);
-        check(1, 1, 0.1, 0.0, 7);
-    }
 
     #[test]
     fn bounds_are_at_least_the_error() {

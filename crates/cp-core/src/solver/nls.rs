@@ -1,25 +1,22 @@
 //! Nonlinear least squares over all factors at once: [`Nls`].
 
-mod cg;
 mod jacobian;
+mod objective;
 
-use std::borrow::Cow;
 use std::ops::ControlFlow;
 
-use ndarray::{ArrayView2, ArrayViewD};
-use rayon::prelude::*;
+use ndarray::ArrayViewD;
 
-use self::cg::dot;
-use self::jacobian::{Jacobian, Layout, grams, product_of_grams};
-use super::{Als, Decomposition, Problem, Progress, Solver, StopReason};
+use self::jacobian::{Jacobian, Layout};
+use self::objective::Objective;
+use super::conjugate_gradients::conjugate_gradients;
+use super::{Als, Decomposition, Problem, Progress, Solver, StopReason, check_option};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::init::Init;
-use crate::khatri_rao::khatri_rao;
-use crate::linalg::{mat, mat_mut, parallelism, product};
+use crate::linalg::dot;
 use crate::real::Real;
 use crate::scale::Scale;
-use crate::tree::{self, Dense, Workspace, sweep};
 
 /// Nonlinear least squares: damped Gauss–Newton (Levenberg–Marquardt) steps in all factors at once.
 ///
@@ -147,12 +144,8 @@ impl Nls {
     }
 
     fn check(&self) -> Result<(), CpError> {
-        let expected = "a finite number, at least 0";
-        for (option, value) in [("tol", self.tol), ("penalty", self.penalty)] {
-            if !(value.is_finite() && value >= 0.0) {
-                return Err(CpError::InvalidOption { option, value, expected });
-            }
-        }
+        check_option("tol", self.tol)?;
+        check_option("penalty", self.penalty)?;
         if self.cg_iters == 0 {
             let (option, expected) = ("cg_iters", "at least 1");
             return Err(CpError::InvalidOption { option, value: 0.0, expected });
@@ -245,7 +238,8 @@ impl Nls {
             let solve = |jacobian: &mut Jacobian<'_>, right: &[f64], forcing: f64| {
                 let apply = |v: &[f64], to: &mut [f64]| jacobian.apply(v, damping + penalty, to);
                 let precondition = |r: &[f64], to: &mut [f64]| preconditioner.apply(r, to);
-                cg::solve(right, apply, precondition, forcing, self.cg_iters)
+                let (start, right) = (vec![0.0; right.len()], right.to_vec());
+                conjugate_gradients(start, right, apply, precondition, forcing, self.cg_iters)
             };
             let forcing = (slope / first).clamp(FORCING[0], FORCING[1]);
             let found = solve(&mut jacobian, &right, forcing);
@@ -297,225 +291,6 @@ impl Nls {
             }
         }
         (point.theta, StopReason::MaxIters)
-    }
-}
-
-/// θ with everything that is known there.
-struct Point {
-    theta: Vec<f64>,
-    grams: Vec<Vec<f64>>,
-    /// ‖X − X̂‖² / ‖X‖².
-    square: f64,
-    /// Gradient of `square` / 2.
-    gradient: Vec<f64>,
-    /// `square` / 2 with the penalty.
-    objective: f64,
-}
-
-/// The function to be minimised, in units of ‖X‖ = 1.
-struct Objective<'p, 'a, T: Real> {
-    problem: &'p Problem<'a, T>,
-    layout: &'p Layout,
-    penalty: f64,
-    /// Whether residuals are built from the entries, in f64.
-    exact: bool,
-    space: Workspace<T>,
-    wide_space: Workspace<f64>,
-    /// Scratch: X / ‖X‖ − X̂.
-    residual: Vec<f64>,
-}
-
-/// What ends a sweep before its end: the objective is above the limit.
-struct Above;
-
-/// Relative errors of squares and gains from the cheap formulas, in units of the rounding error of T.
-const NOISE: f64 = 1024.0;
-
-impl<'p, 'a, T: Real> Objective<'p, 'a, T> {
-    fn new(problem: &'p Problem<'a, T>, layout: &'p Layout, penalty: f64) -> Self {
-        let (space, wide_space) = (Workspace::new(), Workspace::new());
-        Self { problem, layout, penalty, exact: false, space, wide_space, residual: Vec::new() }
-    }
-
-    /// The objective and its gradient at θ; `None` where the objective is not below `limit` (or not a number).
-    fn at(&mut self, theta: Vec<f64>, limit: f64) -> Option<Point> {
-        let grams = grams(self.layout, &theta);
-        let penalty = 0.5 * self.penalty * dot(&theta, &theta);
-        let mut point =
-            Point { theta, grams, square: f64::NAN, gradient: Vec::new(), objective: f64::NAN };
-        point.gradient.resize(self.layout.len(), 0.0);
-        if !self.exact {
-            let whole = self.cheap(&mut point, limit - penalty).is_ok();
-            if point.square < self.noise(&point) {
-                self.exact = true;
-            } else if !whole {
-                return None;
-            }
-        }
-        if self.exact {
-            self.direct(&mut point, limit - penalty).ok()?;
-        }
-        point.objective = 0.5 * point.square + penalty;
-        (point.objective < limit).then_some(point)
-    }
-
-    /// Below which squares and gains from the cheap formulas mean nothing: rounding, as large as the terms that cancel.
-    fn noise(&self, point: &Point) -> f64 {
-        let step = self.layout.rank + 1;
-        let whole = product_of_grams(&point.grams, &[]);
-        let energy: f64 = whole.iter().step_by(step).sum();
-        NOISE * T::EPSILON * energy.max(1.0)
-    }
-
-    /// Goes over to the residual tensor where `gain` is too small for the cheap formulas; `true` if it did.
-    fn sharpen(&mut self, point: &Point, gain: f64) -> bool {
-        let now = !self.exact && gain < self.noise(point);
-        self.exact |= now;
-        now
-    }
-
-    /// ‖X − X̂‖² = ‖X‖² − 2⟨X, X̂⟩ + ‖X̂‖² and the gradient A Γ − G, by two products in T; the second is left out where
-    /// the first shows that the limit is passed.
-    fn cheap(&mut self, point: &mut Point, limit: f64) -> Result<(), Above> {
-        let Self { problem, layout, space, .. } = self;
-        let rank = layout.rank;
-        let model: f64 = product_of_grams(&point.grams, &[]).iter().sum();
-        let Point { theta, grams, square, gradient, .. } = point;
-        let narrow = |block: &std::ops::Range<usize>| {
-            theta[block.clone()].iter().map(|&x| T::narrow(x)).collect()
-        };
-        let mut factors: Vec<Vec<T>> = layout.blocks.iter().map(narrow).collect();
-        let scale = problem.norm.recip();
-        sweep(&problem.tensor, &mut factors, rank, space, &mut |mode, g, _| {
-            let block = layout.blocks[mode].clone();
-            let (a, to) = (&theta[block.clone()], &mut gradient[block]);
-            to.iter_mut().zip(g).for_each(|(to, g)| *to = scale * g.widen());
-            if mode == 0 {
-                *square = 1.0 - 2.0 * dot(to, a) + model;
-                if square.is_nan() || 0.5 * *square >= limit {
-                    return Err(Above);
-                }
-            }
-            let normal = product_of_grams(grams, &[mode]);
-            let rows = layout.rows(mode);
-            let mut normal_part = vec![0.0; to.len()];
-            product(
-                mat_mut(&mut normal_part, rows, rank),
-                mat(a, rows, rank),
-                mat(&normal, rank, rank),
-            );
-            to.iter_mut().zip(&normal_part).for_each(|(to, x)| *to = x - *to);
-            Ok(())
-        })
-    }
-
-    /// The same from the residual tensor E = X − X̂ in f64: the gradient is −E₍ₙ₎ (⊙_{m≠n} A⁽ᵐ⁾). Three products.
-    fn direct(&mut self, point: &mut Point, limit: f64) -> Result<(), Above> {
-        let rank = self.layout.rank;
-        let Point { theta, square, gradient, .. } = point;
-        *square = self.build_residual(theta);
-        if square.is_nan() || 0.5 * *square >= limit {
-            return Err(Above);
-        }
-        let factors = self.layout.blocks.iter().map(|block| theta[block.clone()].to_vec());
-        let mut factors: Vec<Vec<f64>> = factors.collect();
-        let data = Cow::Borrowed(self.residual.as_slice());
-        let tensor = Dense { shape: self.problem.tensor.shape.clone(), data };
-        sweep(&tensor, &mut factors, rank, &mut self.wide_space, &mut |mode, g, _| {
-            let to = &mut gradient[self.layout.blocks[mode].clone()];
-            to.iter_mut().zip(g).for_each(|(to, g)| *to = -g);
-            Ok(())
-        })
-    }
-
-    /// Fills `residual` and returns its square.
-    fn build_residual(&mut self, theta: &[f64]) -> f64 {
-        let Self { problem, layout, residual, .. } = self;
-        let rank = layout.rank;
-        let shape = &problem.tensor.shape;
-        let group = |modes: std::ops::Range<usize>| {
-            let view = |mode: usize| {
-                let size = (shape[mode], rank);
-                ArrayView2::from_shape(size, &theta[layout.blocks[mode].clone()])
-                    .expect("a block holds one row for each index")
-            };
-            khatri_rao(&modes.map(view).collect::<Vec<_>>())
-        };
-        let middle = tree::split(shape);
-        let (left, right) = (group(0..middle), group(middle..shape.len()));
-        let (rows, columns) = (left.nrows(), right.nrows());
-        let (left, right) = (left.into_raw_vec_and_offset().0, right.into_raw_vec_and_offset().0);
-        residual.resize(rows * columns, 0.0);
-        product(
-            mat_mut(residual, rows, columns),
-            mat(&left, rows, rank),
-            mat(&right, columns, rank).transpose(),
-        );
-        /// Entries that are taken from X at a time; fixed, so that the sum of squares does not depend on the threads.
-        const BLOCK: usize = 1 << 14;
-        let scale = problem.norm.recip();
-        let subtract = |(e, x): (&mut [f64], &[T])| {
-            e.iter_mut().zip(x).for_each(|(e, x)| *e = scale * x.widen() - *e);
-            dot(e, e)
-        };
-        let data = &problem.tensor.data;
-        let squares: Vec<f64> = if matches!(parallelism(16.0 * data.len() as f64), faer::Par::Seq) {
-            residual.chunks_mut(BLOCK).zip(data.chunks(BLOCK)).map(subtract).collect()
-        } else {
-            residual.par_chunks_mut(BLOCK).zip(data.par_chunks(BLOCK)).map(subtract).collect()
-        };
-        squares.iter().sum()
-    }
-
-    /// Scales θ to the best multiple of the model; a given one only where it is worse than no model.
-    fn rescale(&mut self, theta: &mut [f64], given: bool) {
-        let Some(point) = self.at(theta.to_vec(), f64::INFINITY) else { return };
-        if given && point.square <= 1.0 {
-            return;
-        }
-        let model: f64 = product_of_grams(&point.grams, &[]).iter().sum();
-        let inner = 0.5 * (1.0 + model - point.square);
-        // Where X and the model are (nearly) orthogonal, small steps in any direction help: do not start at zero.
-        let multiple = (inner / model).abs().max(1e-3 / model.sqrt());
-        if !multiple.is_finite() {
-            return;
-        }
-        let scale = multiple.powf((self.layout.blocks.len() as f64).recip());
-        theta.iter_mut().for_each(|x| *x *= scale);
-        if inner < 0.0 {
-            theta[self.layout.blocks[0].clone()].iter_mut().for_each(|x| *x = -*x);
-        }
-    }
-
-    /// Gives the columns of each term the same norm in all modes. X̂ stays as it is, the penalty becomes smallest, and the
-    /// unknowns are of one size, as μI takes them to be.
-    fn balance(&self, point: &mut Point) {
-        let Self { layout, .. } = self;
-        let rank = layout.rank;
-        let order = layout.blocks.len() as f64;
-        let diagonal = |gram: &Vec<f64>, r: usize| gram[r * (rank + 1)].sqrt();
-        let logs: Vec<f64> = (0..rank)
-            .map(|r| point.grams.iter().map(|gram| diagonal(gram, r).ln()).sum::<f64>() / order)
-            .collect();
-        for (mode, block) in layout.blocks.iter().enumerate() {
-            let scales: Vec<f64> = (0..rank)
-                .map(|r| {
-                    let scale = (logs[r] - diagonal(&point.grams[mode], r).ln()).exp();
-                    // A term of norm zero keeps its directions.
-                    if scale.is_normal() && logs[r].is_finite() { scale } else { 1.0 }
-                })
-                .collect();
-            for row in point.theta[block.clone()].chunks_exact_mut(rank) {
-                row.iter_mut().zip(&scales).for_each(|(x, scale)| *x *= scale);
-            }
-            for row in point.gradient[block.clone()].chunks_exact_mut(rank) {
-                row.iter_mut().zip(&scales).for_each(|(g, scale)| *g /= scale);
-            }
-            for (row, left) in point.grams[mode].chunks_exact_mut(rank).zip(&scales) {
-                row.iter_mut().zip(&scales).for_each(|(x, right)| *x *= left * right);
-            }
-        }
-        point.objective = 0.5 * point.square + 0.5 * self.penalty * dot(&point.theta, &point.theta);
     }
 }
 
@@ -573,144 +348,4 @@ fn split<T: Real>(layout: &Layout, theta: &[f64], norm: f64) -> (Vec<Vec<T>>, Ve
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
-    use ndarray::{Array2, ArrayD};
-    use rand::SeedableRng;
-    use rand_chacha::ChaCha8Rng;
-    use rand_distr::{Distribution, StandardNormal};
-
-    use super::*;
-
-    fn draw(len: usize, seed: u64) -> Vec<f64> {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        (0..len).map(|_| StandardNormal.sample(&mut rng)).collect()
-    }
-
-    /// X̂ at θ.
-    fn model(shape: &[usize], layout: &Layout, theta: &[f64]) -> ArrayD<f64> {
-        let factor = |(block, &size): (&std::ops::Range<usize>, &usize)| {
-            Array2::from_shape_vec((size, layout.rank), theta[block.clone()].to_vec()).unwrap()
-        };
-        let factors = layout.blocks.iter().zip(shape).map(factor).collect();
-        CpTensor::from_factors(factors).unwrap().reconstruct()
-    }
-
-    /// The slow twin of [`Jacobian`]: one column of J per unknown, exact because X̂ is linear in each.
-    fn slow_jacobian(shape: &[usize], layout: &Layout, theta: &[f64]) -> Vec<ArrayD<f64>> {
-        let column = |i: usize| {
-            let mut moved = theta.to_vec();
-            moved[i] += 1.0;
-            model(shape, layout, &moved) - model(shape, layout, theta)
-        };
-        (0..layout.len()).map(column).collect()
-    }
-
-    fn check_jacobian(shape: &[usize], rank: usize) {
-        let layout = Layout::new(shape, rank);
-        let (theta, v) = (draw(layout.len(), 1), draw(layout.len(), 2));
-        let columns = slow_jacobian(shape, &layout, &theta);
-        let mut jv = ArrayD::zeros(shape);
-        columns.iter().zip(&v).for_each(|(column, v)| jv = &jv + column * *v);
-        let mu = 0.7;
-        let mut fast = vec![0.0; layout.len()];
-        let mut jacobian = Jacobian::new(&layout, &theta, &grams(&layout, &theta));
-        jacobian.apply(&v, mu, &mut fast);
-        for ((fast, column), v) in fast.iter().zip(&columns).zip(&v) {
-            let slow = (column * &jv).sum() + mu * v;
-            assert!((fast - slow).abs() < 1e-9 * (1.0 + slow.abs()), "{shape:?}: {fast} {slow}");
-        }
-        // Along v the model is X̂ + h J v + h² q(v) + …
-        let along = |h: f64| {
-            let moved: Vec<f64> = theta.iter().zip(&v).map(|(x, v)| x + h * v).collect();
-            model(shape, &layout, &moved)
-        };
-        let h = 1e-3;
-        let bend = (along(h) + along(-h) - 2.0 * along(0.0)) / (2.0 * h * h);
-        jacobian.bend(&v, &grams(&layout, &theta), &mut fast);
-        for (fast, column) in fast.iter().zip(&columns) {
-            let slow = (column * &bend).sum();
-            assert!((fast - slow).abs() < 1e-4 * (1.0 + slow.abs()), "{shape:?}: {fast} {slow}");
-        }
-        let largest = columns.iter().map(|c| (c * c).sum()).fold(0.0, f64::max);
-        assert!((jacobian.largest_diagonal() - largest).abs() < 1e-9 * largest);
-        // The preconditioner undoes the diagonal blocks: those of a vector with one block alone.
-        let preconditioner = jacobian.preconditioner(mu).unwrap();
-        for block in &layout.blocks {
-            let mut alone = vec![0.0; layout.len()];
-            alone[block.clone()].copy_from_slice(&v[block.clone()]);
-            jacobian.apply(&alone, mu, &mut fast);
-            let mut back = vec![0.0; layout.len()];
-            preconditioner.apply(&fast, &mut back);
-            let pairs = back[block.clone()].iter().zip(&v[block.clone()]);
-            pairs.for_each(|(x, y)| assert!((x - y).abs() < 1e-8, "{shape:?}: {x} {y}"));
-        }
-    }
-
-    #[test]
-    fn jacobian_products_equal_the_dense_ones() {
-        check_jacobian(&[4, 3], 2);
-        check_jacobian(&[4, 3, 5], 3);
-        check_jacobian(&[3, 1, 4, 2], 5);
-        check_jacobian(&[2, 3, 2, 3, 2], 2);
-    }
-
-    /// Both ways to the objective and its gradient against central differences.
-    fn check_gradient(shape: &[usize], rank: usize, penalty: f64) {
-        let layout = Layout::new(shape, rank);
-        let theta = draw(layout.len(), 3);
-        let tensor = model(shape, &layout, &draw(layout.len(), 4));
-        let view = tensor.view();
-        let problem = Problem::new(&view, rank).unwrap();
-        for exact in [false, true] {
-            let mut objective = Objective::new(&problem, &layout, penalty);
-            objective.exact = exact;
-            let mut at = |theta: Vec<f64>| objective.at(theta, f64::INFINITY).unwrap();
-            let point = at(theta.clone());
-            for i in 0..layout.len() {
-                let mut shifted = |h: f64| {
-                    let mut theta = theta.clone();
-                    theta[i] += h;
-                    at(theta).objective
-                };
-                let slope = (shifted(1e-5) - shifted(-1e-5)) / 2e-5;
-                let gradient = point.gradient[i] + penalty * theta[i];
-                let scale = 1.0 + point.objective;
-                assert!(
-                    (slope - gradient).abs() < 1e-6 * scale,
-                    "{shape:?} {i}: {slope} {gradient}"
-                );
-            }
-            assert_eq!(objective.exact, exact);
-        }
-    }
-
-    #[test]
-    fn gradients_equal_finite_differences() {
-        check_gradient(&[4, 3], 2, 0.0);
-        check_gradient(&[4, 3, 5], 2, 0.3);
-        check_gradient(&[3, 1, 4, 2], 3, 0.0);
-        check_gradient(&[2, 3, 2, 3, 2], 2, 0.1);
-    }
-
-    #[test]
-    fn balancing_changes_neither_model_nor_slope() {
-        let shape = [4, 3, 5];
-        let layout = Layout::new(&shape, 2);
-        let tensor = model(&shape, &layout, &draw(layout.len(), 5));
-        let view = tensor.view();
-        let problem = Problem::new(&view, 2).unwrap();
-        let mut objective = Objective::new(&problem, &layout, 0.1);
-        let mut theta = draw(layout.len(), 6);
-        theta[layout.blocks[1].clone()].iter_mut().for_each(|x| *x *= 30.0);
-        let mut point = objective.at(theta, f64::INFINITY).unwrap();
-        let before = point.objective;
-        objective.balance(&mut point);
-        assert!(point.objective < before, "the penalty is smallest for balanced factors");
-        let again = objective.at(point.theta.clone(), f64::INFINITY).unwrap();
-        let close = |a: f64, b: f64| (a - b).abs() < 1e-9 * (1.0 + b.abs());
-        assert!(close(point.square, again.square) && close(point.objective, again.objective));
-        assert!(point.gradient.iter().zip(&again.gradient).all(|(a, b)| close(*a, *b)));
-        let grams = point.grams.iter().flatten().zip(again.grams.iter().flatten());
-        assert!(grams.into_iter().all(|(a, b)| close(*a, *b)));
-    }
-}
+mod tests;

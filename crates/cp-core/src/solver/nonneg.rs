@@ -6,7 +6,7 @@ use ndarray::ArrayViewD;
 use rayon::prelude::*;
 
 use super::normal::{inner_product, normalize, product_of_grams};
-use super::{Decomposition, Problem, Progress, Solver, StopReason, iterate};
+use super::{Decomposition, Problem, Progress, Solver, StopReason, check_option, iterate};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::init::Init;
@@ -96,14 +96,6 @@ impl NonNegAls {
         self.init = init;
         self
     }
-
-    fn check(&self) -> Result<(), CpError> {
-        if self.tol.is_finite() && self.tol >= 0.0 {
-            return Ok(());
-        }
-        let expected = "a finite number, at least 0";
-        Err(CpError::InvalidOption { option: "tol", value: self.tol, expected })
-    }
 }
 
 impl<T: Real> Solver<T> for NonNegAls {
@@ -116,7 +108,7 @@ impl<T: Real> Solver<T> for NonNegAls {
         tensor: ArrayViewD<'_, T>,
         observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<Decomposition<T>, CpError> {
-        self.check()?;
+        check_option("tol", self.tol)?;
         let problem = Problem::new(&tensor, self.rank)?;
         let start = self.init.factors(&problem.tensor, self.rank)?;
         let mut state = State::new(&problem, start);
@@ -126,7 +118,7 @@ impl<T: Real> Solver<T> for NonNegAls {
         } else {
             let mut space = Workspace::new();
             iterate(self.max_iters, self.tol, observe, &mut |_| {
-                Ok(state.sweep(&problem, self.passes, &mut space))
+                Ok(Some(state.sweep(&problem, self.passes, &mut space)))
             })?
         };
         problem.finish(&tensor, state.factors, &state.weights, trace, stop)
@@ -174,7 +166,7 @@ impl<T: Real> State<T> {
         let mut inner = 0.0;
         let done: Result<(), std::convert::Infallible> =
             sweep(&problem.tensor, factors, rank, space, &mut |mode, g, factors| {
-                product_of_grams(normal, grams, Some(mode));
+                product_of_grams(normal, grams, &[mode]);
                 let factor = &mut factors[mode];
                 let weighted = factor
                     .chunks_exact(rank)
@@ -194,7 +186,7 @@ impl<T: Real> State<T> {
 
     /// ‖X − X̂‖ / ‖X‖: the cheap formula where it has digits left, from the entries otherwise.
     fn rel_error(&mut self, problem: &Problem<'_, T>, inner: f64) -> f64 {
-        product_of_grams(&mut self.normal, &self.grams, None);
+        product_of_grams(&mut self.normal, &self.grams, &[]);
         let mut model = 0.0;
         for (row, &w) in self.normal.chunks_exact(self.rank).zip(&self.weights) {
             model += w * row.iter().zip(&self.weights).map(|(g, v)| g * v).sum::<f64>();

@@ -6,26 +6,35 @@ use crate::real::Real;
 /// How often the ridge is raised tenfold where the normal matrix has no Cholesky factor.
 const RIDGE_STEPS: usize = 12;
 
-/// Γ = ⊛_{m≠mode} AₘᵀAₘ, `[R, R]`; over all modes for `None`.
-pub(super) fn product_of_grams(to: &mut [f64], grams: &[Vec<f64>], mode: Option<usize>) {
-    to.fill(1.0);
-    for (_, gram) in grams.iter().enumerate().filter(|&(m, _)| Some(m) != mode) {
-        to.iter_mut().zip(gram).for_each(|(to, x)| *to *= x);
-    }
+/// ⊛ of all Grams AₘᵀAₘ but those of the modes in `except`, `[R, R]`.
+pub(super) fn product_of_grams(to: &mut [f64], grams: &[Vec<f64>], except: &[usize]) {
+    multiply_grams(to, grams, except, |_| 0);
 }
 
-/// Γ = ⊛_{m≠mode} AₘᵀAₘ, the upper half of `[R, R]`; over all modes for `None`.
-pub(super) fn upper_product_of_grams(to: &mut [f64], grams: &[Vec<f64>], mode: Option<usize>) {
+/// [`product_of_grams`] in the upper half of `[R, R]`, columns ≥ row; the lower one holds anything.
+pub(super) fn upper_product_of_grams(to: &mut [f64], grams: &[Vec<f64>], except: &[usize]) {
+    multiply_grams(to, grams, except, |row| row);
+}
+
+/// [`product_of_grams`] in each row from the column `first(row)` on.
+fn multiply_grams(
+    to: &mut [f64],
+    grams: &[Vec<f64>],
+    except: &[usize],
+    first: impl Fn(usize) -> usize,
+) {
     let rank = to.len().isqrt();
-    let mut others = grams.iter().enumerate().filter(|&(m, _)| Some(m) != mode).map(|(_, g)| g);
+    let mut others =
+        grams.iter().enumerate().filter(|(mode, _)| !except.contains(mode)).map(|(_, gram)| gram);
     match others.next() {
-        Some(first) => to.copy_from_slice(first),
+        Some(gram) => to.copy_from_slice(gram),
         None => to.fill(1.0),
     }
     for gram in others {
         let rows = to.chunks_exact_mut(rank).zip(gram.chunks_exact(rank));
         for (r, (to, x)) in rows.enumerate() {
-            to[r..].iter_mut().zip(&x[r..]).for_each(|(to, x)| *to *= x);
+            let first = first(r);
+            to[first..].iter_mut().zip(&x[first..]).for_each(|(to, x)| *to *= x);
         }
     }
 }
@@ -45,7 +54,7 @@ pub(super) fn solve<T: Real>(
     let rank = normal.len().isqrt();
     let mut relative = ridge;
     for attempt in 0.. {
-        upper_product_of_grams(normal, grams, Some(mode));
+        upper_product_of_grams(normal, grams, &[mode]);
         let trace: f64 = normal.iter().step_by(rank + 1).sum();
         normal.iter_mut().step_by(rank + 1).for_each(|x| *x += relative * trace / rank as f64);
         solution.clear();

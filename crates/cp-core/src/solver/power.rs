@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use super::{Decomposition, Problem, Progress, Solver, StopReason};
+use super::{Decomposition, Problem, Progress, Solver, StopReason, check_option};
 use crate::error::CpError;
 use crate::measure::norm_times;
 use crate::real::Real;
@@ -99,14 +99,6 @@ impl PowerMethod {
         self
     }
 
-    fn check(&self) -> Result<(), CpError> {
-        if self.tol.is_finite() && self.tol >= 0.0 {
-            return Ok(());
-        }
-        let expected = "a finite number, at least 0";
-        Err(CpError::InvalidOption { option: "tol", value: self.tol, expected })
-    }
-
     /// The best of the starts on what is left of the tensor.
     fn term<T: Real>(
         &self,
@@ -142,7 +134,7 @@ impl<T: Real> Solver<T> for PowerMethod {
         tensor: ArrayViewD<'_, T>,
         observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<Decomposition<T>, CpError> {
-        self.check()?;
+        check_option("tol", self.tol)?;
         let problem = Problem::new(&tensor, self.rank)?;
         let shape = &problem.tensor.shape;
         let mut residual =

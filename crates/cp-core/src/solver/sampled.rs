@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::normal::normalize;
-use super::{Als, Decomposition, Problem, Progress, Solver, StopReason};
+use super::{Als, Decomposition, Problem, Progress, Solver, StopReason, check_option};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::init::Init;
@@ -140,13 +140,8 @@ impl SampledAls {
     }
 
     fn check(&self) -> Result<(), CpError> {
-        let expected = "a finite number, at least 0";
-        let options = [("tol", Some(self.tol)), ("ridge", self.ridge)];
-        for (option, value) in options {
-            if let Some(value) = value.filter(|value| !(value.is_finite() && *value >= 0.0)) {
-                return Err(CpError::InvalidOption { option, value, expected });
-            }
-        }
+        check_option("tol", self.tol)?;
+        check_option("ridge", self.ridge)?;
         if self.samples == Some(0) {
             let expected = "at least 1";
             return Err(CpError::InvalidOption { option: "samples", value: 0.0, expected });

@@ -9,7 +9,7 @@ use super::ranks::Ranks;
 use super::{Parts, TuckerDecomposition, TuckerSolver, TuckerTensor, multiply, subspace};
 use crate::error::CpError;
 use crate::real::Real;
-use crate::solver::{Problem, Progress, StopReason, Stopwatch};
+use crate::solver::{Problem, Progress, StopReason, Stopwatch, check_option, iterate};
 use crate::tree::Dense;
 
 /// The starting factors of [`Hooi`].
@@ -170,33 +170,18 @@ impl<T: Real> TuckerSolver<T> for Hooi {
         observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<TuckerDecomposition<T>, CpError> {
         let watch = Stopwatch::start();
-        if !(self.tol.is_finite() && self.tol >= 0.0) {
-            let (option, expected) = ("tol", "a finite number, at least 0");
-            return Err(CpError::InvalidOption { option, value: self.tol, expected });
-        }
+        check_option("tol", self.tol)?;
         let problem = Problem::new(&tensor, 1)?;
         let ranks = self.ranks.resolve(&problem.tensor.shape)?;
         let mut factors = self.start(&problem.tensor, &ranks)?;
         let modes: Vec<usize> = (0..ranks.len()).filter(|&n| ranks[n].is_some()).collect();
-        let mut trace: Vec<f64> = Vec::new();
-        let mut stop = StopReason::MaxIters;
-        if problem.norm == 0.0 || modes.is_empty() {
-            stop = StopReason::Converged;
+        let (trace, stop) = if problem.norm == 0.0 || modes.is_empty() {
+            (Vec::new(), StopReason::Converged)
         } else {
-            for iteration in 1..=self.max_iters {
-                let rel_error = sweep(&problem, &ranks, &modes, &mut factors)?;
-                let before = trace.last().copied();
-                trace.push(rel_error);
-                if observe(&Progress { iteration, rel_error }).is_break() {
-                    stop = StopReason::Observer;
-                    break;
-                }
-                if before.is_some_and(|before| (before - rel_error).abs() < self.tol) {
-                    stop = StopReason::Converged;
-                    break;
-                }
-            }
-        }
+            iterate(self.max_iters, self.tol, observe, &mut |_| {
+                sweep(&problem, &ranks, &modes, &mut factors).map(Some)
+            })?
+        };
         project(&problem, factors).finish(&problem, &tensor, trace, stop, watch)
     }
 }

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use ndarray::{Array2, ArrayD, ArrayViewD, IxDyn};
 
-use super::{
-    CG_STEPS, MAX_ITERS, Metric, RIDGE, TOL, check_options, cholesky, conjugate_gradients, dot,
-    ridge_solve, symmetrize,
-};
+use super::algebra::{cholesky, ridge_solve, symmetrize};
+use super::metric::Metric;
+use super::{CG_STEPS, CG_TOL, MAX_ITERS, RIDGE, TOL};
 use crate::error::CpError;
-use crate::linalg::{mat, mat_mut, product, solve_factored, symmetric_eigen, thin_svd};
+use crate::linalg::{dot, mat, mat_mut, product, solve_factored, symmetric_eigen, thin_svd};
 use crate::measure;
 use crate::real::Real;
 use crate::scale::Scale;
-use crate::solver::{Problem, Progress, StopReason, Stopwatch};
+use crate::solver::conjugate_gradients::conjugate_gradients;
+use crate::solver::{Problem, Progress, StopReason, Stopwatch, check_option};
 use crate::statistics::InputStatistics;
 use crate::tree::Dense;
 use crate::tucker::TuckerTensor;
@@ -126,7 +126,7 @@ impl DataAwareTucker2 {
         observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<WeightedTucker2<T>, CpError> {
         let watch = Stopwatch::start();
-        check_options(&[("tol", self.tol)])?;
+        check_option("tol", self.tol)?;
         let [outer_rank, inner_rank] = self.ranks;
         let problem = Problem::new(&kernel, outer_rank.min(inner_rank))?;
         let shape = &problem.tensor.shape;
@@ -197,14 +197,17 @@ impl DataAwareTucker2 {
         let sizes = [inner, b, window, a];
         let core = gather(&outer.core, [a, b, window]);
         let columns = window * a;
-        let contract = |matrix: &[f64]| {
-            let mut to = vec![0.0; inner * b];
+        let contract = |matrix: &[f64], to: &mut [f64]| {
             let core = mat(&core, b, columns).transpose();
-            product(mat_mut(&mut to, inner, b), mat(matrix, inner, columns), core);
-            to
+            product(mat_mut(to, inner, b), mat(matrix, inner, columns), core);
         };
-        let goal = contract(&metric.transposed_times(&outer.output, a));
-        let apply = |input: &[f64]| contract(&metric.weigh(&expand(input, &core, sizes), a));
+        let apply = |input: &[f64], to: &mut [f64]| {
+            contract(&metric.weigh(&expand(input, &core, sizes), a), to);
+        };
+        let (mut residual, mut image) = (vec![0.0; inner * b], vec![0.0; inner * b]);
+        contract(&metric.transposed_times(&outer.output, a), &mut residual);
+        apply(input, &mut image);
+        residual.iter_mut().zip(&image).for_each(|(r, y)| *r -= y);
         // For a Σ that is the Kronecker product of its partial traces, the operator is Σ_S D N.
         let mut turned = vec![0.0; core.len()];
         for (to, block) in turned.chunks_exact_mut(columns).zip(core.chunks_exact(columns)) {
@@ -219,15 +222,14 @@ impl DataAwareTucker2 {
             |_| CpError::NoConvergence { what: "Cholesky factorization", rows: b, columns: b };
         cholesky(&mut normal, b, 1e-10).map_err(failed)?;
         let inverse = mat(&metric.inverses[1], inner, inner);
-        let precondition = |residual: &[f64]| {
+        let precondition = |residual: &[f64], to: &mut [f64]| {
             let mut half = residual.to_vec();
             solve_factored(&normal, &mut half, inner, b);
-            let mut to = vec![0.0; inner * b];
-            product(mat_mut(&mut to, inner, b), inverse, mat(&half, inner, b));
-            to
+            product(mat_mut(to, inner, b), inverse, mat(&half, inner, b));
         };
+        let start = input.to_vec();
         let better =
-            conjugate_gradients(input.to_vec(), &goal, &apply, &precondition, self.cg_steps);
+            conjugate_gradients(start, residual, apply, precondition, CG_TOL, self.cg_steps).x;
         let what = "singular value decomposition";
         let (basis, _, _) = thin_svd(mat(&better, inner, b)).ok_or(CpError::NoConvergence {
             what,

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::linalg::{Cholesky, Singular, add_product, gram_into, mat, mat_mut, product};
+use crate::solver::normal::product_of_grams;
 
 /// How often the preconditioner's diagonal is raised tenfold where it has no Cholesky factor.
 const LIFTS: usize = 20;
@@ -47,15 +48,6 @@ pub(super) fn grams(layout: &Layout, theta: &[f64]) -> Vec<Vec<f64>> {
     layout.blocks.iter().enumerate().map(gram).collect()
 }
 
-/// ⊛ of all Grams but those of the modes in `except`, `[R, R]`.
-pub(super) fn product_of_grams(grams: &[Vec<f64>], except: &[usize]) -> Vec<f64> {
-    let mut product = vec![1.0; grams[0].len()];
-    for (_, gram) in grams.iter().enumerate().filter(|(mode, _)| !except.contains(mode)) {
-        product.iter_mut().zip(gram).for_each(|(to, x)| *to *= x);
-    }
-    product
-}
-
 /// JᵀJ at one θ, for the Jacobian J of θ ↦ X̂.
 ///
 /// With W⁽ᵐ⁾ = V⁽ᵐ⁾ᵀA⁽ᵐ⁾, block n of JᵀJ v is V⁽ⁿ⁾ Γ⁽ⁿ⁾ + A⁽ⁿ⁾ Σ_{m≠n} Γ⁽ⁿᵐ⁾ ⊛ W⁽ᵐ⁾, Γ⁽ⁿᵐ⁾ = ⊛_{k≠n,m} A⁽ᵏ⁾ᵀA⁽ᵏ⁾.
@@ -84,10 +76,15 @@ fn pair(n: usize, m: usize) -> usize {
 impl<'a> Jacobian<'a> {
     pub(super) fn new(layout: &'a Layout, theta: &'a [f64], grams: &[Vec<f64>]) -> Self {
         let modes = layout.blocks.len();
-        let normals = (0..modes).map(|n| product_of_grams(grams, &[n])).collect();
-        let pairs = (0..modes).flat_map(|n| (0..n).map(move |m| [m, n]));
-        let pairs = pairs.map(|pair| product_of_grams(grams, &pair)).collect();
         let square = layout.rank * layout.rank;
+        let without = |except: &[usize]| {
+            let mut product = vec![0.0; square];
+            product_of_grams(&mut product, grams, except);
+            product
+        };
+        let normals = (0..modes).map(|n| without(&[n])).collect();
+        let pairs = (0..modes).flat_map(|n| (0..n).map(move |m| [m, n]));
+        let pairs = pairs.map(|pair| without(&pair)).collect();
         let w = vec![vec![0.0; square]; modes];
         Self { layout, theta, normals, pairs, w, sum: vec![0.0; square] }
     }

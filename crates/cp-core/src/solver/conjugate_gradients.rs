@@ -1,6 +1,8 @@
 //! Truncated preconditioned conjugate gradients.
 
-/// What [`solve`] found.
+use crate::linalg::dot;
+
+/// What [`conjugate_gradients`] found.
 #[derive(Debug)]
 pub(super) struct Found {
     /// The approximate solution x of H x = b.
@@ -11,25 +13,28 @@ pub(super) struct Found {
     pub(super) iterations: usize,
 }
 
-/// Approximates the solution of H x = b for a symmetric positive (semi)definite H, from x = 0, until the residual in the
-/// norm of M⁻¹ has fallen to `forcing` times its start, or after `most` products with H.
+/// Approximates the solution of H x = b for a symmetric positive (semi)definite H, from a given x, until the residual in
+/// the norm of M⁻¹ has fallen to `forcing` times its start, or after `most` products with H.
 ///
-/// Every iterate x ≠ 0 has bᵀx > 0 and decreases ½xᵀHx − bᵀx, so that stopping early still gives a descent direction.
-/// Where rounding makes the curvature along a direction non-positive, the iteration ends before that direction.
+/// Every step decreases ½xᵀHx − bᵀx. From x = 0, every further iterate has bᵀx > 0, so that stopping early still gives a
+/// descent direction. Where rounding makes the curvature along a direction non-positive, the iteration ends before that
+/// direction.
 ///
 /// # Shapes
-/// `b`: `[n]`; `apply(v, to)` sets `to` = H v, `precondition(r, to)` sets `to` = M⁻¹ r.
+/// `x`: `[n]`; `residual`: b − H x for this x, which is b itself for x = 0, `[n]`; `apply(v, to)` sets `to` = H v,
+/// `precondition(r, to)` sets `to` = M⁻¹ r.
 ///
 /// Reference: Nocedal & Wright (2006), algorithms 5.3 and 7.1.
-pub(super) fn solve(
-    b: &[f64],
+pub(super) fn conjugate_gradients(
+    x: Vec<f64>,
+    residual: Vec<f64>,
     mut apply: impl FnMut(&[f64], &mut [f64]),
     precondition: impl Fn(&[f64], &mut [f64]),
     forcing: f64,
     most: usize,
 ) -> Found {
-    let n = b.len();
-    let mut found = Found { x: vec![0.0; n], residual: b.to_vec(), iterations: 0 };
+    let n = x.len();
+    let mut found = Found { x, residual, iterations: 0 };
     let (mut z, mut hp) = (vec![0.0; n], vec![0.0; n]);
     precondition(&found.residual, &mut z);
     let mut direction = z.clone();
@@ -52,25 +57,6 @@ pub(super) fn solve(
         direction.iter_mut().zip(&z).for_each(|(d, z)| *d = z + turn * *d);
     }
     found
-}
-
-/// Entries per partial sum, see [`dot`].
-const BLOCK: usize = 1024;
-
-/// aᵀb, added up in blocks, which keeps the rounding error small.
-pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
-    /// Sums side by side, so that the compiler may use vector registers.
-    const LANES: usize = 8;
-    let block = |(a, b): (&[f64], &[f64])| {
-        let (mut sums, mut rest) = ([0.0; LANES], 0.0);
-        let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-        rest += a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum::<f64>();
-        for (a, b) in a.zip(b) {
-            sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
-        }
-        sums.iter().sum::<f64>() + rest
-    };
-    a.chunks(BLOCK).zip(b.chunks(BLOCK)).map(block).sum()
 }
 
 /// `to += scale · v`.
@@ -97,13 +83,23 @@ mod tests {
                 to[i] = r[i] / h[i][i];
             }
         };
-        let found = solve(&b, times, by_diagonal, 1e-14, 10);
+        let solve = |b: [f64; 3], from: [f64; 3], most: usize| {
+            let mut residual = [0.0; 3];
+            times(&from, &mut residual);
+            residual.iter_mut().zip(b).for_each(|(r, b)| *r = b - *r);
+            conjugate_gradients(from.to_vec(), residual.to_vec(), times, by_diagonal, 1e-14, most)
+        };
+        let found = solve(b, [0.0; 3], 10);
         assert!(found.x.iter().all(|x| (x - 1.0).abs() < 1e-12), "{:?}", found.x);
         assert!(found.iterations <= 3);
         // One step only: still a descent direction.
-        let short = solve(&b, times, by_diagonal, 1e-14, 1);
+        let short = solve(b, [0.0; 3], 1);
         assert!(short.iterations == 1 && dot(&short.x, &b) > 0.0);
         // Nothing to do.
-        assert_eq!(solve(&[0.0; 3], times, by_diagonal, 1e-14, 10).iterations, 0);
+        assert_eq!(solve([0.0; 3], [0.0; 3], 10).iterations, 0);
+        assert_eq!(solve(b, [1.0; 3], 10).iterations, 0);
+        // From another start.
+        let found = solve(b, [1.0, 3.0, -2.0], 10);
+        assert!(found.x.iter().all(|x| (x - 1.0).abs() < 1e-12), "{:?}", found.x);
     }
 }

@@ -1,0 +1,61 @@
+//! What the data-aware methods need of dense algebra: solves with a ridge that is raised where it has to be, and products
+//! that are symmetric.
+
+use crate::linalg::{Singular, mat, mat_mut, product, solve_factored, solve_normal};
+
+/// How often a ridge is raised tenfold where a matrix has no Cholesky factor.
+const RIDGE_STEPS: usize = 14;
+
+/// Adds a relative ridge and solves x M = b for each row b of `right`; raises the ridge where it has to.
+///
+/// # Shapes
+/// `matrix`: M, `[n, n]`, symmetric (overwritten); `right`: `[rows, n]`.
+pub(super) fn ridge_solve(
+    matrix: &mut [f64],
+    right: &mut [f64],
+    n: usize,
+    ridge: f64,
+) -> Result<(), Singular> {
+    cholesky(matrix, n, ridge)?;
+    solve_factored(matrix, right, right.len() / n, n);
+    if right.iter().all(|x| x.is_finite()) { Ok(()) } else { Err(Singular) }
+}
+
+/// Overwrites M by the Cholesky factor of M with a relative ridge, raised tenfold until there is one.
+pub(super) fn cholesky(matrix: &mut [f64], n: usize, ridge: f64) -> Result<(), Singular> {
+    let kept = matrix.to_vec();
+    let mean = kept.iter().step_by(n + 1).sum::<f64>() / n as f64;
+    // A matrix of zeros: its solution is any, and zero after this.
+    let mean = if mean > 0.0 { mean } else { 1.0 };
+    let mut relative = ridge;
+    for _ in 0..RIDGE_STEPS {
+        matrix.copy_from_slice(&kept);
+        matrix.iter_mut().step_by(n + 1).for_each(|x| *x += relative * mean);
+        // One right-hand side shows whether the factor is of use.
+        let mut ones = vec![1.0; n];
+        if solve_normal(matrix, &mut ones, 1, n).is_ok() {
+            return Ok(());
+        }
+        relative = (10.0 * relative).max(1e-15);
+    }
+    Err(Singular)
+}
+
+/// AᵀB, `[R, R]`, for A and B `[n, R]`.
+pub(super) fn inner(a: &[f64], b: &[f64], rank: usize) -> Vec<f64> {
+    let rows = a.len() / rank;
+    let mut to = vec![0.0; rank * rank];
+    product(mat_mut(&mut to, rank, rank), mat(a, rows, rank).transpose(), mat(b, rows, rank));
+    to
+}
+
+/// Makes a matrix that is symmetric up to rounding exactly so.
+pub(super) fn symmetrize(matrix: &mut [f64], n: usize) {
+    for i in 0..n {
+        for j in 0..i {
+            let mean = 0.5 * (matrix[i * n + j] + matrix[j * n + i]);
+            matrix[i * n + j] = mean;
+            matrix[j * n + i] = mean;
+        }
+    }
+}
