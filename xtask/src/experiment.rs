@@ -17,6 +17,18 @@ Examples:
   cargo xtask transfer --dataset cats-vs-dogs --data ~/data
   cargo xtask transfer -- --help               every option (builds the program first)";
 
+pub(crate) const AGREEMENT_HELP: &str = "\
+Examples:
+  cargo xtask agreement --data ~/data
+  cargo xtask agreement --networks squeezenet1_1 --ratios 0.5
+  cargo xtask agreement -- --help              every option (builds the program first)";
+
+pub(crate) const LATENCY_HELP: &str = "\
+Examples:
+  cargo xtask latency                          ResNet-56 and AlexNet, batches of 8 on one thread
+  cargo xtask latency --networks resnet56 --batch 1
+  cargo xtask latency -- --help                every option (builds the program first)";
+
 pub(crate) const CURVE_HELP: &str = "\
 Examples:
   cargo xtask curve --network resnet20 --data ~/data --jobs 4

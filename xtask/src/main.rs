@@ -56,6 +56,12 @@ enum Command {
     /// Compress a pretrained network at several ratios and move it to another data set
     #[command(after_help = experiment::TRANSFER_HELP)]
     Transfer(Rest),
+    /// Compress ImageNet networks without labels: agreement with the dense network
+    #[command(after_help = experiment::AGREEMENT_HELP)]
+    Agreement(Rest),
+    /// Plans from measured time against plans with the same multiply-adds
+    #[command(after_help = experiment::LATENCY_HELP)]
+    Latency(Rest),
     /// Compress a network to several budgets: accuracy against cost, beside published points
     #[command(after_help = experiment::CURVE_HELP)]
     Curve(Rest),
@@ -90,6 +96,8 @@ fn main() -> ExitCode {
         Command::Ci => check::run(check::Lock::Fixed),
         Command::Demo(rest) => experiment::run("demo", &rest.args),
         Command::Transfer(rest) => experiment::run("transfer", &rest.args),
+        Command::Agreement(rest) => experiment::run("agreement", &rest.args),
+        Command::Latency(rest) => experiment::run("latency", &rest.args),
         Command::Curve(rest) => experiment::run("curve", &rest.args),
         Command::TrainResnet(rest) => experiment::run("train-resnet", &rest.args),
         Command::ReproduceAlexnet(rest) => experiment::run("reproduce-alexnet", &rest.args),

@@ -3,10 +3,12 @@
 //! Every run writes `results/<experiment>/<run>/`: the configuration as run, `provenance.json`, `metrics.jsonl`, the
 //! compressed networks, `summary.md` and `report.html`. A killed run goes on with `--resume`.
 
+mod agreement;
 mod alexnet;
 mod curve;
 mod demo;
 mod figures;
+mod latency;
 mod run;
 mod train_resnet;
 mod transfer;
@@ -31,6 +33,10 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Count and time the factorized AlexNets of the literature
     ReproduceAlexnet(alexnet::AlexnetArgs),
+    /// Compress ImageNet networks without labels: agreement with the dense network
+    Agreement(agreement::AgreementArgs),
+    /// Plans from measured time against plans with the same multiply-adds
+    Latency(latency::LatencyArgs),
     /// Compress a network to several budgets: accuracy against cost, beside published points
     Curve(curve::CurveArgs),
     /// Train the ResNet-20 that the compression experiments start from
@@ -43,6 +49,8 @@ fn main() -> std::process::ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::ReproduceAlexnet(args) => alexnet::run(&args),
+        Command::Agreement(args) => agreement::run(&args),
+        Command::Latency(args) => latency::run(&args),
         Command::Curve(args) => curve::run(&args),
         Command::TrainResnet(args) => train_resnet::run(&args),
         Command::Transfer(args) => transfer::run(&args),

@@ -1,0 +1,304 @@
+//! Data-free compression of ImageNet networks: how often the compressed network agrees with the dense one, for plain ALS, for
+//! error-preserving correction, and for ALS-Σ with the inputs of layers measured on unlabelled images.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::Args;
+use cp_data::Dataset;
+use cp_net::{Budget, Decomposer, Form, LayerReport, Network, RankPlan};
+use cp_report::{Axis, Block, Cell, Column, Report, Series, Table, XyPlot};
+use cp_torch::tch::Kind;
+use cp_train::{EvalOptions, Evaluation, StatisticsOptions, input_statistics, logits, progress};
+use serde::{Deserialize, Serialize};
+
+use crate::run::{Run, RunArgs, built_in};
+
+/// `agreement`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask agreement --data ~/data\n  cargo xtask agreement --networks squeezenet1_1 --ratios 0.5"
+)]
+pub(crate) struct AgreementArgs {
+    /// Networks [default: the configuration's]
+    #[arg(long, value_name = "ARCH,…", value_delimiter = ',')]
+    networks: Option<Vec<String>>,
+    /// Compressed / dense multiply-adds [default: the configuration's]
+    #[arg(long, value_name = "X,…", value_delimiter = ',')]
+    ratios: Option<Vec<f64>>,
+    #[command(flatten)]
+    common: RunArgs,
+}
+
+/// `configs/agreement.toml`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    statistics_split: String,
+    test_split: String,
+    macs_ratios: Vec<f64>,
+    form: Form,
+    iterations: usize,
+    seed: u64,
+    networks: Vec<Subject>,
+    statistics: StatisticsOptions,
+}
+
+/// A network and its weights.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Subject {
+    arch: String,
+    weights: String,
+}
+
+/// How kernels are decomposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Way {
+    Als,
+    Epc,
+    AlsSigma,
+}
+
+impl Way {
+    const ALL: [Way; 3] = [Way::Als, Way::Epc, Way::AlsSigma];
+
+    fn name(self) -> &'static str {
+        match self {
+            Way::Als => "ALS",
+            Way::Epc => "ALS + EPC",
+            Way::AlsSigma => "ALS-Σ",
+        }
+    }
+
+    fn file(self) -> &'static str {
+        match self {
+            Way::Als => "als",
+            Way::Epc => "epc",
+            Way::AlsSigma => "als-sigma",
+        }
+    }
+}
+
+/// One compressed network.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Outcome {
+    arch: String,
+    way: Way,
+    ratio: f64,
+    macs: usize,
+    params: usize,
+    /// Mean over the layers.
+    mean_rel_error: f64,
+    /// Largest component energy of a layer.
+    max_energy: f64,
+    /// Share of the images whose best class is that of the dense network.
+    agreement: f64,
+    top1: f64,
+}
+
+/// What the dense network says of every image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Answers {
+    best: Vec<i64>,
+    result: Evaluation,
+}
+
+pub(crate) fn run(args: &AgreementArgs) -> Result<()> {
+    let mut config: Config = built_in(include_str!("../configs/agreement.toml"));
+    if let Some(names) = &args.networks {
+        if let Some(name) = names.iter().find(|n| config.networks.iter().all(|s| s.arch != **n)) {
+            anyhow::bail!("--networks: {name} is none of googlenet, squeezenet1_1");
+        }
+        config.networks.retain(|subject| names.contains(&subject.arch));
+    }
+    if let Some(ratios) = &args.ratios {
+        config.macs_ratios.clone_from(ratios);
+    }
+    config.seed = args.common.seed;
+    let mut run = Run::open(&args.common, "agreement", &config)?;
+    let gathered = run.dataset("imagenet-sample", &config.statistics_split)?;
+    let test = run.dataset("imagenet-sample", &config.test_split)?;
+    let mut outcomes = Vec::new();
+    let mut answers = Vec::new();
+    for subject in &config.networks.clone() {
+        let dense = run.pretrained(&subject.weights, &subject.arch)?;
+        let known = run.stages.result(&format!("{}-dense", subject.arch), || {
+            let result =
+                run.stages.evaluate(&format!("{}-dense-test", subject.arch), &dense, &test)?;
+            Ok::<_, anyhow::Error>(Answers { best: best(&run, &dense, &test)?, result })
+        })?;
+        for &ratio in &config.macs_ratios {
+            for way in Way::ALL {
+                let name = format!("{}-{ratio}-{}", subject.arch, way.file());
+                outcomes.push(run.stages.result(&name, || {
+                    one(&run, &config, &subject.arch, &dense, way, ratio, &gathered, &test, &known)
+                })?);
+            }
+        }
+        answers.push((subject.arch.clone(), known));
+    }
+    write_report(&run, &config, &answers, &outcomes)
+}
+
+/// The class of the highest logit of every image.
+fn best(run: &Run, network: &Network, set: &Arc<dyn Dataset>) -> Result<Vec<i64>> {
+    let model = run.stages.executor(network)?;
+    let found = logits(&model, set, &EvalOptions::default())?.f_argmax(1, false)?;
+    Ok(Vec::<i64>::try_from(found.to_kind(Kind::Int64))?)
+}
+
+#[allow(clippy::too_many_arguments, reason = "one call, from the closure of a stage")]
+fn one(
+    run: &Run,
+    config: &Config,
+    arch: &str,
+    dense: &Network,
+    way: Way,
+    ratio: f64,
+    gathered: &Arc<dyn Dataset>,
+    test: &Arc<dyn Dataset>,
+    known: &Answers,
+) -> Result<Outcome> {
+    let shape = &dense.input().shape;
+    let plan = RankPlan::uniform(dense.architecture(), shape, Budget::Macs(ratio), config.form)?;
+    let mut decomposer = match way {
+        Way::Als => Decomposer::als(config.iterations, config.seed),
+        Way::Epc | Way::AlsSigma => {
+            Decomposer { max_iters: config.iterations, seed: config.seed, ..Decomposer::default() }
+        }
+    };
+    if way == Way::AlsSigma {
+        let layers: Vec<String> = plan.layers.iter().map(|layer| layer.name.clone()).collect();
+        let model = run.stages.executor(dense)?;
+        decomposer.statistics = input_statistics(&model, &layers, gathered, &config.statistics, 2)?;
+    }
+    let mut network = dense.clone();
+    let bar = progress::bar(plan.layers.len() as u64, format!("{arch} {ratio} {}", way.name()));
+    let layers: Vec<LayerReport> = cp_net::compress(&mut network, &plan, &decomposer, &|event| {
+        if let cp_net::Event::Finished { .. } = event {
+            bar.inc(1);
+        }
+    })?;
+    bar.finish_and_clear();
+    let found = best(run, &network, test)?;
+    let same = found.iter().zip(&known.best).filter(|(a, b)| a == b).count();
+    let right = (0..test.len()).filter(|&i| found[i] == test.label(i) as i64).count();
+    let cost = network.cost(shape)?.total;
+    let outcome = Outcome {
+        arch: arch.into(),
+        way,
+        ratio,
+        macs: cost.macs,
+        params: cost.params,
+        mean_rel_error: layers.iter().map(|layer| layer.rel_error).sum::<f64>()
+            / layers.len().max(1) as f64,
+        max_energy: layers.iter().map(|layer| layer.component_energy).fold(0.0, f64::max),
+        agreement: same as f64 / test.len() as f64,
+        top1: right as f64 / test.len() as f64,
+    };
+    eprintln!("{arch} {ratio} {}: agreement {:.3}", way.name(), outcome.agreement);
+    Ok(outcome)
+}
+
+fn write_report(
+    run: &Run,
+    config: &Config,
+    answers: &[(String, Answers)],
+    outcomes: &[Outcome],
+) -> Result<()> {
+    let of = |arch: &str, way: Way, ratio: f64| {
+        outcomes.iter().find(|o| o.arch == arch && o.way == way && (o.ratio - ratio).abs() < 1e-9)
+    };
+    let mut sentences = Vec::new();
+    for (arch, _) in answers {
+        let middle = config.macs_ratios.get(1).or(config.macs_ratios.first());
+        let Some(&ratio) = middle else { continue };
+        let share = |way| of(arch, way, ratio).map_or(f64::NAN, |o| 100.0 * o.agreement);
+        sentences.push(format!(
+            "{arch} at {ratio} of its multiply-adds agrees with the dense network on {:.1} % of the images after ALS, {:.1} % after ALS and \
+             EPC, {:.1} % after ALS-Σ.",
+            share(Way::Als),
+            share(Way::Epc),
+            share(Way::AlsSigma)
+        ));
+    }
+    let mut report = Report::new(
+        "Without labels and fine-tuning: agreement with the dense network",
+        sentences.join(" "),
+    );
+    for (arch, known) in answers {
+        report.add(Block::heading(arch.clone()));
+        let mut plot = XyPlot::new(
+            format!("{arch}: agreement against multiply-adds"),
+            Axis::number("compressed / dense multiply-adds"),
+            Axis::percent("agreement").include(0.0),
+        );
+        for way in Way::ALL {
+            let mut points: Vec<(f64, f64)> = config
+                .macs_ratios
+                .iter()
+                .filter_map(|&ratio| Some((ratio, of(arch, way, ratio)?.agreement)))
+                .collect();
+            points.sort_by(|a, b| a.0.total_cmp(&b.0));
+            plot = plot.series(Series::both(way.name(), points));
+        }
+        report.add(plot);
+        let mut table = Table::new(
+            format!("{arch}, dense top-1 {:.1} %", 100.0 * known.result.top1),
+            [
+                Column::number("MACs / dense"),
+                Column::text("decomposition"),
+                Column::number("parameters"),
+                Column::number("MACs").unit("M"),
+                Column::number("mean relative error"),
+                Column::number("largest component energy"),
+                Column::number("agreement").unit("%"),
+                Column::number("top-1").unit("%"),
+            ],
+        );
+        for &ratio in &config.macs_ratios {
+            for way in Way::ALL {
+                let Some(one) = of(arch, way, ratio) else { continue };
+                table.row([
+                    Cell::number(ratio, 2),
+                    Cell::text(way.name()),
+                    Cell::count(one.params as u64),
+                    Cell::millions(one.macs as u64, 1),
+                    Cell::number(one.mean_rel_error, 3),
+                    Cell::significant(one.max_energy, 3),
+                    Cell::percent(one.agreement, 1),
+                    Cell::percent(one.top1, 1),
+                ]);
+            }
+        }
+        table.note(
+            "Relative error: of the kernels. ALS-Σ minimises the error of the outputs, so that of the kernels is larger. One standard \
+             deviation of the sample of 500 images is about 2 points.",
+        );
+        report.add(table);
+    }
+    report.add(Block::text(format!(
+        "Protocol: the sample of ImageNet has one image of each class. The inputs of layers were measured on the images of `{}` class \
+         numbers, without their labels; agreement and top-1 are of the images of `{}` class numbers. All methods have the same ranks. The \
+         images are likely training images: compare with the dense network, not with published accuracies.",
+        config.statistics_split, config.test_split
+    )));
+    report.add(Block::provenance(run.provenance()?.rows()));
+    report.add(Block::code("Configuration", toml::to_string_pretty(config)?));
+    report.write(run.dir().path())?;
+    run.finish(&serde_json::json!({ "outcomes": outcomes }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_configuration_is_sound() {
+        let config: Config = built_in(include_str!("../configs/agreement.toml"));
+        for subject in &config.networks {
+            cp_net::arch::by_name(&subject.arch).unwrap();
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Plans from measured time: whether they are faster than plans with the same multiply-adds that know nothing of time.
+
+use anyhow::Result;
+use clap::Args;
+use cp_net::{
+    Budget, Decomposer, Form, Network, Objective, PlanOptions, Profile, ProfileOptions, RankPlan,
+    arch,
+};
+use cp_report::{Block, Cell, Column, Report, Table};
+use cp_train::timing::{self, Timing, TimingOptions};
+use cp_train::{progress, time_choices};
+use serde::{Deserialize, Serialize};
+
+use crate::figures::threads_text;
+use crate::run::{Run, RunArgs, built_in};
+
+/// `latency`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask latency\n  cargo xtask latency --networks resnet56 --batch 1"
+)]
+pub(crate) struct LatencyArgs {
+    /// Architectures [default: the configuration's]
+    #[arg(long, value_name = "ARCH,…", value_delimiter = ',')]
+    networks: Option<Vec<String>>,
+    /// Images per batch [default: the configuration's]
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    #[command(flatten)]
+    common: RunArgs,
+}
+
+/// `configs/latency.toml`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    networks: Vec<String>,
+    ratios: Vec<f64>,
+    batch: usize,
+    threads: usize,
+    forms: Vec<Form>,
+    points: usize,
+    iterations: usize,
+    seed: u64,
+    repeats: usize,
+}
+
+/// A plan from time, the plan with its multiply-adds, and how long they take.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Outcome {
+    network: String,
+    asked: f64,
+    macs_ratio: f64,
+    blind_macs_ratio: f64,
+    dense: Timing,
+    timed: Timing,
+    blind: Timing,
+    /// Layers factorized by the plan from time, and by the blind one.
+    layers: [usize; 2],
+    /// Time of the slowest planned layer relative to its dense form, in the plan from time and in the blind one.
+    slowest: [f64; 2],
+}
+
+pub(crate) fn run(args: &LatencyArgs) -> Result<()> {
+    let mut config: Config = built_in(include_str!("../configs/latency.toml"));
+    if let Some(networks) = &args.networks {
+        config.networks.clone_from(networks);
+    }
+    if let Some(batch) = args.batch {
+        config.batch = batch;
+    }
+    if let Some(threads) = args.common.threads {
+        config.threads = threads.into();
+    }
+    let run = Run::open(&args.common, "latency", &config)?;
+    timing::set_threads(config.threads);
+    let mut outcomes = Vec::new();
+    for name in &config.networks {
+        let dense = arch::by_name(name)?.initialize(config.seed)?;
+        let profile =
+            run.stages.result(&format!("{name}-profile"), || profile(&run, &config, &dense))?;
+        for &ratio in &config.ratios {
+            outcomes.push(run.stages.result(&format!("{name}-{ratio}"), || {
+                one(&run, &config, name, &dense, &profile, ratio)
+            })?);
+        }
+    }
+    write_report(&run, &config, &outcomes)
+}
+
+fn options(config: &Config) -> TimingOptions {
+    TimingOptions { warmup: 2, repeats: config.repeats, min_sample_seconds: 0.005 }
+}
+
+fn profile(run: &Run, config: &Config, dense: &Network) -> Result<Profile> {
+    let decomposer = Decomposer::als(config.iterations, config.seed);
+    let ways = ProfileOptions {
+        forms: config.forms.clone(),
+        points: config.points,
+        ..ProfileOptions::default()
+    };
+    let layers = dense.architecture().compressible().len();
+    let bar = progress::bar(layers as u64, "try ranks");
+    let shape = &dense.input().shape;
+    let mut profile = Profile::measure(dense, shape, None, &ways, &decomposer, &|_| bar.inc(1))?;
+    bar.finish_and_clear();
+    time_choices(dense, &mut profile, config.batch, run.stages.device(), &options(config))?;
+    Ok(profile)
+}
+
+fn one(
+    run: &Run,
+    config: &Config,
+    name: &str,
+    dense: &Network,
+    profile: &Profile,
+    ratio: f64,
+) -> Result<Outcome> {
+    let shape = &dense.input().shape;
+    let all = dense.cost(shape)?.total.macs as f64;
+    let share =
+        |plan: &RankPlan| -> Result<f64> { Ok(plan.cost(dense, shape)?.total.macs as f64 / all) };
+    let objective = Objective::default();
+    let never_slower = PlanOptions { never_slower: true, ..PlanOptions::default() };
+    let timed = profile.plan(Budget::Latency(ratio), &objective, &never_slower)?;
+    let macs_ratio = share(&timed)?;
+    let blind = profile.plan(Budget::Macs(macs_ratio), &objective, &PlanOptions::default())?;
+
+    let preview = |plan: &RankPlan| -> Result<_> {
+        let network = plan.preview(dense.architecture())?.initialize(config.seed)?;
+        Ok(run.stages.executor(&network)?)
+    };
+    let models = [run.stages.executor(dense)?, preview(&timed)?, preview(&blind)?];
+    let times = timing::latency(&models.each_ref(), shape, config.batch, &options(config))?;
+    let slowest = |plan: &RankPlan| -> f64 {
+        plan.layers
+            .iter()
+            .filter_map(|planned| {
+                let layer = profile.layer(&planned.name)?;
+                let choice = layer
+                    .choices
+                    .iter()
+                    .find(|choice| (choice.form, choice.rank) == (planned.form, planned.rank))?;
+                Some(choice.seconds? / layer.dense_seconds?)
+            })
+            .fold(0.0, f64::max)
+    };
+    Ok(Outcome {
+        network: name.into(),
+        asked: ratio,
+        macs_ratio,
+        blind_macs_ratio: share(&blind)?,
+        dense: times[0],
+        timed: times[1],
+        blind: times[2],
+        layers: [timed.layers.len(), blind.layers.len()],
+        slowest: [slowest(&timed), slowest(&blind)],
+    })
+}
+
+fn write_report(run: &Run, config: &Config, outcomes: &[Outcome]) -> Result<()> {
+    let faster = outcomes.iter().filter(|o| o.timed.median < o.blind.median).count();
+    let verdict = format!(
+        "With {} and batches of {}, the plan from measured time is faster than the plan with the same multiply-adds in {faster} of {} cases; no \
+         layer of a plan from time takes more than {:.2} of its dense time.",
+        threads_text(config.threads),
+        config.batch,
+        outcomes.len(),
+        outcomes.iter().map(|o| o.slowest[0]).fold(0.0, f64::max),
+    );
+    let mut report = Report::new("Plans from measured time", verdict);
+    let mut table = Table::new(
+        "End to end",
+        [
+            Column::text("network"),
+            Column::number("time asked"),
+            Column::number("MACs / dense"),
+            Column::number("dense").unit("ms"),
+            Column::number("plan from time").unit("ms"),
+            Column::number("time / dense"),
+            Column::number("blind plan").unit("ms"),
+            Column::number("time / dense"),
+            Column::number("blind / from time"),
+            Column::number("slowest layer, from time"),
+            Column::number("slowest layer, blind"),
+            Column::text("layers"),
+        ],
+    );
+    for one in outcomes {
+        table.row([
+            Cell::text(&one.network),
+            Cell::number(one.asked, 2),
+            Cell::number(one.macs_ratio, 3),
+            Cell::millis(one.dense.median),
+            Cell::millis(one.timed.median),
+            Cell::number(one.timed.median / one.dense.median, 3),
+            Cell::millis(one.blind.median),
+            Cell::number(one.blind.median / one.dense.median, 3),
+            Cell::ratio(one.blind.median / one.timed.median, 2).strong(),
+            Cell::number(one.slowest[0], 2),
+            Cell::number(one.slowest[1], 2),
+            Cell::text(format!("{} / {}", one.layers[0], one.layers[1])),
+        ]);
+    }
+    table.note(
+        "Medians of forward passes in eval mode, dense and both plans in turn. Slowest layer: time of the planned form alone / time of the \
+         dense layer alone, as measured for the plan. Layers: factorized in the plan from time / in the blind one.",
+    );
+    report.add(table);
+    report.add(Block::provenance(run.provenance()?.rows()));
+    report.add(Block::code("Configuration", toml::to_string_pretty(config)?));
+    report.write(run.dir().path())?;
+    run.finish(&serde_json::json!({ "outcomes": outcomes }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_configuration_is_sound() {
+        let config: Config = built_in(include_str!("../configs/latency.toml"));
+        for name in &config.networks {
+            arch::by_name(name).unwrap();
+        }
+    }
+}
