@@ -99,10 +99,10 @@ fn profile(run: &Run, config: &Config, dense: &Network) -> Result<Profile> {
         points: config.points,
         ..ProfileOptions::default()
     };
-    let layers = dense.architecture().compressible().len();
-    let bar = progress::bar(layers as u64, "try ranks");
+    let bar = progress::spinner("try ranks");
     let shape = &dense.input().shape;
-    let mut profile = Profile::measure(dense, shape, None, &ways, &decomposer, &|_| bar.inc(1))?;
+    let tell = |line: &str| bar.set_message(line.to_owned());
+    let mut profile = Profile::measure(dense, shape, None, &ways, &decomposer, &tell)?;
     bar.finish_and_clear();
     time_choices(dense, &mut profile, config.batch, run.stages.device(), &options(config))?;
     Ok(profile)

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use cp_core::{
-    Als, AlsQr, Auto, CpError, DataAwareAls, DataAwareTucker2, Decomposition, Epc, Init,
+    Als, AlsQr, Auto, CpError, CpTensor, DataAwareAls, DataAwareTucker2, Decomposition, Epc, Init,
     InputStatistics, Nls, NonNegAls, PowerMethod, Progress, SampledAls, Solver, StopReason, Svd,
     TkdCpd, Tucker2, TuckerSolver, truncated_svd, weighted_rel_error,
 };
@@ -246,26 +246,56 @@ impl Decomposer {
                     model: Model::TkdCpd { tucker, core: core.cp },
                 })
             }
-            (_, rank, statistics) => {
+            (_, rank, _) => {
                 let rank = rank.one().unwrap_or(0); // plans are checked; a rank of 0 is an error below
-                let init = Init::Random { seed: self.seed };
-                let plain = self.solver(rank, init).decompose_with(tensor.view(), observe)?;
-                let plain = self.corrected(tensor.view(), plain)?;
-                let Some(statistics) = statistics else {
-                    return Ok(cp_found(plain, None));
-                };
-                let mut aware = DataAwareAls::new(rank, Arc::clone(statistics))
-                    .max_iters(self.max_iters)
-                    .tol(self.tol)
-                    .init(Init::Factors(plain.cp.cast()));
-                if self.max_energy.is_some() {
-                    aware = aware.ridge(RIDGE);
-                }
-                let found = aware.decompose_with(tensor.view(), observe)?;
-                let weighted = weighted_rel_error(tensor, &found.cp, statistics)?;
-                Ok(cp_found(found, Some(weighted)))
+                let (found, weighted) = self.cp(layer, group, tensor, rank, None, observe)?;
+                Ok(cp_found(found, weighted))
             }
         }
+    }
+
+    /// A CP model, and its weighted error where there are statistics: from a random start, or from `before`, a model of another
+    /// rank, with the terms that its residual asks for.
+    pub(crate) fn cp(
+        &self,
+        layer: &str,
+        group: usize,
+        tensor: ArrayViewD<'_, f32>,
+        rank: usize,
+        before: Option<&CpTensor<f32>>,
+        observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<(Decomposition<f32>, Option<f64>), CpError> {
+        let statistics = self.statistics.get(layer).and_then(|groups| groups.get(group));
+        let init = match before {
+            None => Init::Random { seed: self.seed },
+            Some(before) => {
+                let seed = self.seed.wrapping_add(rank as u64);
+                Init::Factors(cp_core::extend(tensor.view(), before, rank, seed)?)
+            }
+        };
+        let Some(statistics) = statistics else {
+            let plain = self.solver(rank, init).decompose_with(tensor.view(), observe)?;
+            return Ok((self.corrected(tensor, plain)?, None));
+        };
+        // A random start is far from any minimum; plain ALS leads near one for less, and its correction to one of low energy. A
+        // model of another rank is near already.
+        let init = match before {
+            None => {
+                let plain = self.solver(rank, init).decompose_with(tensor.view(), observe)?;
+                Init::Factors(self.corrected(tensor.view(), plain)?.cp.cast())
+            }
+            Some(_) => init,
+        };
+        let mut aware = DataAwareAls::new(rank, Arc::clone(statistics))
+            .max_iters(self.max_iters)
+            .tol(self.tol)
+            .init(init);
+        if self.max_energy.is_some() {
+            aware = aware.ridge(RIDGE);
+        }
+        let found = aware.decompose_with(tensor.view(), observe)?;
+        let weighted = weighted_rel_error(tensor, &found.cp, statistics)?;
+        Ok((found, Some(weighted)))
     }
 
     /// `found`, or where its energy is too high the model with smaller terms.

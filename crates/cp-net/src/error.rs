@@ -177,21 +177,6 @@ pub enum NetError {
         /// The rank given.
         got: crate::Rank,
     },
-    /// A budget in seconds where none were measured.
-    #[error(
-        "a budget in seconds needs the measured times of every layer: measure a profile on this device first"
-    )]
-    NoSeconds,
-    /// A given form and rank whose cost the profile does not have.
-    #[error("layer '{layer}': the profile has no {form} at rank {rank}; measure it with the layer")]
-    NotProfiled {
-        /// The layer.
-        layer: String,
-        /// The form given.
-        form: Form,
-        /// The rank given.
-        rank: crate::Rank,
-    },
     /// A rank of 0.
     #[error(
         "rank of layer '{layer}' is 0; the smallest rank is 1 (leave the layer out to keep it dense)"
@@ -332,7 +317,7 @@ pub enum NetError {
          can be reached is {nearest:.4}"
     )]
     BudgetUnreachable {
-        /// `parameters` or `multiply-adds`.
+        /// `parameters`, `multiply-adds` or `seconds`.
         quantity: &'static str,
         /// compressed / dense asked for.
         asked: f64,
@@ -344,6 +329,69 @@ pub enum NetError {
     BudgetRange {
         /// As given.
         got: f64,
+    },
+    /// A budget in seconds for a plan that knows none.
+    #[error(
+        "a budget in seconds needs a profile in which the network was timed: `Profile::measure`, then seconds for the network, its \
+         layers and its choices, then `Profile::plan`"
+    )]
+    BudgetUnmeasured,
+    /// A profile without seconds where they count.
+    #[error(
+        "the profile has no seconds for {what}; time it, or ask for parameters or multiply-adds"
+    )]
+    SecondsMissing {
+        /// The network, a layer, or one choice of a layer.
+        what: String,
+    },
+    /// A rank that a profile does not hold and cannot be taken from its neighbours.
+    #[error(
+        "layer '{layer}': {form} R={rank} is not in the profile{}",
+        if measured.is_empty() { ", nor is any other rank of that form".into() } else { format!("; measured: {}", list(measured)) }
+    )]
+    NotMeasured {
+        /// The layer.
+        layer: String,
+        /// The form asked for.
+        form: Form,
+        /// The rank asked for.
+        rank: crate::Rank,
+        /// The ranks of this form that were measured.
+        measured: Vec<crate::Rank>,
+    },
+    /// A sum of ranks that does not go round.
+    #[error(
+        "a rank budget of {budget} for the {layers}: with 1 for each layer and the ranks that are fixed, {least} are needed"
+    )]
+    RankBudget {
+        /// `convolutions` or `linear layers`.
+        layers: &'static str,
+        /// As given.
+        budget: usize,
+        /// The least that will do.
+        least: usize,
+    },
+    /// An option of a plan is out of its range.
+    #[error("{option} is {got}, expected {expected}")]
+    PlanOption {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        got: f64,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// A number given for a layer is out of its range.
+    #[error("{option} of layer '{layer}' is {got}, expected {expected}")]
+    LayerOption {
+        /// The layer.
+        layer: String,
+        /// What the number is.
+        option: &'static str,
+        /// Its value.
+        got: f64,
+        /// What would do.
+        expected: &'static str,
     },
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
@@ -405,6 +453,11 @@ pub enum NetError {
         /// What is wrong.
         source: Box<NetError>,
     },
+}
+
+/// Ranks, one after the other.
+fn list(ranks: &[crate::Rank]) -> String {
+    ranks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Names shown before the rest of a long list is counted.

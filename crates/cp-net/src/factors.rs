@@ -283,7 +283,7 @@ fn groups(op: &Op) -> usize {
 }
 
 /// Shape of one group's tensor in `form`.
-fn tensor_shape(op: &Op, form: Form) -> Vec<usize> {
+pub(crate) fn tensor_shape(op: &Op, form: Form) -> Vec<usize> {
     match op {
         Op::Conv(conv) => {
             let [out, inputs, ref kernel @ ..] = conv.group_shape()[..] else { return Vec::new() };

@@ -71,7 +71,7 @@ pub use network::{Architecture, Channels, ConvLayer, INPUT, InputSpec, Network, 
 pub use op::{BatchNorm, Conv, ConvGeometry, Linear, Lrn, Op, ParamRole, ParamSpec, Pool};
 pub use plan::{
     Budget, Choice, DenseLayer, LayerProfile, Objective, PlanOptions, PlanWarning, PlannedCost,
-    PlannedLayer, Profile, ProfileOptions, RankPlan,
+    PlannedLayer, Predicted, Profile, ProfileOptions, RankPlan, ShareBudgets,
 };
 pub use rank::Rank;
 pub use weights::METADATA_KEY;

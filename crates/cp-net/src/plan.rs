@@ -1,7 +1,10 @@
 //! [`RankPlan`]: which layers to factorize, into which form, at which rank, and why.
 
 mod allocate;
+mod budget;
+mod ladder;
 mod profile;
+mod shares;
 mod uniform;
 
 use std::collections::BTreeSet;
@@ -19,9 +22,10 @@ use crate::op::Op;
 use crate::rank::Rank;
 use crate::weights::write_atomic;
 
-pub use allocate::{Objective, PlanOptions};
+pub use allocate::{Objective, PlanOptions, Predicted};
+pub use budget::Budget;
 pub use profile::{Choice, LayerProfile, Profile, ProfileOptions};
-pub use uniform::Budget;
+pub use shares::ShareBudgets;
 
 /// The ranks for a network, as a TOML file holds them:
 ///
@@ -172,13 +176,7 @@ impl RankPlan {
             .map(|layer| &layer.name)
             .chain(self.dense.iter().map(|layer| &layer.name))
         {
-            arch.node(name).map_err(|error| match error {
-                // Pools and activations would only be in the way of finding the right name.
-                NetError::UnknownLayer { name, .. } => {
-                    NetError::UnknownLayer { name, known: arch.compressible() }
-                }
-                other => other,
-            })?;
+            plannable(arch, name)?;
             if !seen.insert(name) {
                 return Err(NetError::PlanDuplicate { layer: name.clone() });
             }
@@ -339,6 +337,18 @@ impl RankPlan {
         }
         plan.check(arch)?;
         Ok(plan)
+    }
+}
+
+/// The op of the layer `name`; an unknown name is answered with those that a plan can name, for pools and activations would only
+/// be in the way of finding the right one.
+fn plannable<'a>(arch: &'a Architecture, name: &str) -> Result<&'a Op, NetError> {
+    match arch.node(name) {
+        Ok(node) => Ok(&node.op),
+        Err(NetError::UnknownLayer { name, .. }) => {
+            Err(NetError::UnknownLayer { name, known: arch.compressible() })
+        }
+        Err(other) => Err(other),
     }
 }
 

@@ -123,12 +123,17 @@ impl Planner<'_> {
                 decomposer.statistics =
                     input_statistics(&model, &layers, &data.train, &options, 2)?;
             }
-            let options =
-                ProfileOptions { forms: self.args.form.forms(), points: self.args.points };
-            let bar = progress::bar(layers.len() as u64, "try ranks");
+            let options = ProfileOptions {
+                forms: self.args.form.forms(),
+                points: self.args.points,
+                multiple_of: self.args.multiple,
+                ..ProfileOptions::default()
+            };
+            let bar = progress::spinner("try ranks");
             let input = &self.dense.input().shape;
+            let tell = |line: &str| bar.set_message(line.to_owned());
             let mut profile =
-                Profile::measure(self.dense, input, None, &options, &decomposer, &|_| bar.inc(1))?;
+                Profile::measure(self.dense, input, None, &options, &decomposer, &tell)?;
             bar.finish_and_clear();
             if goal.is_latency() {
                 let (batch, device) = (self.args.timing_batch, self.stages.device());

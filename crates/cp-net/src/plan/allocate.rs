@@ -1,28 +1,24 @@
-//! [`Profile::plan`]: the forms and ranks that lose least within a budget.
+//! The plan for a budget from a [`Profile`]: which form and rank each layer gets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
-use super::profile::{Choice, LayerProfile, Profile};
-use super::{Budget, DenseLayer, PlannedLayer, RankPlan};
+use super::{Budget, Choice, DenseLayer, LayerProfile, PlannedLayer, Profile, RankPlan};
 use crate::cost::Totals;
 use crate::error::NetError;
 use crate::factorize::Form;
 use crate::rank::Rank;
 
-/// What a plan minimises within its budget.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// What a plan makes small while it keeps the budget.
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Objective {
-    /// Σ wₗ eₗ² over the layers' relative errors, wₗ = 1 for layers that are not named.
+    /// The largest error of any layer (ALDS, Liebenwein et al. 2021): no layer is the bottleneck.
+    MaxError,
+    /// Σ w e² over the layers: with weights that tell how much the network suffers from the error of a layer, the better choice.
     SumOfSquares {
-        /// wₗ, at least 0: what the network suffers per squared error of the layer.
+        /// w of each layer, at least 0; 1 where it is missing.
         weights: BTreeMap<String, f64>,
     },
-    /// The largest eₗ: all layers about equally wrong (ALDS: Liebenwein et al. 2021, arXiv 2107.11442, §3).
-    MaxError,
 }
 
 impl Default for Objective {
@@ -32,337 +28,605 @@ impl Default for Objective {
     }
 }
 
-/// What is settled before the plan is made.
+/// What a plan has to keep to.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PlanOptions {
-    /// Layers whose form and rank are given.
+    /// Layers whose form and rank are given, larger than dense or not. A rank that the profile does not hold must belong to a form
+    /// with one number, of which other ranks were measured: its cost and error are taken from them.
     pub fixed: BTreeMap<String, (Form, Rank)>,
     /// Layers that stay dense.
     pub dense: BTreeSet<String>,
-    /// Leave out what was measured to be no faster than the dense layer.
+    /// Nothing that takes as long as the dense layer, or longer. Needs a profile with seconds.
     pub never_slower: bool,
-    /// Leave out what has a larger error.
+    /// The largest error that a layer may have, except those in `fixed`.
     pub max_error: Option<f64>,
 }
 
-/// A layer and what it may become, in the budget's quantity.
-struct Item<'a> {
-    layer: &'a LayerProfile,
-    dense_cost: f64,
-    /// Cheapest first, each of less damage than the one before; the last is dense, without damage.
-    options: Vec<Way<'a>>,
-    /// Why there is nothing but dense.
-    why: String,
-    chosen: usize,
+/// What a profile says of a plan.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Predicted {
+    /// Cost of the whole network.
+    pub total: Totals,
+    /// Seconds of the whole network for a batch: those of the dense network less what each layer saves. `None` where some are
+    /// missing.
+    pub seconds: Option<f64>,
+    /// The largest error of a layer.
+    pub max_error: f64,
+    /// Σ e² over the layers.
+    pub sum_of_squares: f64,
 }
 
-/// One of an item's options; `None` for dense.
-struct Way<'a> {
-    choice: Option<&'a Choice>,
+/// A layer that a choice is sought for.
+struct Candidate<'a> {
+    /// w of [`Objective::SumOfSquares`].
+    weight: f64,
+    /// What it costs dense, in the budget's quantity.
+    dense: f64,
+    /// The ways that are left, from the cheapest to the dearest; each has a smaller error than all before. Dense is the last,
+    /// unless a cheaper one has no error.
+    states: Vec<State<'a>>,
+}
+
+/// One way to write a layer, or dense.
+#[derive(Clone, Copy)]
+struct State<'a> {
     cost: f64,
-    damage: f64,
+    error: f64,
+    choice: Option<&'a Choice>,
+}
+
+impl Candidate<'_> {
+    fn damage(&self, state: usize) -> f64 {
+        self.weight * self.states[state].error.powi(2)
+    }
+
+    /// What the way from one state to a dearer one costs, and the damage it takes away.
+    fn step(&self, from: usize, to: usize) -> (f64, f64) {
+        (self.states[to].cost - self.states[from].cost, self.damage(from) - self.damage(to))
+    }
 }
 
 impl Profile {
-    /// The plan of the least damage for `budget`.
+    /// The plan that keeps `budget` and makes `objective` small.
     ///
-    /// Every layer has its forms and ranks and dense to choose from, but only what is cheaper than dense in the quantity of the
-    /// budget. Upgrades from each layer's cheapest option are taken in the order of damage undone per cost, along the lower
-    /// convex hull of each layer's options, which is the optimum of the Lagrangian; what is left of the budget goes to the
-    /// single steps that undo most. Layers that end dense have the reason in the plan.
+    /// A layer stays dense or takes one of its choices that cost less than dense in what the budget counts. Every layer of the
+    /// profile is in the plan, among those that stay dense with the reason.
+    ///
+    /// **[`Objective::MaxError`]**: the smallest ε for which the cheapest ways with errors of at most ε fit the budget (by bisection
+    /// over the errors that occur); then, as long as something fits, the layer of largest error goes on to its next smaller
+    /// one. No plan of this profile that keeps the budget has a smaller largest error.
+    ///
+    /// **[`Objective::SumOfSquares`]**: min Σ w e² + μ · cost for the smallest multiplier μ that keeps the budget, which picks from
+    /// the lower convex hull of (cost, w e²) of every layer; what is left of the budget goes to single layers, most damage
+    /// taken away for its cost first. The sum is within one step of the hull of the least there is.
+    ///
+    /// More budget never makes the objective larger.
+    ///
+    /// # Seconds
+    /// For [`Budget::Latency`] a network takes `dense_seconds` − Σ (`dense_seconds` − `seconds`) over its factorized layers.
     ///
     /// # Errors
-    /// [`NetError::BudgetRange`], [`NetError::BudgetUnreachable`] with the nearest ratio that can be reached,
-    /// [`NetError::NoSeconds`] for a latency where none was measured, unknown layers in `options`.
+    /// [`NetError::BudgetRange`] for a budget outside (0, 1]; [`NetError::BudgetUnreachable`] with the nearest that can be reached;
+    /// [`NetError::SecondsMissing`] where seconds count; [`NetError::UnknownLayer`] for names that the profile has not,
+    /// [`NetError::PlanDuplicate`] for a layer both dense and fixed, [`NetError::NotMeasured`] for fixed ranks that the profile cannot
+    /// tell about; weights and errors that are negative or not finite.
     ///
     /// ```
-    /// use cp_net::{Budget, Decomposer, Objective, PlanOptions, Profile, ProfileOptions, arch};
+    /// use cp_net::{Budget, Decomposer, Form, Objective, PlanOptions, Profile, ProfileOptions, arch};
     ///
     /// let net = arch::by_name("small-cnn")?.initialize(1)?;
-    /// let options = ProfileOptions { points: 4, ..ProfileOptions::default() };
-    /// let quick = Decomposer::als(5, 1);
-    /// let profile = Profile::measure(&net, [1, 28, 28], None, &options, &quick, &|_| {})?;
-    /// let plan = profile.plan(Budget::Macs(0.4), &Objective::default(), &PlanOptions::default())?;
-    /// let (dense, planned) = (net.cost([1, 28, 28])?.total, plan.cost(&net, [1, 28, 28])?.total);
-    /// assert!(planned.macs as f64 <= 0.4 * dense.macs as f64);
-    /// # Ok::<(), cp_net::NetError>(())
+    /// let options = ProfileOptions { forms: vec![Form::Cp3], points: 5, ..ProfileOptions::default() };
+    /// let profile = Profile::measure(&net, [1, 28, 28], None, &options, &Decomposer::als(5, 2), &|_line| {})?;
+    /// // The head is dear: an error there counts a hundred times.
+    /// let objective = Objective::SumOfSquares { weights: [("fc2".to_string(), 100.0)].into() };
+    /// let options = PlanOptions { dense: ["conv1".to_string()].into(), ..PlanOptions::default() };
+    /// let plan = profile.plan(Budget::Params(0.25), &objective, &options)?;
+    /// assert!(4 * profile.predict(&plan)?.total.params <= profile.dense.params);
+    /// assert_eq!(plan.dense[0].why, "kept dense by request");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// Reference: Liebenwein et al. (2021), arXiv 2107.11442 (ALDS); Kellerer, Pferschy & Pisinger (2004), "Knapsack problems", ch. 11
+    /// (the multiple-choice knapsack problem, its convex hulls and greedy algorithm).
     pub fn plan(
         &self,
         budget: Budget,
         objective: &Objective,
         options: &PlanOptions,
     ) -> Result<RankPlan, NetError> {
-        let asked = budget.ratio();
-        if !(asked > 0.0 && asked <= 1.0) {
-            return Err(NetError::BudgetRange { got: asked });
-        }
-        self.check_names(options)?;
-        let whole = match budget {
-            Budget::Latency(_) => self.dense_seconds.ok_or(NetError::NoSeconds)?,
-            _ => budget.of(self.dense) as f64,
-        };
-        let mut items = Vec::new();
-        let (mut layers, mut spent) = (BTreeMap::new(), 0.0);
-        for layer in &self.layers {
-            let item = item(layer, budget, objective, options)?;
-            spent += item.dense_cost;
-            if let Some((form, rank)) = options.fixed.get(&layer.layer) {
-                let choice = layer
-                    .choices
-                    .iter()
-                    .find(|choice| (choice.form, choice.rank) == (*form, *rank))
-                    .ok_or_else(|| NetError::NotProfiled {
-                        layer: layer.layer.clone(),
-                        form: *form,
-                        rank: *rank,
-                    })?;
-                let cost = quantity(budget, choice.cost, choice.seconds)?;
-                layers.insert(layer.layer.clone(), (*form, *rank, "given".to_owned()));
-                items.push(Item { options: vec![Way { choice: None, cost, damage: 0.0 }], ..item });
-            } else {
-                items.push(item);
+        let asked = budget.ratio()?;
+        let total = self.whole(budget)?;
+        self.assemble(budget, objective, options, |candidates, fixed_cost| {
+            // Counts are exact in f64; sums of seconds are not, and a budget of 1 has to hold the dense network.
+            let slack = if matches!(budget, Budget::Latency(_)) { 1e-12 * total } else { 0.0 };
+            let room = asked * total - fixed_cost + slack;
+            let least: f64 = candidates.iter().map(|layer| layer.states[0].cost).sum();
+            if least > room {
+                return Err(NetError::BudgetUnreachable {
+                    quantity: budget.quantity(),
+                    asked,
+                    nearest: (fixed_cost + least) / total,
+                });
             }
-        }
-        // Everything that no layer of the profile accounts for.
-        let fixed = whole - spent;
-        let target = asked * whole - fixed;
-        let total = |items: &[Item<'_>]| -> f64 {
-            items.iter().map(|item| item.options[item.chosen].cost).sum()
-        };
-        let least = total(&items);
-        // Sums of many terms in another order: a relative slack of 1e-12 is rounding, not budget.
-        if least > target + 1e-12 * whole {
-            return Err(NetError::BudgetUnreachable {
-                quantity: budget.quantity(),
-                asked,
-                nearest: (least + fixed) / whole,
-            });
-        }
-        match objective {
-            Objective::SumOfSquares { .. } => along_hulls(&mut items, target),
-            Objective::MaxError => equal_errors(&mut items, target),
-        }
-        fill(&mut items, target, matches!(objective, Objective::MaxError));
-
-        let mut plan = RankPlan::default();
-        for item in items {
-            let name = item.layer.layer.clone();
-            if let Some((form, rank, why)) = layers.remove(&name) {
-                plan.layers.push(PlannedLayer { name, form, rank, why });
-                continue;
-            }
-            match item.options[item.chosen].choice {
-                Some(choice) => {
-                    let share = item.options[item.chosen].cost / item.dense_cost;
-                    plan.layers.push(PlannedLayer {
-                        name,
-                        form: choice.form,
-                        rank: choice.rank,
-                        why: format!(
-                            "error {:.3}, {share:.3} of the dense layer's {}",
-                            choice.error(),
-                            budget.quantity()
-                        ),
-                    });
-                }
-                None => {
-                    let why = if item.options.len() > 1 {
-                        "its error would cost more than it saves".into()
-                    } else {
-                        item.why
-                    };
-                    plan.dense.push(DenseLayer { name, why });
-                }
-            }
-        }
-        Ok(plan)
+            Ok(match objective {
+                Objective::MaxError => least_largest(candidates, room),
+                Objective::SumOfSquares { .. } => least_sum(candidates, room),
+            })
+        })
     }
 
-    /// The plan in which no layer has a larger relative error than `most`: of every layer the form and rank of the fewest
-    /// multiply-adds within it, dense where none is.
+    /// The plan in which no layer has a larger error than `most`: of every layer the way of the fewest multiply-adds that keeps
+    /// to it, dense where none does.
     ///
     /// # Errors
-    /// Unknown layers in `options`.
+    /// As [`Profile::plan`], but for the budget.
     pub fn plan_within(&self, most: f64, options: &PlanOptions) -> Result<RankPlan, NetError> {
-        self.check_names(options)?;
         let options = PlanOptions { max_error: Some(most), ..options.clone() };
+        // All of the budget would do; the cheapest state of every layer is taken.
         let budget = Budget::Macs(1.0);
-        let mut plan = RankPlan::default();
+        self.assemble(budget, &Objective::MaxError, &options, |candidates, _| {
+            Ok(vec![0; candidates.len()])
+        })
+    }
+
+    /// The plan of the ways that `choose` picks: for every candidate the index of one of its states, knowing what everything
+    /// else costs.
+    fn assemble<'a>(
+        &'a self,
+        budget: Budget,
+        objective: &Objective,
+        options: &PlanOptions,
+        choose: impl FnOnce(&[Candidate<'a>], f64) -> Result<Vec<usize>, NetError>,
+    ) -> Result<RankPlan, NetError> {
+        self.check(objective, options)?;
+        let total = self.whole(budget)?;
+        let mut fixed_cost = total;
+        let mut entries: Vec<Entry> = Vec::with_capacity(self.layers.len());
+        let mut candidates = Vec::new();
         for layer in &self.layers {
-            let name = layer.layer.clone();
-            if let Some((form, rank)) = options.fixed.get(&name) {
-                plan = plan.with(&name, *form, *rank, "given");
-                continue;
-            }
-            let item = item(layer, budget, &Objective::default(), &options)?;
-            match item.options.first().and_then(|way| way.choice) {
-                Some(choice) => {
-                    let why = format!("error {:.3}, at most {most}", choice.error());
-                    plan = plan.with(&name, choice.form, choice.rank, &why);
+            let entry = if options.dense.contains(&layer.layer) {
+                Entry::Dense("kept dense by request".into())
+            } else if let Some((form, rank)) = options.fixed.get(&layer.layer) {
+                let choice = layer.at(*form, *rank)?;
+                let (cost, dense) = (choice.costs(layer, budget)?, layer.costs(budget)?);
+                fixed_cost -= dense - cost;
+                let why = format!("fixed by request: {}", told(&choice, cost / dense, budget));
+                Entry::Planned { form: *form, rank: *rank, why }
+            } else {
+                match allowed(layer, budget, objective, options)? {
+                    Ok(candidate) => {
+                        fixed_cost -= candidate.dense;
+                        candidates.push(candidate);
+                        Entry::Open
+                    }
+                    Err(why) => Entry::Dense(why),
                 }
-                None => plan.dense.push(DenseLayer { name, why: item.why }),
+            };
+            entries.push(entry);
+        }
+
+        let chosen = choose(&candidates, fixed_cost)?;
+
+        let mut plan = RankPlan::default();
+        let mut open = candidates.iter().zip(chosen);
+        for (layer, entry) in self.layers.iter().zip(entries) {
+            let name = layer.layer.clone();
+            let entry = match entry {
+                Entry::Open => open.next().map(|(c, state)| settled(c, state, budget)),
+                other => Some(other),
+            };
+            match entry {
+                Some(Entry::Planned { form, rank, why }) => {
+                    plan.layers.push(PlannedLayer { name, form, rank, why });
+                }
+                Some(Entry::Dense(why)) => plan.dense.push(DenseLayer { name, why }),
+                Some(Entry::Open) | None => {}
             }
         }
         Ok(plan)
     }
 
-    fn check_names(&self, options: &PlanOptions) -> Result<(), NetError> {
-        for name in options.fixed.keys().chain(&options.dense) {
-            if self.layer(name).is_none() {
-                let known = self.layers.iter().map(|layer| layer.layer.clone()).collect();
-                return Err(NetError::UnknownLayer { name: name.clone(), known });
+    /// What `plan` will cost and lose. Layers that it does not name stay dense.
+    ///
+    /// # Errors
+    /// [`NetError::UnknownLayer`] and [`NetError::NotMeasured`] for layers and ranks that the profile cannot tell about.
+    pub fn predict(&self, plan: &RankPlan) -> Result<Predicted, NetError> {
+        let mut predicted = Predicted {
+            total: self.dense,
+            seconds: self.dense_seconds,
+            max_error: 0.0,
+            sum_of_squares: 0.0,
+        };
+        for PlannedLayer { name, form, rank, .. } in &plan.layers {
+            let layer = self.known(name)?;
+            let choice = layer.at(*form, *rank)?;
+            let (cost, dense, total) = (choice.cost, layer.dense, &mut predicted.total);
+            total.params = total.params + cost.params - dense.params;
+            total.macs = total.macs + cost.macs - dense.macs;
+            total.activation_bytes =
+                total.activation_bytes + cost.activation_bytes - dense.activation_bytes;
+            predicted.seconds = match (predicted.seconds, layer.dense_seconds, choice.seconds) {
+                (Some(whole), Some(dense), Some(seconds)) => Some(whole - (dense - seconds)),
+                _ => None,
+            };
+            predicted.max_error = predicted.max_error.max(choice.error());
+            predicted.sum_of_squares += choice.error().powi(2);
+        }
+        Ok(predicted)
+    }
+
+    fn known(&self, name: &str) -> Result<&LayerProfile, NetError> {
+        self.layer(name).ok_or_else(|| NetError::UnknownLayer {
+            name: name.into(),
+            known: self.layers.iter().map(|layer| layer.layer.clone()).collect(),
+        })
+    }
+
+    fn check(&self, objective: &Objective, options: &PlanOptions) -> Result<(), NetError> {
+        let PlanOptions { fixed, dense, max_error, .. } = options;
+        for name in fixed.keys().chain(dense) {
+            self.known(name)?;
+        }
+        if let Some(layer) = dense.iter().find(|name| fixed.contains_key(*name)) {
+            return Err(NetError::PlanDuplicate { layer: layer.clone() });
+        }
+        let expected = "a finite number, at least 0";
+        let bad = |value: f64| !(value.is_finite() && value >= 0.0);
+        if let Some(got) = max_error.filter(|error| bad(*error)) {
+            return Err(NetError::PlanOption { option: "max_error", got, expected });
+        }
+        if let Objective::SumOfSquares { weights } = objective {
+            for (name, &got) in weights {
+                self.known(name)?;
+                if bad(got) {
+                    let (layer, option) = (name.clone(), "weight");
+                    return Err(NetError::LayerOption { layer, option, got, expected });
+                }
             }
         }
         Ok(())
     }
-}
 
-/// A cost in the quantity of the budget.
-fn quantity(budget: Budget, cost: Totals, seconds: Option<f64>) -> Result<f64, NetError> {
-    match budget {
-        Budget::Latency(_) => seconds.ok_or(NetError::NoSeconds),
-        _ => Ok(budget.of(cost) as f64),
+    /// The whole dense network, in the budget's quantity.
+    fn whole(&self, budget: Budget) -> Result<f64, NetError> {
+        match budget {
+            Budget::Latency(_) => {
+                present(self.dense_seconds, || "the whole dense network".to_string())
+            }
+            _ => Ok(budget.counted()?(&self.dense) as f64),
+        }
     }
 }
 
-/// The options of one layer: those that no other beats in both cost and damage.
-fn item<'a>(
+/// What is known of a layer before, and after, the budget is spent.
+enum Entry {
+    Planned { form: Form, rank: Rank, why: String },
+    Dense(String),
+    Open,
+}
+
+fn present(seconds: Option<f64>, what: impl Fn() -> String) -> Result<f64, NetError> {
+    // A time of 0 or NaN was not measured either.
+    seconds
+        .filter(|s| s.is_finite() && *s > 0.0)
+        .ok_or_else(|| NetError::SecondsMissing { what: what() })
+}
+
+impl LayerProfile {
+    /// What it costs dense, in the budget's quantity.
+    fn costs(&self, budget: Budget) -> Result<f64, NetError> {
+        match budget {
+            Budget::Latency(_) => self.timed(),
+            _ => Ok(budget.counted()?(&self.dense) as f64),
+        }
+    }
+
+    fn timed(&self) -> Result<f64, NetError> {
+        present(self.dense_seconds, || format!("layer '{}'", self.layer))
+    }
+
+    /// The choice of a rank: as measured, or for forms with one number from the two measured ranks next to it. Costs are
+    /// exact there, for they are linear in the rank; beyond the ends the error is that of the end.
+    fn at(&self, form: Form, rank: Rank) -> Result<Choice, NetError> {
+        let mut same: Vec<&Choice> = self.choices.iter().filter(|c| c.form == form).collect();
+        if let Some(choice) = same.iter().find(|choice| choice.rank == rank) {
+            return Ok((*choice).clone());
+        }
+        same.sort_by_key(|choice| choice.rank);
+        let missing = || NetError::NotMeasured {
+            layer: self.layer.clone(),
+            form,
+            rank,
+            measured: same.iter().map(|choice| choice.rank).collect(),
+        };
+        let place = |choice: &Choice| choice.rank.one().map(|rank| rank as f64);
+        let at = rank.one().filter(|rank| *rank > 0).ok_or_else(missing)? as f64;
+        let above =
+            same.partition_point(|choice| choice.rank < rank).clamp(1, same.len().max(2) - 1);
+        let [low, high] = match (same.get(above - 1), same.get(above)) {
+            (Some(low), Some(high)) => [*low, *high],
+            (Some(only), None) => return only.scaled(rank, at).ok_or_else(missing),
+            _ => return Err(missing()),
+        };
+        let (Some(first), Some(second)) = (place(low), place(high)) else { return Err(missing()) };
+        let share = (at - first) / (second - first);
+        let line = |a: f64, b: f64| a + share * (b - a);
+        let count = |a: usize, b: usize| line(a as f64, b as f64).round().max(0.0) as usize;
+        let between = |a: f64, b: f64| a + share.clamp(0.0, 1.0) * (b - a);
+        let both = |a: Option<f64>, b: Option<f64>| a.zip(b);
+        Ok(Choice {
+            form,
+            rank,
+            cost: Totals {
+                params: count(low.cost.params, high.cost.params),
+                macs: count(low.cost.macs, high.cost.macs),
+                activation_bytes: count(low.cost.activation_bytes, high.cost.activation_bytes),
+            },
+            rel_error: between(low.rel_error, high.rel_error),
+            weighted_error: both(low.weighted_error, high.weighted_error)
+                .map(|(a, b)| between(a, b)),
+            seconds: both(low.seconds, high.seconds).map(|(a, b)| line(a, b).max(0.0)),
+        })
+    }
+}
+
+impl Choice {
+    /// The cost at another rank, where this is the only one known; its error stays, and seconds are anybody's guess.
+    fn scaled(&self, rank: Rank, at: f64) -> Option<Choice> {
+        let share = at / self.rank.one()? as f64;
+        let count = |count: usize| (share * count as f64).round() as usize;
+        let Totals { params, macs, activation_bytes } = self.cost;
+        let cost = Totals { params: count(params), macs: count(macs), activation_bytes };
+        Some(Choice { rank, cost, seconds: None, ..self.clone() })
+    }
+
+    /// In the budget's quantity.
+    fn costs(&self, layer: &LayerProfile, budget: Budget) -> Result<f64, NetError> {
+        match budget {
+            Budget::Latency(_) => self.timed(layer),
+            _ => Ok(budget.counted()?(&self.cost) as f64),
+        }
+    }
+
+    fn timed(&self, layer: &LayerProfile) -> Result<f64, NetError> {
+        let Choice { form, rank, .. } = self;
+        present(self.seconds, || format!("layer '{}' as {form} R={rank}", layer.layer))
+    }
+}
+
+/// The ways that a layer may be written, or why it stays dense.
+fn allowed<'a>(
     layer: &'a LayerProfile,
     budget: Budget,
     objective: &Objective,
     options: &PlanOptions,
-) -> Result<Item<'a>, NetError> {
-    let dense_cost = quantity(budget, layer.dense, layer.dense_seconds)?;
-    let weight = match objective {
-        Objective::SumOfSquares { weights } => {
-            weights.get(&layer.layer).copied().unwrap_or(1.0).max(0.0)
-        }
-        Objective::MaxError => 1.0,
-    };
-    let mut why = "no rank makes it smaller".to_owned();
-    let mut found = Vec::new();
-    let mut fastest: Option<(&Choice, f64)> = None;
+) -> Result<Result<Candidate<'a>, String>, NetError> {
+    if layer.choices.is_empty() {
+        return Ok(Err("no rank makes it smaller".into()));
+    }
+    let dense = layer.costs(budget)?;
+    let mut states = Vec::with_capacity(layer.choices.len());
     for choice in &layer.choices {
-        let cost = quantity(budget, choice.cost, choice.seconds)?;
-        if let (Some(seconds), Some(dense)) = (choice.seconds, layer.dense_seconds) {
-            let share = seconds / dense;
-            if fastest.is_none_or(|(_, other)| share < other) {
-                fastest = Some((choice, share));
-            }
-            if options.never_slower && seconds >= dense {
-                continue;
-            }
-        }
-        if cost >= dense_cost {
-            continue;
-        }
-        if options.max_error.is_some_and(|most| choice.error() > most) {
-            why = "every smaller form has too large an error".into();
-            continue;
-        }
-        let error = choice.error();
-        found.push(Way { choice: Some(choice), cost, damage: weight * error * error });
+        let (cost, error) = (choice.costs(layer, budget)?, choice.error());
+        states.push(State { cost, error, choice: Some(choice) });
     }
-    if let (true, Some((choice, share))) = (found.is_empty(), fastest)
-        && share >= 1.0
-    {
-        why = format!(
-            "no form is faster: {} at rank {} takes {share:.2} of the dense time",
-            choice.form, choice.rank
-        );
+    states.retain(|state| state.cost < dense);
+    if states.is_empty() {
+        return Ok(Err(match budget {
+            Budget::Latency(_) => slower(layer)?,
+            Budget::Params(_) => "no rank makes it smaller".into(),
+            Budget::Macs(_) => "no rank needs fewer multiply-adds".into(),
+        }));
     }
-    if options.dense.contains(&layer.layer) {
-        found.clear();
-        why = "kept dense by request".into();
+    if options.never_slower {
+        let dense = layer.timed()?;
+        let mut faster = Vec::with_capacity(states.len());
+        for state in states {
+            let seconds = state.choice.map_or(Ok(dense), |choice| choice.timed(layer))?;
+            faster.extend((seconds < dense).then_some(state));
+        }
+        states = faster;
+        if states.is_empty() {
+            return Ok(Err(slower(layer)?));
+        }
     }
-    found.push(Way { choice: None, cost: dense_cost, damage: 0.0 });
-    // Rising cost; of equal cost the least damage first. What is dearer must lose less.
-    found.sort_by(|a, b| a.cost.total_cmp(&b.cost).then(a.damage.total_cmp(&b.damage)));
-    let mut lowest = f64::INFINITY;
-    found.retain(|option| {
-        let keeps = option.damage < lowest || option.choice.is_none();
-        lowest = lowest.min(option.damage);
-        keeps
+    if let Some(most) = options.max_error {
+        let least = states.iter().map(|state| state.error).fold(f64::INFINITY, f64::min);
+        states.retain(|state| state.error <= most);
+        if states.is_empty() {
+            return Ok(Err(format!(
+                "its error would be at least {least:.3}, above the {most} allowed"
+            )));
+        }
+    }
+    states.push(State { cost: dense, error: 0.0, choice: None });
+    states.sort_by(|a, b| a.cost.total_cmp(&b.cost).then(a.error.total_cmp(&b.error)));
+    let mut least = f64::INFINITY;
+    states.retain(|state| {
+        let better = state.error < least;
+        least = least.min(state.error);
+        better
     });
-    Ok(Item { layer, dense_cost, options: found, why, chosen: 0 })
+    let weight = match objective {
+        Objective::MaxError => 1.0,
+        Objective::SumOfSquares { weights } => weights.get(&layer.layer).copied().unwrap_or(1.0),
+    };
+    Ok(Ok(Candidate { weight, dense, states }))
 }
 
-/// Upgrades along the lower convex hull of every layer's options, those that undo most per cost first, as long as they fit.
-fn along_hulls(items: &mut [Item<'_>], target: f64) {
-    let mut steps: Vec<(f64, usize, usize)> = Vec::new(); // damage undone per cost, item, option
-    for (index, item) in items.iter().enumerate() {
-        let mut at = 0;
-        while at + 1 < item.options.len() {
-            let slope = |to: usize| {
-                let (from, to) = (&item.options[at], &item.options[to]);
-                (from.damage - to.damage) / (to.cost - from.cost).max(f64::MIN_POSITIVE)
-            };
-            let mut next = at + 1;
-            for to in at + 2..item.options.len() {
-                if slope(to) > slope(next) {
-                    next = to;
-                }
-            }
-            steps.push((slope(next), index, next));
-            at = next;
+/// Why a layer stays dense that no choice makes faster: the fastest of them.
+fn slower(layer: &LayerProfile) -> Result<String, NetError> {
+    let dense = layer.timed()?;
+    let mut fastest: Option<(f64, &Choice)> = None;
+    for choice in &layer.choices {
+        let seconds = choice.timed(layer)?;
+        if fastest.is_none_or(|(least, _)| seconds < least) {
+            fastest = Some((seconds, choice));
         }
     }
-    // Stable: equal slopes in the order of the layers. Within a layer slopes fall, so its steps stay in order.
+    Ok(match fastest {
+        Some((seconds, Choice { form, rank, .. })) => format!(
+            "no form is faster: {form} R={rank} takes {:.2} of the dense time",
+            seconds / dense
+        ),
+        None => "no rank makes it smaller".into(),
+    })
+}
+
+/// The error of a choice and what it costs, in words.
+fn told(choice: &Choice, share: f64, budget: Budget) -> String {
+    let quantity = budget.quantity();
+    format!("error {:.3}, {share:.2} of the dense layer's {quantity}", choice.error())
+}
+
+/// What a layer gets.
+fn settled(candidate: &Candidate<'_>, state: usize, budget: Budget) -> Entry {
+    let State { cost, choice, .. } = candidate.states[state];
+    match choice {
+        Some(choice) => Entry::Planned {
+            form: choice.form,
+            rank: choice.rank,
+            why: told(choice, cost / candidate.dense, budget),
+        },
+        None => Entry::Dense(match candidate.states[..state].last().and_then(|s| s.choice) {
+            Some(best) => format!(
+                "its error would cost more than it saves: {:.3} as {} R={}",
+                best.error(),
+                best.form,
+                best.rank
+            ),
+            None => "its error would cost more than it saves".into(),
+        }),
+    }
+}
+
+/// The states with the smallest largest error that cost at most `room`, and what is left spent where the error is largest.
+fn least_largest(candidates: &[Candidate<'_>], room: f64) -> Vec<usize> {
+    let at = |error: f64| -> Vec<usize> {
+        let first = |c: &Candidate<'_>| c.states.partition_point(|state| state.error > error);
+        candidates.iter().map(first).collect()
+    };
+    let cost = |chosen: &[usize]| -> f64 {
+        candidates.iter().zip(chosen).map(|(c, &state)| c.states[state].cost).sum()
+    };
+    let mut errors: Vec<f64> =
+        candidates.iter().flat_map(|c| c.states.iter().map(|state| state.error)).collect();
+    errors.sort_by(f64::total_cmp);
+    errors.dedup();
+    let first = errors.partition_point(|&error| cost(&at(error)) > room);
+    let mut chosen = at(errors.get(first).copied().unwrap_or(f64::INFINITY));
+    for (candidate, state) in candidates.iter().zip(&mut chosen) {
+        *state = (*state).min(candidate.states.len() - 1);
+    }
+    loop {
+        let error = |index: usize| candidates[index].states[chosen[index]].error;
+        let mut order: Vec<usize> = (0..candidates.len()).collect();
+        order.sort_by(|&a, &b| error(b).total_cmp(&error(a)));
+        let left = room - cost(&chosen);
+        let next = order.into_iter().find(|&index| {
+            let (candidate, state) = (&candidates[index], chosen[index]);
+            state + 1 < candidate.states.len() && candidate.step(state, state + 1).0 <= left
+        });
+        match next {
+            Some(index) => chosen[index] += 1,
+            None => return chosen,
+        }
+    }
+}
+
+/// The states with a small Σ w e² that cost at most `room`.
+fn least_sum(candidates: &[Candidate<'_>], room: f64) -> Vec<usize> {
+    // The steps of all hulls, steepest first; those of one layer come in their order, for its hull is convex.
+    let mut steps: Vec<(f64, usize, usize, usize)> = Vec::new();
+    for (index, candidate) in candidates.iter().enumerate() {
+        for pair in hull(candidate).windows(2) {
+            let (cost, gain) = candidate.step(pair[0], pair[1]);
+            if gain > 0.0 {
+                steps.push((gain / cost, index, pair[0], pair[1]));
+            }
+        }
+    }
     steps.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let mut cost: f64 = items.iter().map(|item| item.options[item.chosen].cost).sum();
-    for (_, index, to) in steps {
-        let item = &mut items[index];
-        let more = item.options[to].cost - item.options[item.chosen].cost;
-        if cost + more <= target {
-            cost += more;
-            item.chosen = to;
-        } else {
+    let mut chosen = vec![0; candidates.len()];
+    let mut left = room - candidates.iter().map(|layer| layer.states[0].cost).sum::<f64>();
+    let mut slope = 0.0;
+    for (gain_per_cost, index, from, to) in steps {
+        let (cost, _) = candidates[index].step(from, to);
+        if cost > left {
+            slope = gain_per_cost;
             break;
         }
+        chosen[index] = to;
+        left -= cost;
     }
+    spend(candidates, chosen, left, slope)
 }
 
-/// The smallest bound on all errors that the budget allows, every layer at its cheapest option within it.
-fn equal_errors(items: &mut [Item<'_>], target: f64) {
-    let at = |item: &Item<'_>, bound: f64| {
-        // Damage falls along the options, and dense has none.
-        item.options
-            .iter()
-            .position(|option| option.damage <= bound)
-            .unwrap_or(item.options.len() - 1)
-    };
-    let mut bounds: Vec<f64> =
-        items.iter().flat_map(|item| item.options.iter().map(|option| option.damage)).collect();
-    bounds.sort_by(f64::total_cmp);
-    let cost =
-        |bound: f64| -> f64 { items.iter().map(|item| item.options[at(item, bound)].cost).sum() };
-    // The cost never rises with the bound.
-    let first = bounds.partition_point(|&bound| cost(bound) > target);
-    let Some(&bound) = bounds.get(first) else { return };
-    let chosen: Vec<usize> = items.iter().map(|item| at(item, bound)).collect();
-    items.iter_mut().zip(chosen).for_each(|(item, chosen)| item.chosen = chosen);
+/// The states of the lower convex hull of (cost, damage), from the cheapest on.
+fn hull(candidate: &Candidate<'_>) -> Vec<usize> {
+    let mut hull: Vec<usize> = Vec::new();
+    for state in 0..candidate.states.len() {
+        while let [.., before, last] = hull[..] {
+            let (first, second) = (candidate.step(before, last), candidate.step(last, state));
+            // The way through `last` has to be steeper before it than behind it.
+            if first.1 * second.0 > second.1 * first.0 {
+                break;
+            }
+            hull.pop();
+        }
+        hull.push(state);
+    }
+    hull
 }
 
-/// Single steps within what is left: those that undo most, or for equal errors those of the most wrong layer.
-fn fill(items: &mut [Item<'_>], target: f64, most_wrong: bool) {
+/// Most runs of [`greedy`] that [`spend`] makes; a handful is the rule.
+const RUNS: usize = 1000;
+
+/// Spends what is `left` on single layers. `slope` is the damage per cost of the first step that did not fit: no way to spend c
+/// takes away more than `slope` · c.
+///
+/// The greedy choice alone may do worse with more: it takes a dearer step first, and then two others do not fit. So it is
+/// run again with less, as long as less could still be more.
+fn spend(candidates: &[Candidate<'_>], chosen: Vec<usize>, left: f64, slope: f64) -> Vec<usize> {
+    let (mut best, mut most) = (chosen.clone(), 0.0);
+    let mut room = left;
+    for _ in 0..RUNS {
+        let (found, used, gain) = greedy(candidates, &chosen, room);
+        if gain > most {
+            (best, most) = (found, gain);
+        }
+        // With any room from `used` on, the run is the same.
+        if used <= 0.0 || slope * used <= most {
+            break;
+        }
+        room = used.next_down();
+    }
+    best
+}
+
+/// One step after the other, the one that takes away most damage for its cost, as long as one fits. Returns the states, the cost
+/// of the steps and the damage that they take away.
+fn greedy(candidates: &[Candidate<'_>], chosen: &[usize], room: f64) -> (Vec<usize>, f64, f64) {
+    let mut chosen = chosen.to_vec();
+    let (mut used, mut total) = (0.0, 0.0);
     loop {
-        let spent: f64 = items.iter().map(|item| item.options[item.chosen].cost).sum();
         let mut best: Option<(f64, usize, usize)> = None;
-        for (index, item) in items.iter().enumerate() {
-            let now = &item.options[item.chosen];
-            for (to, option) in item.options.iter().enumerate().skip(item.chosen + 1) {
-                if spent - now.cost + option.cost > target || option.damage >= now.damage {
+        for (index, candidate) in candidates.iter().enumerate() {
+            for to in chosen[index] + 1..candidate.states.len() {
+                let (cost, gain) = candidate.step(chosen[index], to);
+                if gain <= 0.0 || used + cost > room {
                     continue;
                 }
-                let gain = if most_wrong { now.damage } else { now.damage - option.damage };
-                // Of one layer, the cheapest step that helps most.
-                if best.is_none_or(|(other, at, _)| gain > other && !(most_wrong && at == index)) {
-                    best = Some((gain, index, to));
+                let value = gain / cost;
+                if best.is_none_or(|(most, ..)| value > most) {
+                    best = Some((value, index, to));
                 }
             }
         }
-        let Some((_, index, to)) = best else { return };
-        items[index].chosen = to;
+        let Some((_, index, to)) = best else { return (chosen, used, total) };
+        let (cost, gain) = candidates[index].step(chosen[index], to);
+        chosen[index] = to;
+        used += cost;
+        total += gain;
     }
 }

@@ -1,42 +1,64 @@
-//! [`Profile`]: what every layer would cost and lose in every way it could be written, for plans to choose from.
+//! [`Profile`]: what every layer would cost and lose in every way it could be written.
 
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use cp_core::{CpError, CpTensor};
+use ndarray::{ArrayViewD, CowArray, Ix2, IxDyn};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use cp_core::truncated_svd;
-use ndarray::Ix2;
-
-use crate::cost::{Totals, factors_cost, input_of, weights_cost};
-use crate::decompose::Decomposer;
+use super::ladder::Ladder;
+use super::plannable;
+use crate::cost::{Totals, input_of, weights_cost};
+use crate::decompose::{Decomposer, Method};
 use crate::error::NetError;
 use crate::factorize::Form;
 use crate::network::Network;
-use crate::op::Op;
 use crate::rank::Rank;
 
-/// What every layer would cost and lose in every way it could be written.
+/// What every layer would cost and lose in every way it could be written: the error curves that ranks are chosen from.
+///
+/// [`Profile::measure`] decomposes; [`Profile::plan`] chooses. Seconds come from whoever can run the network: they are `None`
+/// until somebody writes them into the fields.
+///
+/// ```
+/// use cp_net::{Budget, Decomposer, Form, Objective, PlanOptions, Profile, ProfileOptions, arch};
+///
+/// let net = arch::by_name("small-cnn")?.initialize(1)?;
+/// let options = ProfileOptions { forms: vec![Form::Cp3], points: 4, ..ProfileOptions::default() };
+/// let profile = Profile::measure(&net, [1, 28, 28], None, &options, &Decomposer::als(5, 2), &|_line| {})?;
+/// let plan = profile.plan(Budget::Macs(0.5), &Objective::MaxError, &PlanOptions::default())?;
+/// let macs = plan.cost(&net, [1, 28, 28])?.total.macs;
+/// assert!(2 * macs <= profile.dense.macs);
+/// // Every layer is planned for, or the plan says why it stays dense.
+/// assert_eq!(plan.layers.len() + plan.dense.len(), 4);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
     /// Shape of the input that costs are for, without the batch axis.
     pub input: Vec<usize>,
     /// Cost of the whole dense network.
     pub dense: Totals,
-    /// Seconds of the whole dense network per batch, where they were measured.
+    /// Seconds of the whole dense network for a batch, where it was timed.
+    #[serde(default)]
     pub dense_seconds: Option<f64>,
-    /// The dense convolutions and linear layers, in the order in which they run.
+    /// The layers, in the order in which they run (or were asked for).
     pub layers: Vec<LayerProfile>,
 }
 
-/// One layer.
+/// What one layer would cost and lose.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerProfile {
-    /// Its name.
+    /// Name of the dense layer.
     pub layer: String,
-    /// Its cost as it is, without its bias.
+    /// What it costs dense, without its bias.
     pub dense: Totals,
-    /// Its seconds per batch, where they were measured.
+    /// Seconds of the dense layer for a batch, where it was timed.
+    #[serde(default)]
     pub dense_seconds: Option<f64>,
-    /// Forms and ranks in which it is smaller in parameters or multiply-adds.
+    /// The ways it could be written: one form after the other, the ranks of each rising. Empty where no rank makes it smaller.
     pub choices: Vec<Choice>,
 }
 
@@ -45,54 +67,82 @@ pub struct LayerProfile {
 pub struct Choice {
     /// The form.
     pub form: Form,
-    /// The rank.
+    /// The rank (of each group).
     pub rank: Rank,
-    /// Its cost, without the bias.
+    /// What the factors cost, without the bias.
     pub cost: Totals,
-    /// ‖K − K̂‖ / ‖K‖.
+    /// ‖K − K̂‖ / ‖K‖ over all groups.
     pub rel_error: f64,
-    /// The same in the metric of the layer's inputs, where there were statistics.
+    /// ‖(K − K̂) Σ^½‖ / ‖KΣ^½‖, the largest of any group, where the decomposer had the statistics of the layer's inputs.
+    #[serde(default)]
     pub weighted_error: Option<f64>,
-    /// Seconds per batch, where they were measured.
+    /// Seconds of the factors for a batch, where they were timed.
+    #[serde(default)]
     pub seconds: Option<f64>,
 }
 
 impl Choice {
-    /// The error that plans go by: that of the layer's output where it is known, else that of its kernel.
+    /// The error that counts: the weighted one where there is one, else that of the kernel.
     pub fn error(&self) -> f64 {
         self.weighted_error.unwrap_or(self.rel_error)
     }
-}
 
-/// What [`Profile::measure`] looks at.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProfileOptions {
-    /// Forms of convolutions with a spatial extent; 1×1 convolutions and linear layers become low-rank.
-    pub forms: Vec<Form>,
-    /// Ranks of each form, in equal ratios from 1 to the largest that is smaller than dense.
-    pub points: usize,
-}
-
-impl Default for ProfileOptions {
-    /// CP-3 and Tucker-2, 12 ranks each.
-    fn default() -> Self {
-        Self { forms: vec![Form::Cp3, Form::Tucker2], points: 12 }
+    /// The same, to be lowered.
+    fn error_mut(&mut self) -> &mut f64 {
+        self.weighted_error.as_mut().unwrap_or(&mut self.rel_error)
     }
 }
 
+/// Which forms and ranks [`Profile::measure`] looks at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProfileOptions {
+    /// Forms for convolutions with a spatial extent, one profiled after the other; those that do not fit a layer are left out
+    /// there. Linear layers and 1×1 convolutions are low-rank.
+    pub forms: Vec<Form>,
+    /// Ranks of each form and layer, a constant factor apart, from 1/64 of the largest to the largest that is looked at.
+    /// Fewer where they fall together.
+    pub points: usize,
+    /// Every number of a rank is a multiple of this, where the layer has such a rank below break-even; 1 for any.
+    pub multiple_of: usize,
+    /// The largest share of the dense layer's multiply-adds and parameters worth looking at. Ranks below it in neither are left
+    /// out.
+    pub largest: f64,
+}
+
+impl Default for ProfileOptions {
+    /// CP-3, CP-4 and Tucker-2 at 12 ranks each, any rank, up to the dense layer's cost.
+    fn default() -> Self {
+        let forms = vec![Form::Cp3, Form::Cp4, Form::Tucker2];
+        Self { forms, points: 12, multiple_of: 1, largest: 1.0 }
+    }
+}
+
+/// The largest rank looked at is so many times the smallest.
+const SPAN: f64 = 64.0;
+
 impl Profile {
-    /// Decomposes every layer at every rank of its ladder; layers in parallel, the result does not depend on it.
+    /// Decomposes every layer in every form at a ladder of ranks. Layers and forms run in parallel; the
+    /// number of threads changes nothing but the last digits of large singular value decompositions.
     ///
-    /// Tucker-2 goes up a ladder of \[R_out, R_in\] in proportion to the channels, TKD-CPD with an inner rank as large as the
-    /// larger of the two. With [`Decomposer::statistics`], errors are those of the layers' outputs. An error never rises along a
-    /// ladder: where a solver found no better model at a higher rank, that of the lower one stands.
+    /// The CP forms go up a path: each rank starts from the model of the rank before, with the terms that its residual asks
+    /// for ([`cp_core::extend`]). Low-rank errors are the singular values that are left over. Tucker-2 takes
+    /// \[R_out, R_in\] in proportion to \[T/g, S/g\], TKD-CPD the same with R = max(R_out, R_in). Where `decomposer` has the
+    /// statistics of a layer, the weighted error counts, and low-rank pairs are decomposed one rank at a time as well.
+    ///
+    /// What counts ([`Choice::error`]) does not rise along the ladder of a form: a larger rank holds the model of a smaller
+    /// one, whatever its own solver found.
+    ///
+    /// `layers` narrows the profile, and every plan made of it, to these layers; `None` is all that can be
+    /// compressed. `progress` is given a line of text whenever a form of a layer is done, from several threads.
     ///
     /// # Shapes
     /// `input`: `[C, H, W]`, without the batch axis.
     ///
     /// # Errors
-    /// Unknown or factorized layers, forms that do not fit, and what solvers refuse.
+    /// Options out of range ([`NetError::PlanOption`]); unknown, repeated or already factorized layers; an input shape that the
+    /// network cannot take; [`NetError::NotFinite`] for NaN or infinity in a kernel; [`NetError::Decompose`] where a solver gives up.
+    ///
+    /// Reference: Liebenwein et al. (2021), arXiv 2107.11442 (ALDS), for plans from the errors of all layers at all ranks.
     pub fn measure(
         net: &Network,
         input: impl AsRef<[usize]>,
@@ -101,25 +151,51 @@ impl Profile {
         decomposer: &Decomposer,
         progress: &(dyn Fn(&str) + Sync),
     ) -> Result<Self, NetError> {
+        options.check()?;
         let (arch, input) = (net.architecture(), input.as_ref());
-        let names = layers.map_or_else(|| arch.compressible(), <[String]>::to_vec);
+        let dense = net.cost(input)?.total;
         let shapes = arch.output_shapes(input)?;
-        let found: Vec<Result<LayerProfile, NetError>> = names
+        let names = layers.map_or_else(|| arch.compressible(), <[String]>::to_vec);
+        let mut seen = BTreeSet::new();
+        let mut profiles = Vec::with_capacity(names.len());
+        for layer in &names {
+            let op = plannable(arch, layer)?;
+            if !op.has_kernel() {
+                return Err(NetError::PlanLayer { layer: layer.clone(), op: op.kind() });
+            }
+            if !seen.insert(layer) {
+                return Err(NetError::PlanDuplicate { layer: layer.clone() });
+            }
+            check_finite(net, layer)?;
+            let dense = weights_cost(layer, &[op], input_of(arch.node(layer)?, &shapes, input))?;
+            let (layer, choices) = (layer.clone(), Vec::new());
+            profiles.push(LayerProfile { layer, dense, dense_seconds: None, choices });
+        }
+
+        let mut jobs = Vec::new();
+        for (index, layer) in names.iter().enumerate() {
+            let op = plannable(arch, layer)?;
+            let mut forms = Vec::new();
+            // A 1×1 convolution is low-rank whichever forms are asked for.
+            for form in options.forms.iter().chain([&Form::LowRank]) {
+                forms.extend(form.suited_to(op).filter(|form| !forms.contains(form)));
+            }
+            for form in forms {
+                if let Some(ladder) = Ladder::new(arch, layer, form, input, &shapes)? {
+                    let ranks = options.ranks(&ladder)?;
+                    jobs.push((index, ladder, ranks));
+                }
+            }
+        }
+        // Collected before looking for errors, so that the first layer's is reported, whichever thread was faster.
+        let found: Vec<Result<Vec<Choice>, NetError>> = jobs
             .par_iter()
-            .map(|name| {
-                let node = arch.node(name)?;
-                let shape = input_of(node, &shapes, input);
-                let profile = measure_layer(net, name, shape, options, decomposer);
-                progress(name);
-                profile
-            })
+            .map(|(_, ladder, ranks)| climb(net, ladder, ranks, decomposer, progress))
             .collect();
-        Ok(Self {
-            input: input.to_vec(),
-            dense: arch.cost(input)?.total,
-            dense_seconds: None,
-            layers: found.into_iter().collect::<Result<_, NetError>>()?,
-        })
+        for ((index, ..), choices) in jobs.iter().zip(found) {
+            profiles[*index].choices.extend(choices?);
+        }
+        Ok(Self { input: input.to_vec(), dense, dense_seconds: None, layers: profiles })
     }
 
     /// The layer `name`.
@@ -128,131 +204,216 @@ impl Profile {
     }
 }
 
-fn measure_layer(
-    net: &Network,
-    layer: &str,
-    input: &[usize],
-    options: &ProfileOptions,
-    decomposer: &Decomposer,
-) -> Result<LayerProfile, NetError> {
-    let op = &net.node(layer)?.op;
-    if !op.has_kernel() {
-        return Err(NetError::PlanLayer { layer: layer.into(), op: op.kind() });
+impl ProfileOptions {
+    fn check(&self) -> Result<(), NetError> {
+        let at_least_one = |option, got: usize| match got {
+            0 => Err(NetError::PlanOption { option, got: 0.0, expected: "at least 1" }),
+            _ => Ok(()),
+        };
+        at_least_one("points", self.points)?;
+        at_least_one("multiple_of", self.multiple_of)?;
+        if !(self.largest.is_finite() && self.largest > 0.0) {
+            let expected = "a finite number above 0";
+            return Err(NetError::PlanOption { option: "largest", got: self.largest, expected });
+        }
+        Ok(())
     }
-    let dense = weights_cost(layer, &[op], input)?;
-    let mut forms: Vec<Form> = options.forms.iter().filter_map(|form| form.suited_to(op)).collect();
-    forms.sort();
-    forms.dedup();
-    let mut choices = Vec::new();
-    for form in forms {
-        let mut ladder = Vec::new();
-        for rank in all_ranks(op, form) {
-            let cost = factors_cost(layer, op, form, rank, input)?;
-            if cost.params >= dense.params && cost.macs >= dense.macs {
-                break;
+
+    /// The ranks to look at, rising.
+    fn ranks(&self, ladder: &Ladder<'_>) -> Result<Vec<Rank>, NetError> {
+        let below = |cost: usize, dense: usize| (cost as f64) < self.largest * dense as f64;
+        let fits = |cost: &Totals| {
+            below(cost.macs, ladder.dense.macs) || below(cost.params, ladder.dense.params)
+        };
+        let largest = ladder.last(fits)?;
+        if largest == 0 {
+            return Ok(Vec::new());
+        }
+        let least = (largest as f64 / SPAN).max(1.0);
+        let growth = largest as f64 / least;
+        let step = |point: usize| match self.points {
+            1 => largest,
+            points => {
+                let share = point as f64 / (points - 1) as f64;
+                (least * growth.powf(share)).round() as usize
             }
-            ladder.push((rank, cost));
+        };
+        let mut ranks: Vec<Rank> =
+            (0..self.points).map(|p| ladder.rank(step(p).clamp(1, largest))).collect();
+        ranks.dedup();
+        let mut multiples = Vec::new();
+        for rank in &ranks {
+            let rank = ladder.to_multiple(*rank, self.multiple_of, largest);
+            if fits(&ladder.cost(rank)?) {
+                multiples.push(rank);
+            }
         }
-        let ladder = spread(&ladder, options.points);
-        let errors = errors(net, layer, form, &ladder, decomposer)?;
-        let mut best = (f64::INFINITY, None);
-        for ((rank, cost), (rel_error, weighted_error)) in ladder.into_iter().zip(errors) {
-            best = match (best, weighted_error) {
-                ((plain, Some(before)), Some(now)) if before <= now => (plain, Some(before)),
-                ((before, None), None) if before <= rel_error => (before, None),
-                _ => (rel_error, weighted_error),
-            };
-            let (rel_error, weighted_error) = best;
-            choices.push(Choice { form, rank, cost, rel_error, weighted_error, seconds: None });
-        }
-    }
-    Ok(LayerProfile { layer: layer.into(), dense, dense_seconds: None, choices })
-}
-
-/// Every rank of the form's ladder, in rising order, without an upper end in cost.
-fn all_ranks(op: &Op, form: Form) -> Vec<Rank> {
-    let (out, input, whole) = match op {
-        Op::Conv(conv) => {
-            let shape = conv.group_shape();
-            (shape[0], shape[1], shape.iter().product::<usize>())
-        }
-        Op::Linear(linear) => {
-            let (out, input) = (linear.out_features, linear.in_features);
-            (out, input, out * input)
-        }
-        _ => return Vec::new(),
-    };
-    let larger = out.max(input);
-    let pair = |step: usize| {
-        let of = |size: usize| ((step * size) as f64 / larger as f64).round().max(1.0) as usize;
-        [of(out), of(input)]
-    };
-    match form {
-        Form::Cp3 | Form::Cp4 => (1..=whole).map(Rank::One).collect(),
-        Form::LowRank => (1..=out.min(input)).map(Rank::One).collect(),
-        Form::Tucker2 => (1..=larger).map(|step| Rank::Two(pair(step))).collect(),
-        Form::TkdCpd => (1..=larger)
-            .map(|step| {
-                let [out, input] = pair(step);
-                Rank::Three([out, input, out.max(input)])
-            })
-            .collect(),
+        multiples.dedup();
+        Ok(if multiples.is_empty() { ranks } else { multiples })
     }
 }
 
-/// At most `points` of `ladder`, the first and the last among them, the others in equal ratios of their positions.
-fn spread<T: Copy>(ladder: &[T], points: usize) -> Vec<T> {
-    if ladder.len() <= points {
-        return ladder.to_vec();
+/// Every entry of the kernel is a number.
+pub(super) fn check_finite(net: &Network, layer: &str) -> Result<(), NetError> {
+    match net.kernel(layer)?.iter().filter(|value| !value.is_finite()).count() {
+        0 => Ok(()),
+        count => Err(NetError::NotFinite { layer: layer.into(), count }),
     }
-    let last = ladder.len() as f64;
-    let mut at: Vec<usize> = (0..points)
-        .map(|point| last.powf(point as f64 / (points - 1).max(1) as f64).round() as usize - 1)
-        .collect();
-    at.dedup();
-    at.into_iter().map(|index| ladder[index]).collect()
 }
 
-/// Plain and weighted errors of `layer` at every rank of `ladder`, over its groups.
-fn errors(
+/// The errors of the groups of a layer, put together: of the kernel by squares, weighted ones by the largest.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Errors {
+    total: f64,
+    residual: f64,
+    weighted: Option<f64>,
+}
+
+impl Errors {
+    /// Adds a group: ‖K‖, ‖K − K̂‖ / ‖K‖ and the weighted error.
+    pub(super) fn add(&mut self, norm: f64, rel_error: f64, weighted: Option<f64>) {
+        self.total += norm.powi(2);
+        self.residual += (rel_error * norm).powi(2);
+        self.weighted = match (self.weighted, weighted) {
+            (Some(a), Some(b)) => Some(f64::max(a, b)),
+            (a, b) => a.or(b),
+        };
+    }
+
+    /// ‖K − K̂‖ / ‖K‖ over all groups.
+    pub(super) fn rel_error(&self) -> f64 {
+        if self.residual == 0.0 { 0.0 } else { (self.residual / self.total).sqrt() }
+    }
+}
+
+/// The kernels of the groups of a layer.
+pub(super) type Kernels<'a> = [CowArray<'a, f32, IxDyn>];
+
+/// The errors of all ranks of one form.
+fn climb(
     net: &Network,
-    layer: &str,
-    form: Form,
-    ladder: &[(Rank, Totals)],
+    ladder: &Ladder<'_>,
+    ranks: &[Rank],
     decomposer: &Decomposer,
-) -> Result<Vec<(f64, Option<f64>)>, NetError> {
+    progress: &(dyn Fn(&str) + Sync),
+) -> Result<Vec<Choice>, NetError> {
+    let Ladder { layer, form, .. } = *ladder;
+    let Some(last) = ranks.last() else {
+        progress(&format!("{layer}: no {form} form is smaller"));
+        return Ok(Vec::new());
+    };
+    let kernels = net.tensors(layer, form)?;
     let failed = |source| NetError::Decompose { layer: layer.into(), source };
-    let tensors = net.tensors(layer, form)?;
-    let total: f64 = tensors.iter().map(|tensor| cp_core::norm(tensor.view()).powi(2)).sum();
-    let mut sums = vec![(0.0, None::<f64>); ladder.len()];
-    for (group, tensor) in tensors.iter().enumerate() {
-        let square = cp_core::norm(tensor.view()).powi(2);
-        // Without statistics, one singular value decomposition has the errors of all ranks.
-        if form == Form::LowRank && !decomposer.statistics.contains_key(layer) {
-            let most = ladder.iter().filter_map(|(rank, _)| rank.one()).max().unwrap_or(0);
-            let matrix = tensor.view().into_dimensionality::<Ix2>();
-            if let (Ok(matrix), 1..) = (matrix, most) {
-                let values = truncated_svd(matrix, most).map_err(failed)?.s;
-                for ((rank, _), sum) in ladder.iter().zip(&mut sums) {
-                    let kept = values.iter().take(rank.one().unwrap_or(0));
-                    let kept: f64 = kept.map(|value| f64::from(*value).powi(2)).sum();
-                    sum.0 += (square - kept).max(0.0);
-                }
-            }
-            continue;
+    let aware = decomposer.statistics.contains_key(layer);
+    let errors = match form {
+        Form::Cp3 | Form::Cp4 => {
+            let mut path = CpPath::new(layer, &kernels, decomposer);
+            let ones = ranks.iter().filter_map(|rank| rank.one());
+            ones.map(|rank| path.errors(rank)).collect::<Result<Vec<_>, _>>()
         }
-        for ((rank, _), sum) in ladder.iter().zip(&mut sums) {
-            let mut ignore = |_: &cp_core::Progress| std::ops::ControlFlow::Continue(());
-            let found = decomposer
-                .decompose(layer, group, tensor.view(), form, *rank, &mut ignore)
-                .map_err(failed)?;
-            sum.0 += found.rel_error.powi(2) * square;
-            sum.1 = match (sum.1, found.weighted_error) {
-                (Some(a), Some(b)) => Some(f64::max(a, b)),
-                (a, b) => a.or(b),
-            };
-        }
+        Form::LowRank if !aware => tails(&kernels).map(|tails| {
+            let ones = ranks.iter().filter_map(|rank| rank.one());
+            ones.map(|rank| tails.errors(rank)).collect()
+        }),
+        _ => ranks
+            .iter()
+            .map(|&rank| decomposed(layer, &kernels, form, rank, decomposer))
+            .collect::<Result<Vec<_>, _>>(),
+    };
+    let errors = errors.map_err(failed)?;
+    let mut least = f64::INFINITY;
+    let mut choices = Vec::with_capacity(ranks.len());
+    for (&rank, errors) in ranks.iter().zip(errors) {
+        let cost = ladder.cost(rank)?;
+        let (rel_error, weighted_error) = (errors.rel_error(), errors.weighted);
+        let mut choice = Choice { form, rank, cost, rel_error, weighted_error, seconds: None };
+        least = least.min(choice.error());
+        *choice.error_mut() = least;
+        choices.push(choice);
     }
-    let relative = |sum: f64| if sum == 0.0 { 0.0 } else { (sum / total).sqrt() };
-    Ok(sums.into_iter().map(|(sum, weighted)| (relative(sum), weighted)).collect())
+    progress(&format!("{layer}: {form} up to R={last}, error {least:.4}"));
+    Ok(choices)
+}
+
+/// The errors of one form and rank, from the decomposition itself.
+pub(super) fn decomposed(
+    layer: &str,
+    kernels: &Kernels<'_>,
+    form: Form,
+    rank: Rank,
+    decomposer: &Decomposer,
+) -> Result<Errors, CpError> {
+    let mut errors = Errors::default();
+    for (group, kernel) in kernels.iter().enumerate() {
+        let observe = &mut |_: &cp_core::Progress| ControlFlow::Continue(());
+        let found = decomposer.decompose(layer, group, kernel.view(), form, rank, observe)?;
+        errors.add(cp_core::norm(kernel.view()), found.rel_error, found.weighted_error);
+    }
+    Ok(errors)
+}
+
+/// CP models of the groups of a layer at one rank after another, each from the one before.
+pub(super) struct CpPath<'a> {
+    layer: &'a str,
+    kernels: &'a Kernels<'a>,
+    decomposer: &'a Decomposer,
+    /// The models of the rank before, one for each group.
+    before: Vec<CpTensor<f32>>,
+}
+
+impl<'a> CpPath<'a> {
+    fn new(layer: &'a str, kernels: &'a Kernels<'a>, decomposer: &'a Decomposer) -> Self {
+        Self { layer, kernels, decomposer, before: Vec::new() }
+    }
+
+    fn errors(&mut self, rank: usize) -> Result<Errors, CpError> {
+        let mut errors = Errors::default();
+        let mut models = Vec::with_capacity(self.kernels.len());
+        for (group, kernel) in self.kernels.iter().enumerate() {
+            // The power method finds its terms one by one, wherever it is told to start.
+            let before = self.before.get(group).filter(|_| self.decomposer.method != Method::Power);
+            let observe = &mut |_: &cp_core::Progress| ControlFlow::Continue(());
+            let (found, weighted) =
+                self.decomposer.cp(self.layer, group, kernel.view(), rank, before, observe)?;
+            errors.add(cp_core::norm(kernel.view()), found.rel_error, weighted);
+            models.push(found.cp);
+        }
+        self.before = models;
+        Ok(errors)
+    }
+}
+
+/// The singular values of the groups of a layer: the errors of all low-rank pairs at once.
+pub(super) struct Tails {
+    groups: Vec<Vec<f64>>,
+}
+
+/// Of kernels `[T/g, S/g]`.
+pub(super) fn tails(kernels: &Kernels<'_>) -> Result<Tails, CpError> {
+    let groups = kernels.iter().map(|kernel| singular_values(kernel.view()));
+    Ok(Tails { groups: groups.collect::<Result<_, _>>()? })
+}
+
+impl Tails {
+    /// The errors of pairs of this rank.
+    pub(super) fn errors(&self, rank: usize) -> Errors {
+        let mut errors = Errors::default();
+        // From the small end: what is dropped may be far smaller than what is kept.
+        let norm = |values: &[f64]| values.iter().rev().map(|s| s * s).sum::<f64>().sqrt();
+        for values in &self.groups {
+            let (whole, dropped) = (norm(values), norm(&values[rank.min(values.len())..]));
+            errors.add(whole, if dropped == 0.0 { 0.0 } else { dropped / whole }, None);
+        }
+        errors
+    }
+}
+
+/// All singular values of a matrix, non-increasing.
+pub(super) fn singular_values(matrix: ArrayViewD<'_, f32>) -> Result<Vec<f64>, CpError> {
+    let order = matrix.ndim();
+    let matrix = matrix
+        .into_dimensionality::<Ix2>()
+        .map_err(|_| CpError::FactorCount { expected: 2, got: order })?;
+    // With the noise given there is nothing left of the estimate but the singular values.
+    Ok(cp_core::rank::evbmf(matrix, Some(0.0))?.singular_values.to_vec())
 }

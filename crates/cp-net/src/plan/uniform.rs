@@ -1,46 +1,11 @@
 //! Rank plans from one number for the whole network.
 
-use super::{DenseLayer, PlannedLayer, RankPlan};
-use crate::cost::{Totals, input_of, unit_cost, weights_cost};
+use super::{Budget, DenseLayer, PlannedLayer, RankPlan};
+use crate::cost::{input_of, unit_cost, weights_cost};
 use crate::error::NetError;
 use crate::factorize::Form;
 use crate::network::Architecture;
 use crate::op::Op;
-
-/// What a compressed network may cost, as compressed / dense of the whole network, in (0, 1].
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Budget {
-    /// Of its parameters.
-    Params(f64),
-    /// Of its multiply-adds.
-    Macs(f64),
-    /// Of its measured seconds per batch: for [`Profile::plan`](crate::Profile::plan) alone, with the times of a device.
-    Latency(f64),
-}
-
-impl Budget {
-    pub(super) fn ratio(self) -> f64 {
-        match self {
-            Budget::Params(ratio) | Budget::Macs(ratio) | Budget::Latency(ratio) => ratio,
-        }
-    }
-
-    pub(super) fn quantity(self) -> &'static str {
-        match self {
-            Budget::Params(_) => "parameters",
-            Budget::Macs(_) => "multiply-adds",
-            Budget::Latency(_) => "seconds",
-        }
-    }
-
-    /// What of `cost` counts; multiply-adds stand in for the order of layers where seconds do.
-    pub(super) fn of(self, cost: Totals) -> usize {
-        match self {
-            Budget::Params(_) => cost.params,
-            Budget::Macs(_) | Budget::Latency(_) => cost.macs,
-        }
-    }
-}
 
 /// A layer with less than this share of what the budget counts stays dense: its error would cost accuracy and gain
 /// nothing.
@@ -84,7 +49,8 @@ impl RankPlan {
     ///
     /// # Errors
     /// [`NetError::BudgetRange`] for a budget outside (0, 1], [`NetError::BudgetUnreachable`] with the nearest ratio that
-    /// ranks of at least 1 reach, and an input shape that the network cannot take.
+    /// ranks of at least 1 reach, [`NetError::BudgetUnmeasured`] for a budget in seconds, and an input shape that the
+    /// network cannot take.
     pub fn uniform(
         arch: impl AsRef<Architecture>,
         input: impl AsRef<[usize]>,
@@ -106,14 +72,8 @@ impl RankPlan {
         form: Form,
         layers: &[String],
     ) -> Result<Self, NetError> {
-        let (arch, input, asked) = (arch.as_ref(), input.as_ref(), budget.ratio());
-        if !(asked > 0.0 && asked <= 1.0) {
-            return Err(NetError::BudgetRange { got: asked });
-        }
-        if let Budget::Latency(_) = budget {
-            return Err(NetError::NoSeconds);
-        }
-        let total = budget.of(arch.cost(input)?.total);
+        let (arch, input, asked) = (arch.as_ref(), input.as_ref(), budget.ratio()?);
+        let total = budget.counted()?(&arch.cost(input)?.total);
         let (candidates, dense) = candidates(arch, input, budget, form, layers, total)?;
         let fixed = total - candidates.iter().map(|layer| layer.dense).sum::<usize>();
         let cost = |ranks: &[usize]| {
@@ -215,6 +175,7 @@ fn candidates(
     layers: &[String],
     total: usize,
 ) -> Result<(Vec<Candidate>, Vec<DenseLayer>), NetError> {
+    let counted = budget.counted()?;
     let shapes = arch.output_shapes(input)?;
     let head = arch.compressible().pop();
     let (mut candidates, mut dense) = (Vec::new(), Vec::new());
@@ -229,8 +190,8 @@ fn candidates(
             continue;
         };
         let shape = input_of(node, &shapes, input);
-        let weights = budget.of(weights_cost(name, &[&node.op], shape)?);
-        let unit = budget.of(unit_cost(name, &node.op, form, shape)?);
+        let weights = counted(&weights_cost(name, &[&node.op], shape)?);
+        let unit = counted(&unit_cost(name, &node.op, form, shape)?);
         let share = weights as f64 / total as f64;
         let negligible =
             if head.as_ref() == Some(name) { NEGLIGIBLE_HEAD_SHARE } else { NEGLIGIBLE_SHARE };

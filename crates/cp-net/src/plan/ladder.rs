@@ -1,0 +1,121 @@
+//! [`Ladder`]: the ranks that a form of a layer can have, by one number.
+
+use super::plannable;
+use crate::cost::{Totals, factors_cost, input_of, weights_cost};
+use crate::error::NetError;
+use crate::factorize::{Form, replacement};
+use crate::factors::tensor_shape;
+use crate::network::Architecture;
+use crate::op::Op;
+use crate::rank::Rank;
+
+/// The ranks of one form of a layer as steps 1, 2, …, each of which costs at least as much as the one before.
+///
+/// For one number R the step is R. Tucker-2 goes up with \[R_out, R_in\] in proportion to \[T/g, S/g\], the larger of which is the
+/// last step, and TKD-CPD likewise with R = max(R_out, R_in). A number never goes above what the other allows,
+/// R_out ≤ R_in ∏k and R_in ≤ R_out ∏k.
+pub(super) struct Ladder<'a> {
+    pub(super) layer: &'a str,
+    pub(super) op: &'a Op,
+    pub(super) form: Form,
+    /// What the layer reads, without the batch axis.
+    input: Vec<usize>,
+    /// What the dense layer costs, without its bias.
+    pub(super) dense: Totals,
+    /// Channels of a group, `[T/g, S/g]`, and the number of spatial taps.
+    channels: [usize; 2],
+    taps: usize,
+}
+
+impl<'a> Ladder<'a> {
+    /// The ladder of `form`; `None` where it does not fit the layer.
+    ///
+    /// # Shapes
+    /// `input`: of the network, `[C, H, W]`; `shapes`: the outputs of its nodes for that.
+    pub(super) fn new(
+        arch: &'a Architecture,
+        layer: &'a str,
+        form: Form,
+        input: &[usize],
+        shapes: &[(String, Vec<usize>)],
+    ) -> Result<Option<Self>, NetError> {
+        let op = plannable(arch, layer)?;
+        let input = input_of(arch.node(layer)?, shapes, input).to_vec();
+        match replacement(layer, op, form, form.least_rank()) {
+            Ok(_) => {}
+            Err(NetError::FormMismatch { .. }) => return Ok(None),
+            Err(other) => return Err(other),
+        }
+        let dense = weights_cost(layer, &[op], &input)?;
+        let shape = tensor_shape(op, form);
+        let channels = [shape[0], shape[1]];
+        let taps = shape[2..].iter().product();
+        Ok(Some(Self { layer, op, form, input, dense, channels, taps }))
+    }
+
+    /// Number of steps.
+    pub(super) fn len(&self) -> usize {
+        let [out, input] = self.channels;
+        match self.form {
+            Form::Cp3 | Form::Cp4 => out * input * self.taps,
+            Form::LowRank => out.min(input),
+            Form::Tucker2 | Form::TkdCpd => out.max(input),
+        }
+    }
+
+    /// The rank of a step, from 1.
+    pub(super) fn rank(&self, step: usize) -> Rank {
+        let [out, input] = self.channels;
+        let largest = out.max(input);
+        let share = |size: usize| ((step * size + largest / 2) / largest).clamp(1, size);
+        self.of_outer([share(out), share(input)]).unwrap_or(Rank::One(step))
+    }
+
+    /// The rank of a form with two outer ranks that has these; `None` for the others.
+    pub(super) fn of_outer(&self, [out, input]: [usize; 2]) -> Option<Rank> {
+        let (out, input) = (out.min(input * self.taps), input.min(out * self.taps));
+        match self.form {
+            Form::Cp3 | Form::Cp4 | Form::LowRank => None,
+            Form::Tucker2 => Some(Rank::Two([out, input])),
+            Form::TkdCpd => Some(Rank::Three([out, input, out.max(input)])),
+        }
+    }
+
+    /// What the factors cost, without the bias.
+    pub(super) fn cost(&self, rank: Rank) -> Result<Totals, NetError> {
+        factors_cost(self.layer, self.op, self.form, rank, &self.input)
+    }
+
+    /// The last step whose cost will do, 0 for none; `fits` says no from some cost on.
+    pub(super) fn last(&self, fits: impl Fn(&Totals) -> bool) -> Result<usize, NetError> {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = high - (high - low) / 2;
+            if fits(&self.cost(self.rank(middle))?) {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
+        }
+        Ok(low)
+    }
+
+    /// `rank` with each number at the nearest multiple that is at least one and that the layer has; numbers of modes that are
+    /// smaller than one multiple stay. `largest` bounds the number of a CP form.
+    pub(super) fn to_multiple(&self, rank: Rank, multiple: usize, largest: usize) -> Rank {
+        let near = |number: usize, limit: usize| {
+            if limit < multiple {
+                return number;
+            }
+            let nearest = (number + multiple / 2) / multiple * multiple;
+            nearest.clamp(multiple, limit / multiple * multiple)
+        };
+        let [out, input] = self.channels;
+        match rank {
+            Rank::One(rank) => Rank::One(near(rank, largest)),
+            Rank::Two(ranks) | Rank::Three([ranks @ .., _]) => {
+                self.of_outer([near(ranks[0], out), near(ranks[1], input)]).unwrap_or(rank)
+            }
+        }
+    }
+}
