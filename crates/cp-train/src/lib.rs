@@ -4,9 +4,46 @@
 //! |---|---|
 //! | [`config`](TrainConfig) | what decides the result of a run, as data |
 //! | [`train()`] | the one training loop, resumable after a kill |
+//! | [`compress()`] | plans carried out: decompose, repair, fine-tune, stage by stage |
+//! | [`sensitivity()`] | how much the network suffers from each layer alone |
+//! | [`input_statistics`], [`calibrate()`], [`Distillation`] | what decomposition and repair learn from data |
+//! | [`time_choices`] | how long each layer takes in each form, for plans |
+//! | [`Stages`] | results of finished steps, so that a killed run goes on |
 //! | [`evaluate()`] | top-1, top-5 and loss on a data set |
 //! | [`timing`] | the only module that reads the clock; interleaved comparisons |
 //! | [`record`](Record) | `results/<experiment>/<run>/`: configuration, provenance, metrics |
+//!
+//! A network compressed, from a budget to a fine-tuned file:
+//!
+//! ```
+//! use cp_net::{Budget, Decomposer, Objective, PlanOptions, Profile, ProfileOptions, arch};
+//! use cp_torch::tch::Device;
+//! use cp_train::{CompressConfig, RunDir, Stages, TrainConfig, TrainData, compress};
+//! # use std::sync::Arc;
+//! # let classes: Vec<String> = (0..10).map(|class| class.to_string()).collect();
+//! # let images = |seed: usize| {
+//! #     let pixels = ndarray::Array4::from_shape_fn((40, 1, 28, 28), |(i, _, y, x)| (i * 37 + y * 11 + x * 7 + seed) as u8);
+//! #     Arc::new(cp_data::Images::new("noise", classes.clone(), pixels, (0..40).map(|i| i % 10).collect()).unwrap())
+//! # };
+//! # let (train, validation, folder) = (images(0), images(1), tempfile::tempdir()?);
+//! # cp_torch::tch::set_num_threads(1);
+//!
+//! let dense = arch::by_name("small-cnn")?.initialize(1)?; //           or Network::load("dense.safetensors")?
+//! let data = TrainData { train, validation: Some(validation) }; //     of cp_data::open("fashion-mnist", "train", …)?
+//!
+//! let quick = ProfileOptions { points: 4, ..ProfileOptions::default() };
+//! let profile = Profile::measure(&dense, [1, 28, 28], None, &quick, &Decomposer::als(10, 1), &|_| {})?;
+//! let plan = profile.plan(Budget::Macs(0.4), &Objective::default(), &PlanOptions::default())?;
+//!
+//! let config = CompressConfig { fine_tune: Some(TrainConfig::fine_tuning(1)), ..CompressConfig::default() };
+//! let stages = Stages::new(RunDir::at(folder.path())?, Device::Cpu); // a killed run goes on from here
+//! let done = compress(&dense, &plan, Some(&data), &config, &stages)?;
+//! done.network.save(folder.path().join("small.safetensors"))?;
+//!
+//! let (first, last) = (&done.stages[0], &done.stages[done.stages.len() - 1]); // dense, …, fine-tuned
+//! assert!(5 * last.cost.macs <= 2 * first.cost.macs);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! Accuracies are fractions, losses nats per example, times seconds.
 

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use cp_net::{Form, MAX_ENERGY, Method};
 use cp_train::{
-    Augmentation, CompressConfig, CompressSchedule, Distillation, OptimizerConfig, Schedule,
-    TrainConfig,
+    Augmentation, CompressConfig, CompressSchedule, Distillation, OptimizerConfig, TrainConfig,
 };
 
 use crate::common::{Usage, non_negative, positive, ratio};
@@ -410,30 +409,22 @@ impl Args {
         };
         let distilled = self.distill > 0.0 || self.distill_layers > 0.0;
         let tune = TrainConfig {
-            epochs: self.epochs,
             batch_size: self.batch_size,
             optimizer: OptimizerConfig::sgd(self.weight_decay),
             lr: self.lr,
-            schedule: Schedule::Cosine,
-            warmup_epochs: 0.5_f64.min(0.1 * self.epochs as f64),
-            label_smoothing: 0.0,
-            // Factors multiply: without a bound, the first steps of a badly approximated network can diverge.
-            clip_norm: Some(5.0),
             augmentation: if self.augment {
                 Augmentation { flip: true, crop_padding: 4 }
             } else {
                 Augmentation::default()
             },
-            groups: Vec::new(),
             distill: distilled.then_some(Distillation {
                 weight: self.distill,
                 temperature: 4.0,
                 layers: self.distill_layers,
             }),
             patience: self.patience,
-            keep_best: true,
             seed,
-            workers: 2,
+            ..TrainConfig::fine_tuning(self.epochs)
         };
         CompressConfig {
             method: self.method.0,
