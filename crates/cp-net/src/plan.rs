@@ -4,6 +4,8 @@ mod allocate;
 mod budget;
 mod ladder;
 mod profile;
+mod rounding;
+mod rules;
 mod shares;
 mod uniform;
 
@@ -269,50 +271,6 @@ impl RankPlan {
         let rank = rank.into();
         self.layers.push(PlannedLayer { name: name.into(), form, rank, why: why.into() });
         self
-    }
-
-    /// The plan with every number of every rank rounded to the nearest multiple of `multiple`, which is what some hardware runs
-    /// best. A number that is smaller than `multiple`, or that would leave the layer no cheaper than dense where it was
-    /// cheaper, is rounded down or stays.
-    ///
-    /// # Errors
-    /// As [`RankPlan::check`].
-    pub fn rounded(
-        mut self,
-        arch: impl AsRef<Architecture>,
-        multiple: usize,
-    ) -> Result<Self, NetError> {
-        let arch = arch.as_ref();
-        self.check(arch)?;
-        if multiple < 2 {
-            return Ok(self);
-        }
-        let shapes = arch.output_shapes(&arch.input.shape)?;
-        for layer in &mut self.layers {
-            let node = arch.node(&layer.name)?;
-            let input = input_of(node, &shapes, &arch.input.shape);
-            let dense = weights_cost(&layer.name, &[&node.op], input)?;
-            let down = |number: usize| number - number % multiple;
-            let nearest = |number: usize| down(number + multiple / 2);
-            for round in [&nearest as &dyn Fn(usize) -> usize, &down] {
-                let rank = layer.rank.map(|number| match round(number) {
-                    0 => number,
-                    rounded => rounded,
-                });
-                // A rank that the kernel does not have is not for rounding to.
-                let Ok(cost) = factors_cost(&layer.name, &node.op, layer.form, rank, input) else {
-                    continue;
-                };
-                let before = factors_cost(&layer.name, &node.op, layer.form, layer.rank, input)?;
-                let passes =
-                    |of: fn(&Totals) -> usize| of(&before) < of(&dense) && of(&cost) >= of(&dense);
-                if !passes(|cost| cost.params) && !passes(|cost| cost.macs) {
-                    layer.rank = rank;
-                    break;
-                }
-            }
-        }
-        Ok(self)
     }
 
     /// Ranks by layer, in the order of the plan, with the form that `form` becomes on each layer (linear layers and 1×1

@@ -33,15 +33,6 @@ impl Rank {
         if let Rank::One(rank) = self { Some(rank) } else { None }
     }
 
-    /// The rank with every number changed.
-    pub(crate) fn map(self, change: impl Fn(usize) -> usize) -> Self {
-        match self {
-            Rank::One(rank) => Rank::One(change(rank)),
-            Rank::Two(ranks) => Rank::Two(ranks.map(change)),
-            Rank::Three(ranks) => Rank::Three(ranks.map(change)),
-        }
-    }
-
     /// How a message says what kind of rank this is.
     pub(crate) fn kind(self) -> &'static str {
         match self {

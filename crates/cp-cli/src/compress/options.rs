@@ -55,9 +55,21 @@ pub(crate) struct Args {
     /// Form of the factorized convolutions; linear layers and 1×1 convolutions always become low-rank.
     #[arg(long, value_enum, default_value_t = FormName::Auto, conflicts_with = "ranks", help_heading = "Plan")]
     pub(super) form: FormName,
-    /// What the ranks are chosen by.
+    /// What the ranks are chosen by, for budgets.
     #[arg(long, value_enum, default_value_t = PlanBy::Errors, conflicts_with = "ranks", help_heading = "Plan")]
     pub(super) plan_by: PlanBy,
+    /// What counts as the loss of a layer for --rank-sums.
+    #[arg(long, value_enum, default_value_t = LossName::LossIncrease, requires = "rank_sums", help_heading = "Plan")]
+    pub(super) loss: LossName,
+    /// Part of --rank-sums that goes by the size of layers in place of their losses, 0 to 1.
+    #[arg(
+        long,
+        value_name = "λ",
+        default_value_t = 0.0,
+        requires = "rank_sums",
+        help_heading = "Plan"
+    )]
+    pub(super) size_share: f64,
     /// Ranks that the plan tries for each layer and form.
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = positive, help_heading = "Plan")]
     pub(super) points: usize,
@@ -232,6 +244,16 @@ pub(super) struct BudgetOptions {
     /// Largest relative error of any layer.
     #[arg(long, value_name = "E,…", value_parser = ratio, value_delimiter = ',')]
     error_target: Vec<f64>,
+    /// Share of the energy (squared singular values) of each layer that its ranks keep.
+    #[arg(long, value_name = "S,…", value_parser = ratio, value_delimiter = ',')]
+    energy: Vec<f64>,
+    /// Ranks of variational Bayes (EVBMF), weakened: W from the full rank to the estimate, 0 to 1.
+    #[arg(long, value_name = "W", num_args = 0..=1, default_missing_value = "1")]
+    evbmf: Option<f64>,
+    /// Sums of the ranks of all convolutions and of all linear layers, shared out by the losses that layers cause when they
+    /// are compressed alone; needs --dataset.
+    #[arg(long, value_name = "CONV,LINEAR", value_parser = rank_sums)]
+    rank_sums: Option<(usize, usize)>,
     /// Rank of each layer from a plan.
     #[arg(long, value_name = "plan.toml")]
     ranks: Option<PathBuf>,
@@ -244,14 +266,34 @@ pub(super) enum Goal {
     Macs(f64),
     Latency(f64),
     Error(f64),
+    Energy(f64),
+    Evbmf(f64),
+    RankSums(usize, usize),
     Ranks(PathBuf),
+}
+
+/// Two counts with a comma between them.
+fn rank_sums(text: &str) -> Result<(usize, usize), String> {
+    let parts: Vec<Result<usize, _>> = text.split(',').map(str::parse).collect();
+    match parts[..] {
+        [Ok(conv), Ok(linear)] => Ok((conv, linear)),
+        _ => {
+            Err("write the sum for convolutions and the one for linear layers like 750,900".into())
+        }
+    }
 }
 
 impl Goal {
     /// A name for files and tables.
     pub(super) fn label(&self) -> String {
         match self {
-            Goal::Params(x) | Goal::Macs(x) | Goal::Latency(x) | Goal::Error(x) => x.to_string(),
+            Goal::Params(x)
+            | Goal::Macs(x)
+            | Goal::Latency(x)
+            | Goal::Error(x)
+            | Goal::Energy(x)
+            | Goal::Evbmf(x) => x.to_string(),
+            Goal::RankSums(conv, linear) => format!("{conv}-{linear}"),
             Goal::Ranks(_) => "plan".into(),
         }
     }
@@ -285,6 +327,17 @@ impl FormName {
             FormName::TkdCpd => vec![Form::TkdCpd],
         }
     }
+}
+
+/// What counts as the loss of a layer.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LossName {
+    /// The fall of the validation accuracy after an epoch of fine-tuning (Astrid & Lee).
+    AccuracyDrop,
+    /// The validation cross-entropy, without fine-tuning (SqVaD).
+    CrossEntropy,
+    /// Its rise over that of the dense network.
+    LossIncrease,
 }
 
 /// What ranks are chosen by.
@@ -341,6 +394,9 @@ impl Args {
         if self.plan_by == PlanBy::Sensitivity && self.dataset.is_none() {
             return usage("--plan-by sensitivity needs --dataset to measure on");
         }
+        if self.budget.rank_sums.is_some() && self.dataset.is_none() {
+            return usage("--rank-sums needs --dataset to measure losses on");
+        }
         if self.plan_by == PlanBy::Uniform {
             if !matches!(self.form, FormName::Cp3 | FormName::Cp4) {
                 return usage("--plan-by uniform needs --form cp3 or --form cp4");
@@ -367,6 +423,12 @@ impl Args {
         if let Some(path) = &budget.ranks {
             return vec![Goal::Ranks(path.clone())];
         }
+        if let Some((conv, linear)) = budget.rank_sums {
+            return vec![Goal::RankSums(conv, linear)];
+        }
+        if let Some(weaken) = budget.evbmf {
+            return vec![Goal::Evbmf(weaken)];
+        }
         let of = |values: &[f64], goal: fn(f64) -> Goal| -> Vec<Goal> {
             values.iter().copied().map(goal).collect()
         };
@@ -375,6 +437,7 @@ impl Args {
             of(&budget.macs_ratio, Goal::Macs),
             of(&budget.latency_ratio, Goal::Latency),
             of(&budget.error_target, Goal::Error),
+            of(&budget.energy, Goal::Energy),
         ]
         .concat()
     }

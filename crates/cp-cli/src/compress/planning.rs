@@ -1,16 +1,21 @@
 //! The rank plan that the options of `polyad compress` ask for.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, bail};
+use clap::ValueEnum as _;
 use cp_net::{
-    Budget, Decomposer, Network, Objective, PlanOptions, Profile, ProfileOptions, RankPlan,
+    Budget, Decomposer, DenseLayer, Form, Network, Objective, PlanOptions, Profile, ProfileOptions,
+    RankPlan, ShareBudgets,
 };
 use cp_train::timing::TimingOptions;
 use cp_train::{
-    SensitivityOptions, Stages, TrainData, input_statistics, progress, sensitivity, time_choices,
+    LossRule, Sensitivity, SensitivityOptions, Stages, TrainConfig, TrainData, input_statistics,
+    progress, sensitivity, time_choices,
 };
 use serde::Serialize;
 
-use super::options::{Args, Goal, PlanBy};
+use super::options::{Args, Goal, LossName, PlanBy};
 
 /// Most iterations of a solver where many ranks are tried to make a plan: enough to tell them apart.
 const PLANNING_ITERS: usize = 25;
@@ -28,11 +33,13 @@ pub(super) struct Planner<'a> {
 #[derive(Serialize)]
 pub(super) struct Settings {
     goals: Vec<String>,
-    forms: Vec<cp_net::Form>,
+    forms: Vec<Form>,
     plan_by: String,
     points: usize,
     multiple: usize,
     keep: Vec<String>,
+    loss: String,
+    size_share: f64,
 }
 
 impl Settings {
@@ -44,6 +51,8 @@ impl Settings {
             points: args.points,
             multiple: args.multiple,
             keep: args.keep.clone(),
+            loss: args.loss.to_possible_value().map_or_else(String::new, |v| v.get_name().into()),
+            size_share: args.size_share,
         }
     }
 }
@@ -69,10 +78,31 @@ impl Planner<'_> {
             Goal::Macs(ratio) => Some(Budget::Macs(*ratio)),
             Goal::Latency(ratio) => Some(Budget::Latency(*ratio)),
             Goal::Error(_) => None,
+            Goal::Energy(share) => {
+                return self.rounded(RankPlan::by_energy(self.dense, self.form(), *share)?);
+            }
+            Goal::Evbmf(weaken) => {
+                return self.rounded(RankPlan::by_evbmf(self.dense, self.form(), *weaken)?);
+            }
+            Goal::RankSums(conv, linear) => {
+                let budgets = ShareBudgets { conv: *conv, linear: *linear };
+                let losses = self.losses()?;
+                let (form, share) = (self.form(), self.args.size_share);
+                let plan = RankPlan::from_losses(
+                    arch,
+                    input,
+                    form,
+                    &losses,
+                    &budgets,
+                    share,
+                    &BTreeMap::new(),
+                )?;
+                return self.rounded(plan);
+            }
         };
         let plan = match (self.args.plan_by, budget) {
             (PlanBy::Uniform, Some(budget)) => {
-                let form = self.args.form.forms()[0];
+                let form = self.form();
                 let layers: Vec<String> = arch
                     .compressible()
                     .into_iter()
@@ -93,7 +123,46 @@ impl Planner<'_> {
                 self.profile(goal)?.plan_within(*most, &self.options(goal))?
             }
         };
-        Ok(plan.rounded(arch, self.args.multiple)?)
+        self.rounded(plan)
+    }
+
+    /// The one form of plans that cannot choose: CP-3 where all are allowed.
+    fn form(&self) -> Form {
+        self.args.form.forms()[0]
+    }
+
+    /// `plan` without the layers that stay dense by request, its ranks rounded.
+    fn rounded(&self, mut plan: RankPlan) -> anyhow::Result<RankPlan> {
+        let keep = &self.args.keep;
+        for name in plan.layers.extract_if(.., |layer| keep.contains(&layer.name)) {
+            plan.dense.push(DenseLayer { name: name.name, why: "kept dense by request".into() });
+        }
+        Ok(plan.rounded(self.dense.architecture(), self.args.multiple)?)
+    }
+
+    /// The loss that each layer causes alone.
+    fn losses(&self) -> anyhow::Result<BTreeMap<String, f64>> {
+        let (rule, tune) = match self.args.loss {
+            LossName::AccuracyDrop => (LossRule::AccuracyDrop, true),
+            LossName::CrossEntropy => (LossRule::CrossEntropy, false),
+            LossName::LossIncrease => (LossRule::LossIncrease, false),
+        };
+        let mut options = SensitivityOptions { form: self.form(), ..self.sensitivity_options() };
+        if tune {
+            let one = TrainConfig { keep_best: false, ..TrainConfig::fine_tuning(1) };
+            options.fine_tune = Some(TrainConfig { seed: self.seed, lr: self.args.lr, ..one });
+        }
+        Ok(self.sensitivity(&options)?.losses(rule))
+    }
+
+    fn sensitivity_options(&self) -> SensitivityOptions {
+        SensitivityOptions { seed: self.seed, ..SensitivityOptions::default() }
+    }
+
+    fn sensitivity(&self, options: &SensitivityOptions) -> anyhow::Result<Sensitivity> {
+        let Some(data) = self.data else { bail!("sensitivities need --dataset to be measured on") };
+        let cache = self.stages.dir().file("sensitivity.jsonl");
+        Ok(sensitivity(self.dense, data, options, self.stages.device(), Some(&cache))?)
     }
 
     fn options(&self, goal: &Goal) -> PlanOptions {
@@ -145,11 +214,7 @@ impl Planner<'_> {
     }
 
     /// How much each layer matters.
-    fn weights(&self) -> anyhow::Result<std::collections::BTreeMap<String, f64>> {
-        let Some(data) = self.data else { bail!("--plan-by sensitivity needs --dataset") };
-        let options = SensitivityOptions { seed: self.seed, ..SensitivityOptions::default() };
-        let cache = self.stages.dir().file("sensitivity.jsonl");
-        let device = self.stages.device();
-        Ok(sensitivity(self.dense, data, &options, device, Some(&cache))?.weights())
+    fn weights(&self) -> anyhow::Result<BTreeMap<String, f64>> {
+        Ok(self.sensitivity(&self.sensitivity_options())?.weights())
     }
 }

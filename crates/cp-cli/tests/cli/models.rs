@@ -166,7 +166,11 @@ fn compress_meets_a_budget_and_leaves_a_whole_model() {
         for layer in layers {
             let error = number(layer, "relative_error");
             assert!(error > 0.0 && error < 1.0, "{layer}");
-            assert!(number(layer, "rank") < number(layer, "breakeven"), "{layer}");
+            // The plan of `auto` may have forms with several ranks, which have no break-even rank.
+            if form != "auto" {
+                assert!(number(layer, "rank") < number(layer, "breakeven"), "{layer}");
+            }
+            assert!(number(&layer["after"], key) < number(&layer["before"], key), "{layer}");
         }
         Network::load(&out).unwrap();
     };

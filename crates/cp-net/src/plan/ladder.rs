@@ -81,6 +81,31 @@ impl<'a> Ladder<'a> {
         }
     }
 
+    /// The most directions that the unfoldings of output and input channels can have.
+    pub(super) fn full(&self) -> [usize; 2] {
+        let [out, input] = self.channels;
+        [out.min(input * self.taps), input.min(out * self.taps)]
+    }
+
+    /// The largest that the number at this place of a rank can be.
+    pub(super) fn limit(&self, place: usize) -> usize {
+        match (self.form, place) {
+            (Form::Tucker2 | Form::TkdCpd, 0 | 1) => self.channels[place],
+            (Form::TkdCpd, _) => self.channels.iter().product::<usize>() * self.taps,
+            _ => self.len(),
+        }
+    }
+
+    /// Whether neither of two outer ranks is above what the other allows.
+    pub(super) fn holds(&self, rank: Rank) -> bool {
+        match rank {
+            Rank::One(_) => true,
+            Rank::Two([out, input]) | Rank::Three([out, input, _]) => {
+                out <= input * self.taps && input <= out * self.taps
+            }
+        }
+    }
+
     /// What the factors cost, without the bias.
     pub(super) fn cost(&self, rank: Rank) -> Result<Totals, NetError> {
         factors_cost(self.layer, self.op, self.form, rank, &self.input)

@@ -1,10 +1,10 @@
 //! [`Profile`]: what every layer would cost and lose in every way it could be written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use cp_core::{CpError, CpTensor};
-use ndarray::{ArrayViewD, CowArray, Ix2, IxDyn};
+use cp_core::{CpError, CpTensor, Decomposition};
+use ndarray::{ArrayView2, CowArray, IxDyn};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -125,7 +125,8 @@ impl Profile {
     /// number of threads changes nothing but the last digits of large singular value decompositions.
     ///
     /// The CP forms go up a path: each rank starts from the model of the rank before, with the terms that its residual asks
-    /// for ([`cp_core::extend`]). Low-rank errors are the singular values that are left over. Tucker-2 takes
+    /// for ([`cp_core::extend`]); [`compress`](crate::compress) starts from random factors and needs more sweeps for the same error.
+    /// Low-rank errors are the singular values that are left over. Tucker-2 takes
     /// \[R_out, R_in\] in proportion to \[T/g, S/g\], TKD-CPD the same with R = max(R_out, R_in). Where `decomposer` has the
     /// statistics of a layer, the weighted error counts, and low-rank pairs are decomposed one rank at a time as well.
     ///
@@ -284,6 +285,11 @@ impl Errors {
     pub(super) fn rel_error(&self) -> f64 {
         if self.residual == 0.0 { 0.0 } else { (self.residual / self.total).sqrt() }
     }
+
+    /// The error that counts.
+    pub(super) fn counted(&self) -> f64 {
+        self.weighted.unwrap_or_else(|| self.rel_error())
+    }
 }
 
 /// The kernels of the groups of a layer.
@@ -309,9 +315,9 @@ fn climb(
         Form::Cp3 | Form::Cp4 => {
             let mut path = CpPath::new(layer, &kernels, decomposer);
             let ones = ranks.iter().filter_map(|rank| rank.one());
-            ones.map(|rank| path.errors(rank)).collect::<Result<Vec<_>, _>>()
+            ones.map(|rank| Ok(path.at(rank)?.0)).collect::<Result<Vec<_>, _>>()
         }
-        Form::LowRank if !aware => tails(&kernels).map(|tails| {
+        Form::LowRank if !aware => tails(&kernels, 0).map(|tails| {
             let ones = ranks.iter().filter_map(|rank| rank.one());
             ones.map(|rank| tails.errors(rank)).collect()
         }),
@@ -352,45 +358,56 @@ pub(super) fn decomposed(
     Ok(errors)
 }
 
-/// CP models of the groups of a layer at one rank after another, each from the one before.
-pub(super) struct CpPath<'a> {
+/// CP models of the groups of a layer at several ranks, each from that of the next lower rank there is.
+pub(super) struct CpPath<'a, 'k> {
     layer: &'a str,
-    kernels: &'a Kernels<'a>,
+    kernels: &'a Kernels<'k>,
     decomposer: &'a Decomposer,
-    /// The models of the rank before, one for each group.
-    before: Vec<CpTensor<f32>>,
+    /// The models of a rank, one for each group.
+    models: BTreeMap<usize, Vec<CpTensor<f32>>>,
 }
 
-impl<'a> CpPath<'a> {
-    fn new(layer: &'a str, kernels: &'a Kernels<'a>, decomposer: &'a Decomposer) -> Self {
-        Self { layer, kernels, decomposer, before: Vec::new() }
+impl<'a, 'k> CpPath<'a, 'k> {
+    pub(super) fn new(
+        layer: &'a str,
+        kernels: &'a Kernels<'k>,
+        decomposer: &'a Decomposer,
+    ) -> Self {
+        Self { layer, kernels, decomposer, models: BTreeMap::new() }
     }
 
-    fn errors(&mut self, rank: usize) -> Result<Errors, CpError> {
-        let mut errors = Errors::default();
+    /// The errors at a rank, and the decomposition of the last group.
+    pub(super) fn at(&mut self, rank: usize) -> Result<(Errors, Decomposition<f32>), CpError> {
+        let (mut errors, mut last) = (Errors::default(), None);
         let mut models = Vec::with_capacity(self.kernels.len());
+        let lower = self.models.range(..rank).next_back().map(|(_, models)| models);
         for (group, kernel) in self.kernels.iter().enumerate() {
             // The power method finds its terms one by one, wherever it is told to start.
-            let before = self.before.get(group).filter(|_| self.decomposer.method != Method::Power);
+            let before = lower
+                .and_then(|models| models.get(group))
+                .filter(|_| self.decomposer.method != Method::Power);
             let observe = &mut |_: &cp_core::Progress| ControlFlow::Continue(());
             let (found, weighted) =
                 self.decomposer.cp(self.layer, group, kernel.view(), rank, before, observe)?;
             errors.add(cp_core::norm(kernel.view()), found.rel_error, weighted);
-            models.push(found.cp);
+            models.push(found.cp.clone());
+            last = Some(found);
         }
-        self.before = models;
-        Ok(errors)
+        self.models.insert(rank, models);
+        last.map(|found| (errors, found)).ok_or(CpError::Order { order: 0 })
     }
 }
 
 /// The singular values of the groups of a layer: the errors of all low-rank pairs at once.
 pub(super) struct Tails {
-    groups: Vec<Vec<f64>>,
+    /// Of each group.
+    pub(super) groups: Vec<Vec<f64>>,
 }
 
-/// Of kernels `[T/g, S/g]`.
-pub(super) fn tails(kernels: &Kernels<'_>) -> Result<Tails, CpError> {
-    let groups = kernels.iter().map(|kernel| singular_values(kernel.view()));
+/// Of the unfoldings of a mode; mode 0 of kernels `[T/g, S/g]` is all of them.
+pub(super) fn tails(kernels: &Kernels<'_>, mode: usize) -> Result<Tails, CpError> {
+    let groups =
+        kernels.iter().map(|kernel| singular_values(cp_core::unfold(kernel.view(), mode).view()));
     Ok(Tails { groups: groups.collect::<Result<_, _>>()? })
 }
 
@@ -409,11 +426,7 @@ impl Tails {
 }
 
 /// All singular values of a matrix, non-increasing.
-pub(super) fn singular_values(matrix: ArrayViewD<'_, f32>) -> Result<Vec<f64>, CpError> {
-    let order = matrix.ndim();
-    let matrix = matrix
-        .into_dimensionality::<Ix2>()
-        .map_err(|_| CpError::FactorCount { expected: 2, got: order })?;
+fn singular_values(matrix: ArrayView2<'_, f32>) -> Result<Vec<f64>, CpError> {
     // With the noise given there is nothing left of the estimate but the singular values.
     Ok(cp_core::rank::evbmf(matrix, Some(0.0))?.singular_values.to_vec())
 }

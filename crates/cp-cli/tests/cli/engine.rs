@@ -1,0 +1,269 @@
+//! `polyad compress` beyond a ratio: rules for ranks, measured time, data, fine-tuning, work that is taken up again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::{fails, json, model, number, polyad, text};
+use cp_net::{Network, RankPlan};
+use serde_json::Value;
+
+/// A folder of grey images, bright in a place of the class's own: ten of each of ten classes to train on, two to test on.
+fn images(folder: &Path) -> String {
+    for class in 0..10_u32 {
+        for (split, copies) in [("train", 10), ("test", 2)] {
+            let place = folder.join(format!("images/{split}/class{class}"));
+            fs::create_dir_all(&place).unwrap();
+            for copy in 0..copies {
+                let pixel = |x: u32, y: u32| {
+                    let inside = x / 6 == class % 5 && y / 14 == class / 5;
+                    image::Luma([
+                        (if inside { 200 } else { 20 }) + (x * 7 + y * 3 + copy * 5) as u8 % 40
+                    ])
+                };
+                let path = place.join(format!("{copy}.png"));
+                image::GrayImage::from_fn(28, 28, pixel).save(path).unwrap();
+            }
+        }
+    }
+    format!("folder:{}", text(&folder.join("images")))
+}
+
+fn ranks(report: &Value) -> Vec<(String, Value)> {
+    let layers = report["layers"].as_array().unwrap().iter();
+    layers.map(|l| (l["name"].as_str().unwrap().to_owned(), l["rank"].clone())).collect()
+}
+
+#[test]
+fn rules_for_ranks() {
+    let folder = tempfile::tempdir().unwrap();
+    let dense = model(folder.path(), "small-cnn");
+    let out = folder.path().join("out.safetensors");
+    let run = |rest: &[&str]| {
+        let args =
+            ["compress", text(&dense), "--max-iters", "5", "--points", "4", "--out", text(&out)];
+        json(&[&args[..], rest].concat())
+    };
+    let near = run(&["--error-target", "0.9"]);
+    for layer in near["layers"].as_array().unwrap() {
+        assert!(number(layer, "relative_error") < 0.91, "{layer}");
+    }
+    let energy = run(&["--energy", "0.5", "--form", "tucker2"]);
+    assert!(ranks(&energy).iter().any(|(_, rank)| rank.is_array()), "{energy}");
+    run(&["--evbmf", "0.5", "--form", "tucker2"]);
+    run(&["--macs-ratio", "0.5", "--plan-by", "max-error"]);
+    run(&["--macs-ratio", "0.5", "--form", "tkd-cpd"]);
+    let kept =
+        run(&["--macs-ratio", "0.8", "--keep", "conv2,fc2", "--multiple", "4", "--form", "cp3"]);
+    for (name, rank) in ranks(&kept) {
+        assert!(name != "conv2" && name != "fc2");
+        let rank = rank.as_u64().unwrap();
+        assert!(rank % 4 == 0 || rank < 4, "{name}: {rank}");
+    }
+    let dense_layers = kept["dense"].as_array().unwrap();
+    assert!(
+        dense_layers.iter().any(|l| l["name"] == "conv2" && l["why"] == "kept dense by request")
+    );
+    fails(
+        &["compress", text(&dense), "--macs-ratio", "0.5", "--keep", "conv9", "--out", text(&out)],
+        1,
+        &["conv9", "conv2"],
+    );
+}
+
+#[test]
+fn a_plan_from_measured_time_is_faster_than_dense() {
+    let folder = tempfile::tempdir().unwrap();
+    let dense = model(folder.path(), "small-cnn");
+    let out = folder.path().join("out.safetensors");
+    let args = [
+        "compress",
+        text(&dense),
+        "--latency-ratio",
+        "0.8",
+        "--timing-batch",
+        "16",
+        "--threads",
+        "1",
+        "--max-iters",
+        "3",
+        "--points",
+        "4",
+        "--form",
+        "cp3",
+        "--out",
+        text(&out),
+    ];
+    let report = json(&args);
+    assert!(number(&report["latency"], "compressed_ms") > 0.0);
+    assert_eq!(report["latency"]["batch"], 16);
+    fails(
+        &[
+            "compress",
+            text(&dense),
+            "--latency-ratio",
+            "0.0001",
+            "--points",
+            "2",
+            "--max-iters",
+            "2",
+            "--form",
+            "cp3",
+            "--out",
+            text(&out),
+        ],
+        1,
+        &["seconds", "nearest"],
+    );
+}
+
+/// Options of a short compression with data.
+fn tuned<'a>(dense: &'a Path, dataset: &'a str, out: &'a Path) -> Vec<&'a str> {
+    vec![
+        "compress",
+        text(dense),
+        "--macs-ratio",
+        "0.5",
+        "--form",
+        "cp3",
+        "--points",
+        "4",
+        "--max-iters",
+        "5",
+        "--dataset",
+        dataset,
+        "--test-split",
+        "test",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "20",
+        "--calibrate",
+        "0",
+        "--threads",
+        "1",
+        "--out",
+        text(out),
+    ]
+}
+
+#[test]
+fn with_data_every_stage_is_evaluated_and_work_is_taken_up_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let dense = model(folder.path(), "small-cnn");
+    let dataset = images(folder.path());
+    let out = folder.path().join("out.safetensors");
+    let args = tuned(&dense, &dataset, &out);
+    let report = json(&[&args[..], &["--distill", "0.5", "--statistics", "20"]].concat());
+    let stages: Vec<&str> =
+        report["stages"].as_array().unwrap().iter().map(|s| s["stage"].as_str().unwrap()).collect();
+    assert_eq!(stages, ["dense", "decomposed", "fine-tuned"]);
+    for stage in report["stages"].as_array().unwrap() {
+        assert_eq!(stage["validation"]["examples"], 10, "{stage}");
+    }
+    assert_eq!(report["test"]["compressed"]["examples"], 20);
+    assert!(report["layers"][0]["weighted_error"].is_number(), "{report}");
+    let work = folder.path().join("out.work");
+    for file in [
+        "plan.toml",
+        "report.html",
+        "summary.md",
+        "provenance.json",
+        "metrics.jsonl",
+        "config.toml",
+    ] {
+        assert!(work.join(file).exists(), "{file}");
+    }
+    RankPlan::load(work.join("plan.toml")).unwrap();
+    let first = fs::read(&out).unwrap();
+
+    let again = [&args[..], &["--distill", "0.5", "--statistics", "20"]].concat();
+    fails(&again, 1, &["out.work", "--resume"]);
+    fails(&[&args[..], &["--resume"]].concat(), 1, &["out.work", "another configuration"]);
+    // A run that was killed in the fine-tuning.
+    for file in ["fine-tuned.safetensors", "stages/fine-tuned-validation.json", "stages/test.json"]
+    {
+        fs::remove_file(work.join(file)).unwrap();
+    }
+    fs::remove_file(&out).unwrap();
+    json(&[&again[..], &["--resume"]].concat());
+    assert_eq!(fs::read(&out).unwrap(), first);
+    let nothing = folder.path().join("nothing.work");
+    let elsewhere = [&again[..], &["--work", text(&nothing), "--resume"]].concat();
+    fails(&elsewhere, 1, &["nothing.work", "no work to go on with"]);
+}
+
+#[test]
+fn several_ratios_make_several_models() {
+    let folder = tempfile::tempdir().unwrap();
+    let dense = model(folder.path(), "small-cnn");
+    let out = folder.path().join("out.safetensors");
+    let work = folder.path().join("work");
+    let report = json(&[
+        "compress",
+        text(&dense),
+        "--macs-ratio",
+        "0.6,0.3",
+        "--form",
+        "cp3",
+        "--points",
+        "4",
+        "--max-iters",
+        "3",
+        "--work",
+        text(&work),
+        "--out",
+        text(&out),
+    ]);
+    let budgets = report["budgets"].as_array().unwrap();
+    assert_eq!(budgets.len(), 2);
+    assert!(number(&budgets[0], "macs_ratio") > number(&budgets[1], "macs_ratio"));
+    for ratio in ["0.6", "0.3"] {
+        Network::load(folder.path().join(format!("out-{ratio}.safetensors"))).unwrap();
+        assert!(work.join(format!("budgets/{ratio}/plan.toml")).exists());
+    }
+    assert!(work.join("report.html").exists());
+    assert!(!out.exists());
+}
+
+#[test]
+fn losses_of_layers_share_out_ranks() {
+    let folder = tempfile::tempdir().unwrap();
+    let dense = model(folder.path(), "small-cnn");
+    let dataset = images(folder.path());
+    let out = folder.path().join("out.safetensors");
+    let mut args = tuned(&dense, &dataset, &out);
+    args.splice(2..4, ["--rank-sums", "40,30", "--loss", "cross-entropy", "--size-share", "0.5"]);
+    let report = json(&args);
+    let of = |name: &str| {
+        ranks(&report)
+            .iter()
+            .filter(|(n, _)| n.starts_with(name))
+            .map(|(_, r)| r.as_u64().unwrap())
+            .sum::<u64>()
+    };
+    assert_eq!(of("fc"), 30, "{report}");
+    assert!(folder.path().join("out.work/sensitivity.jsonl").exists());
+}
+
+#[test]
+fn options_that_do_not_go_together() {
+    let out = PathBuf::from("out.safetensors");
+    let check = |rest: &[&str], words: &[&str]| {
+        fails(&[&["compress", "x.safetensors", "--out", text(&out)], rest].concat(), 2, words);
+    };
+    check(
+        &["--macs-ratio", "0.5", "--plan-by", "sensitivity"],
+        &["--plan-by sensitivity", "--dataset"],
+    );
+    check(&["--macs-ratio", "0.5", "--plan-by", "uniform"], &["--form cp3"]);
+    check(&["--latency-ratio", "0.5", "--plan-by", "uniform", "--form", "cp3"], &["--macs-ratio"]);
+    check(&["--macs-ratio", "0.5", "--epochs", "3"], &["--dataset"]);
+    check(&["--macs-ratio", "0.5", "--resume"], &["--resume", "--work"]);
+    check(&["--macs-ratio", "0.5,2"], &["between 0 and 1"]);
+    check(&["--rank-sums", "40,30"], &["--dataset"]);
+    check(&["--rank-sums", "40"], &["750,900"]);
+    check(&["--macs-ratio", "0.5", "--dataset", "cifar10", "--distill", "2"], &["--distill"]);
+    check(&["--macs-ratio", "0.5", "--max-energy", "0"], &["--max-energy"]);
+    let help = polyad(&["compress", "--help"]).assert().success().get_output().stdout.clone();
+    assert!(String::from_utf8(help).unwrap().contains("--latency-ratio"));
+}
