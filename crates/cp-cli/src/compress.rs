@@ -114,7 +114,7 @@ fn one(
         })?),
         None => None,
     };
-    let latency = if data.is_some() || goal.is_latency() {
+    let latency = if data.is_some() || args.times_layers(goal) {
         Some(stages.result("latency", || {
             let models = [stages.executor(dense)?, stages.executor(&done.network)?];
             let models = models.each_ref();

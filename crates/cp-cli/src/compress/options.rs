@@ -79,6 +79,10 @@ pub(crate) struct Args {
     /// Layers that stay dense.
     #[arg(long, value_name = "LAYER,…", value_delimiter = ',', help_heading = "Plan")]
     pub(super) keep: Vec<String>,
+    /// Time every layer in every form on this device, and take none that is no faster than the dense layer; always so with
+    /// --latency-ratio.
+    #[arg(long, conflicts_with = "ranks", help_heading = "Plan")]
+    pub(super) never_slower: bool,
     /// Write the ranks used, as a plan for --ranks.
     #[arg(long, value_name = "FILE", help_heading = "Plan")]
     pub(super) save_plan: Option<PathBuf>,
@@ -301,6 +305,11 @@ impl Goal {
     pub(super) fn is_latency(&self) -> bool {
         matches!(self, Goal::Latency(_))
     }
+
+    /// Whether it is reached by a profile of errors and costs, and not by a rule.
+    fn is_profiled(&self) -> bool {
+        matches!(self, Goal::Params(_) | Goal::Macs(_) | Goal::Latency(_) | Goal::Error(_))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -405,6 +414,11 @@ impl Args {
                 return usage("--plan-by uniform is for --params-ratio and --macs-ratio");
             }
         }
+        if self.never_slower
+            && (self.plan_by == PlanBy::Uniform || !self.goals().iter().all(Goal::is_profiled))
+        {
+            return usage("--never-slower is for ratios and --error-target, by errors");
+        }
         if self.max_energy.is_nan() || self.max_energy <= 0.0 {
             return usage("--max-energy must be above 0; `inf` for no correction");
         }
@@ -415,6 +429,11 @@ impl Args {
             return usage("--resume needs --work or --dataset: without them nothing is kept");
         }
         Ok(())
+    }
+
+    /// Whether layers are timed for the plan.
+    pub(super) fn times_layers(&self, goal: &Goal) -> bool {
+        goal.is_latency() || self.never_slower
     }
 
     /// The models to make.

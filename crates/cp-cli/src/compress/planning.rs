@@ -38,6 +38,7 @@ pub(super) struct Settings {
     points: usize,
     multiple: usize,
     keep: Vec<String>,
+    never_slower: bool,
     loss: String,
     size_share: f64,
 }
@@ -51,6 +52,7 @@ impl Settings {
             points: args.points,
             multiple: args.multiple,
             keep: args.keep.clone(),
+            never_slower: args.never_slower,
             loss: args.loss.to_possible_value().map_or_else(String::new, |v| v.get_name().into()),
             size_share: args.size_share,
         }
@@ -168,7 +170,7 @@ impl Planner<'_> {
     fn options(&self, goal: &Goal) -> PlanOptions {
         PlanOptions {
             dense: self.args.keep.iter().cloned().collect(),
-            never_slower: goal.is_latency(),
+            never_slower: self.args.times_layers(goal),
             ..PlanOptions::default()
         }
     }
@@ -204,7 +206,7 @@ impl Planner<'_> {
             let mut profile =
                 Profile::measure(self.dense, input, None, &options, &decomposer, &tell)?;
             bar.finish_and_clear();
-            if goal.is_latency() {
+            if self.args.times_layers(goal) {
                 let (batch, device) = (self.args.timing_batch, self.stages.device());
                 let options = TimingOptions { warmup: 2, repeats: 11, min_sample_seconds: 0.004 };
                 time_choices(self.dense, &mut profile, batch, device, &options)?;

@@ -262,6 +262,7 @@ fn options_that_do_not_go_together() {
     check(&["--macs-ratio", "0.5,2"], &["between 0 and 1"]);
     check(&["--rank-sums", "40,30"], &["--dataset"]);
     check(&["--rank-sums", "40"], &["750,900"]);
+    check(&["--energy", "0.5", "--never-slower"], &["--never-slower"]);
     check(&["--macs-ratio", "0.5", "--dataset", "cifar10", "--distill", "2"], &["--distill"]);
     check(&["--macs-ratio", "0.5", "--max-energy", "0"], &["--max-energy"]);
     let help = polyad(&["compress", "--help"]).assert().success().get_output().stdout.clone();
