@@ -105,7 +105,7 @@ impl RankPlan {
     /// R_VBMF is that of empirical variational Bayes matrix factorization: [`evbmf`] of a low-rank layer, [`tucker2_ranks`] for
     /// Tucker-2, the larger of these for a CP form ([`cp_rank_by_evbmf`]) and for the core of TKD-CPD. R₀ is the full rank:
     /// of a matrix its smaller side, of Tucker-2 those of the unfoldings, of a CP form the larger of these. With `weaken`, w, of 1 R is
-    /// R_VBMF; MUSCO weakens to 0.8 or less, fine-tunes, and compresses again.
+    /// R_VBMF; MUSCO takes 0.8, fine-tunes, and compresses again.
     ///
     /// Forms, groups (the largest rank of any) and layers that stay dense as for [`RankPlan::by_error`]. A layer that is factorized
     /// already is left alone: [`Network::densify`] it for a second round.
