@@ -47,7 +47,7 @@ enum Command {
     Decompose(decompose::Args),
     Inspect(inspect::Args),
     Eval(eval::Args),
-    Compress(compress::Args),
+    Compress(Box<compress::Args>),
     Bench(bench::Args),
 }
 

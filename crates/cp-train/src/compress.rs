@@ -272,7 +272,7 @@ impl Run<'_> {
                 if held || frozen.contains(layer.as_str()) {
                     still.insert(part.clone());
                 }
-                if self.config.factor_lr < 1.0 || self.config.factor_lr > 1.0 {
+                if (self.config.factor_lr - 1.0).abs() > f64::EPSILON {
                     config.groups.push(ParamGroup {
                         prefix: format!("{part}."),
                         lr_scale: self.config.factor_lr,
