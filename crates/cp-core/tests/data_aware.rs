@@ -177,6 +177,35 @@ fn tucker2_for_the_identity_is_hooi() {
 }
 
 #[test]
+fn the_weighted_svd_is_tucker2_with_all_inputs() {
+    let shape = [9, 7];
+    let tensor = gaussian(&shape, 5);
+    let statistics = anisotropic(&shape, 6);
+    let matrix = tensor.view().into_dimensionality().unwrap();
+    let mut before = 1.0;
+    for rank in [1, 3, 6, 7] {
+        let (svd, weighted) = cp_core::weighted_svd(matrix, rank, &statistics).unwrap();
+        let model = svd.reconstruct().into_dyn();
+        assert!((slow_error(&tensor, &model, &statistics) - weighted).abs() < 1e-7, "{weighted}");
+        let aware = DataAwareTucker2::new([rank, 7], statistics.clone()).max_iters(0);
+        let tucker = aware.decompose(tensor.view()).unwrap();
+        assert!((tucker.weighted_error - weighted).abs() < 1e-7, "rank {rank}");
+        let plain = cp_core::truncated_svd(matrix, rank).unwrap().reconstruct().into_dyn();
+        assert!(weighted <= slow_error(&tensor, &plain, &statistics) + 1e-7);
+        assert!(weighted < before);
+        before = weighted;
+    }
+    assert!(before < 1e-6);
+    // The singular values are those of the model: non-increasing, of orthonormal factors.
+    let (svd, _) = cp_core::weighted_svd(matrix, 3, &statistics).unwrap();
+    assert!(svd.s.windows(2).into_iter().all(|pair| pair[0] >= pair[1]));
+    let gram = svd.u.t().dot(&svd.u);
+    assert!((&gram - &Array2::<f64>::eye(3)).iter().all(|d| d.abs() < 1e-10));
+    let other = InputStatistics::new(6);
+    assert!(cp_core::weighted_svd(matrix, 3, &other).is_err());
+}
+
+#[test]
 fn statistics_add_up() {
     let inputs = factors(&[2500, 6], 6, 1).swap_remove(0);
     let mut whole = InputStatistics::new(6);

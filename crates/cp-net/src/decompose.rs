@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cp_core::{
     Als, AlsQr, Auto, CpError, CpTensor, DataAwareAls, DataAwareTucker2, Decomposition, Epc, Init,
     InputStatistics, Nls, NonNegAls, PowerMethod, Progress, SampledAls, Solver, StopReason, Svd,
-    TkdCpd, Tucker2, TuckerSolver, truncated_svd, weighted_rel_error,
+    TkdCpd, Tucker2, TuckerSolver, truncated_svd, weighted_rel_error, weighted_svd,
 };
 use ndarray::{ArrayViewD, Ix2};
 use serde::{Deserialize, Serialize};
@@ -332,9 +332,6 @@ fn kept(rel_error: f64) -> f64 {
 }
 
 /// The best pair of matrices for the kernel, or for the output where there are statistics.
-///
-/// In the metric Σ the best U is the leading eigenvectors of WΣWᵀ and V = UᵀW (Izenman 1975): Tucker-2 with all input
-/// channels kept.
 fn low_rank(
     tensor: ArrayViewD<'_, f32>,
     rank: usize,
@@ -348,14 +345,8 @@ fn low_rank(
     let (svd, weighted_error): (Svd<f32>, Option<f64>) = match statistics {
         None => (truncated_svd(matrix, rank)?, None),
         Some(statistics) => {
-            let aware = DataAwareTucker2::new([rank, matrix.ncols()], Arc::clone(statistics));
-            let found = aware.max_iters(0).decompose(tensor.view())?;
-            let product = found
-                .tucker
-                .reconstruct()
-                .into_dimensionality::<Ix2>()
-                .map_err(|_| CpError::FactorCount { expected: 2, got: shape.len() })?;
-            (truncated_svd(product.view(), rank)?, Some(found.weighted_error))
+            let (svd, weighted) = weighted_svd(matrix, rank, statistics)?;
+            (svd, Some(weighted))
         }
     };
     let model = Model::LowRank(svd);

@@ -17,8 +17,8 @@ Examples:
   polyad compress net.safetensors --params-ratio 0.2 --save-plan p.toml --out cp.safetensors
   polyad compress net.safetensors --ranks p.toml --max-iters 500 --out better.safetensors
   polyad compress net.safetensors --latency-ratio 0.6 --timing-batch 32 --out fast.safetensors
-  polyad compress resnet20.safetensors --macs-ratio 0.3 --dataset cifar10 --statistics 1000 --epochs 15 --distill 0.7 --out small.safetensors
-  polyad compress resnet20.safetensors --macs-ratio 0.5,0.3,0.2 --dataset cifar10 --epochs 5 --out small.safetensors --resume
+  polyad compress net.safetensors --macs-ratio 0.3 --dataset cifar10 --epochs 15 --out s.safetensors
+  polyad compress net.safetensors --macs-ratio 0.5,0.3 --dataset cifar10 --out s.safetensors --resume
 
 A plan is TOML, one entry per layer; layers that it does not name stay dense:
 
