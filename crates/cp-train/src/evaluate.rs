@@ -104,7 +104,7 @@ pub fn logits(
 }
 
 /// That every class of `data` has a logit.
-pub(crate) fn check_classes(data: &dyn Dataset, logits: &Tensor) -> Result<(), TrainError> {
+fn check_classes(data: &dyn Dataset, logits: &Tensor) -> Result<(), TrainError> {
     let outputs = usize::try_from(logits.size().last().copied().unwrap_or(0)).unwrap_or(0);
     if data.classes().len() > outputs {
         return Err(TrainError::Classes {

@@ -14,7 +14,7 @@ use crate::checkpoint::{Checkpoint, Header};
 use crate::config::TrainConfig;
 use crate::distill::Teacher;
 use crate::error::TrainError;
-use crate::evaluate::{EvalOptions, Evaluation, check_classes, evaluate};
+use crate::evaluate::{EvalOptions, Evaluation, evaluate};
 use crate::optimizer::Optimizer;
 use crate::progress;
 use crate::record::Record;
@@ -121,6 +121,8 @@ pub fn train_from(
         _ => (Vec::new(), None),
     };
     record.begin(&history)?;
+    // Before any label meets a logit: libtorch's own words for it help nobody.
+    check_outputs(data.train.as_ref(), model)?;
 
     for epoch in history.len()..config.epochs {
         if out_of_patience(&history, config) {
@@ -149,7 +151,6 @@ pub fn train_from(
                 Some(teacher) => teacher.loss(model, &x, &labels, config.label_smoothing)?,
                 None => loss(model, &x, &labels, config.label_smoothing)?,
             };
-            check_classes(data.train.as_ref(), &logits)?;
             optimizer.zero_grad();
             loss.f_backward()?;
             optimizer.step(lr);
@@ -200,6 +201,18 @@ pub fn train_from(
         kept = best_epoch(&history);
     }
     Ok(TrainReport { epochs: history, kept })
+}
+
+/// That every class of `data` has an output.
+fn check_outputs(data: &dyn Dataset, model: &Executor) -> Result<(), TrainError> {
+    let arch = model.architecture();
+    let shapes = arch.output_shapes(&arch.input.shape)?;
+    let outputs = shapes.last().and_then(|(_, shape)| shape.first()).copied().unwrap_or(0);
+    let classes = data.classes().len();
+    if classes > outputs {
+        return Err(TrainError::Classes { name: data.name().into(), classes, outputs });
+    }
+    Ok(())
 }
 
 /// Logits `[B, K]` and their cross-entropy.
