@@ -119,9 +119,8 @@ pub struct Decomposer {
     pub statistics: LayerStatistics,
 }
 
-/// Relative ridge of ALS-Σ where energies are bounded. On three layers of ResNet-20 at a quarter of their multiply-adds, the
-/// energy fell from 27 … 170 to 1.7 … 2.5 with a corrected start and this ridge, and the weighted error by 3 % on two of them; on
-/// the third it rose by 4 %.
+/// Relative ridge of ALS-Σ where energies are bounded: from a corrected start it keeps them between 1 and 3 on the layers of ResNet-20
+/// (`cargo xtask curve`, docs/results/curve-resnet20).
 const RIDGE: f64 = 1e-3;
 
 /// Above this, terms cancel each other and fine-tuning suffers (Phan et al. 2020 see it from 10 to 100 on).

@@ -396,13 +396,7 @@ fn conv_parts(
 
 /// 1×1 to the input rank, the core with the dense layer's kernel and geometry, 1×1 from the output rank.
 fn tucker_parts(conv: &Conv, [out, input]: [usize; 2]) -> Vec<(&'static str, Op)> {
-    let groups = conv.geometry.groups;
-    let core = Conv {
-        in_channels: groups * input,
-        out_channels: groups * out,
-        bias: false,
-        ..conv.clone()
-    };
+    let core = core(conv, [out, input]);
     vec![
         (REDUCE, reduce(conv, input, ConvGeometry::unit(conv.kernel.len()))),
         ("core", Op::Conv(core)),
@@ -410,16 +404,16 @@ fn tucker_parts(conv: &Conv, [out, input]: [usize; 2]) -> Vec<(&'static str, Op)
     ]
 }
 
+/// The dense layer's convolution between `input` and `out` channels of each group.
+fn core(conv: &Conv, [out, input]: [usize; 2]) -> Conv {
+    let groups = conv.geometry.groups;
+    Conv { in_channels: groups * input, out_channels: groups * out, bias: false, ..conv.clone() }
+}
+
 /// Tucker-2 with the core as 1×1, depthwise, 1×1.
 fn tkd_cpd_parts(conv: &Conv, [out, input]: [usize; 2], rank: usize) -> Vec<(&'static str, Op)> {
     let unit = || ConvGeometry::unit(conv.kernel.len());
-    let groups = conv.geometry.groups;
-    let core = Conv {
-        in_channels: groups * input,
-        out_channels: groups * out,
-        bias: false,
-        ..conv.clone()
-    };
+    let core = core(conv, [out, input]);
     vec![
         (REDUCE, reduce(conv, input, unit())),
         ("core_reduce", reduce(&core, rank, unit())),

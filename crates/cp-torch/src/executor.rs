@@ -109,7 +109,7 @@ impl Executor {
     /// Where `x` has other channels or another number of axes than the network's input, another kind or device, or where
     /// a layer cannot take what the one before gives (the error names the layer and the shapes).
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, TorchError> {
-        self.run(x, mode, &BTreeSet::new(), &mut |_, _| Ok(()))
+        self.run(x, mode, &mut BTreeMap::new(), &mut |_, _| Ok(()))
     }
 
     /// As [`Executor::forward`], showing every node and its inputs to `watch` before the node runs.
@@ -125,7 +125,7 @@ impl Executor {
         mode: Mode,
         watch: &mut Watch<'_, E>,
     ) -> Result<Tensor, E> {
-        self.run(x, mode, &BTreeSet::new(), watch)
+        self.run(x, mode, &mut BTreeMap::new(), watch)
     }
 
     /// As [`Executor::forward`], with the outputs of the nodes `taps` beside that of the network, in their order.
@@ -144,30 +144,20 @@ impl Executor {
             let position = self.arch.nodes.iter().position(|node| node.name == *name);
             slots.extend(position.map(|index| index + 1));
         }
-        let kept: BTreeSet<usize> = slots.iter().copied().collect();
-        let mut found: BTreeMap<usize, Tensor> = BTreeMap::new();
-        // A tapped output is shown as the input of its readers; the last node has none.
-        let output = self.run(x, mode, &kept, &mut |node: &Node, inputs: &[&Tensor]| {
-            let index = self.arch.nodes.iter().position(|other| other.name == node.name);
-            for (&slot, input) in index.iter().flat_map(|&i| &self.steps[i].inputs).zip(inputs) {
-                if kept.contains(&slot) {
-                    found.insert(slot, input.shallow_clone());
-                }
-            }
-            Ok::<(), TorchError>(())
-        })?;
-        found.insert(self.steps.len(), output.shallow_clone());
-        let tapped = slots.iter().filter_map(|slot| Some(found.get(slot)?.shallow_clone()));
-        let tapped = tapped.collect();
-        Ok((output, tapped))
+        let mut kept: BTreeMap<usize, Option<Tensor>> =
+            slots.iter().map(|&slot| (slot, None)).collect();
+        let output = self.run(x, mode, &mut kept, &mut |_, _| Ok::<(), TorchError>(()))?;
+        let tapped =
+            slots.iter().filter_map(|slot| Some(kept.get(slot)?.as_ref()?.shallow_clone()));
+        Ok((output, tapped.collect()))
     }
 
-    /// The forward pass; outputs in the slots `kept` are not written over.
+    /// The forward pass. The outputs of the slots in `kept` are put there, and no later node writes over them.
     fn run<E: From<TorchError>>(
         &self,
         x: &Tensor,
         mode: Mode,
-        kept: &BTreeSet<usize>,
+        kept: &mut BTreeMap<usize, Option<Tensor>>,
         watch: &mut Watch<'_, E>,
     ) -> Result<Tensor, E> {
         self.check_input(x)?;
@@ -181,7 +171,7 @@ impl Executor {
                     Mode::Train | Mode::Eval => None,
                 },
                 in_place: step.in_place
-                    && !step.inputs.first().is_some_and(|slot| kept.contains(slot)),
+                    && !step.inputs.first().is_some_and(|slot| kept.contains_key(slot)),
             };
             let output = {
                 let inputs: Vec<&Tensor> =
@@ -197,6 +187,9 @@ impl Executor {
             };
             for &slot in &step.drops {
                 values[slot] = None;
+            }
+            if let Some(kept) = kept.get_mut(&(index + 1)) {
+                *kept = Some(output.shallow_clone());
             }
             values[index + 1] = Some(output);
         }

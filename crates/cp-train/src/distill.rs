@@ -1,10 +1,11 @@
 //! [`Distillation`]: a compressed network learns from the outputs of the dense one.
 
-use cp_torch::tch::{Kind, Reduction, Tensor};
+use cp_torch::tch::{Kind, Tensor};
 use cp_torch::{Executor, Mode};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
+use crate::train::cross_entropy;
 
 /// How much a network learns from its teacher, beside the labels.
 ///
@@ -103,13 +104,7 @@ impl<'a> Teacher<'a> {
             cp_torch::tch::no_grad(|| self.model.forward_tapped(x, Mode::Eval, &theirs))?;
         let (logits, outputs) = student.forward_tapped(x, Mode::Train, &ours)?;
         let Distillation { weight, temperature, layers } = self.config;
-        let hard = logits.f_cross_entropy_loss::<Tensor>(
-            labels,
-            None,
-            Reduction::Mean,
-            -100,
-            label_smoothing,
-        )?;
+        let hard = cross_entropy(&logits, labels, label_smoothing)?;
         let soft = |logits: &Tensor| -> Result<Tensor, TrainError> {
             Ok(logits.f_div_scalar(temperature)?.f_log_softmax(-1, Kind::Float)?)
         };

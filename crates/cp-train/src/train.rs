@@ -223,14 +223,24 @@ fn loss(
     label_smoothing: f64,
 ) -> Result<(Tensor, Tensor), TrainError> {
     let logits = model.forward(x, Mode::Train)?;
-    let loss = logits.f_cross_entropy_loss::<Tensor>(
-        labels,
-        None,
-        Reduction::Mean,
-        -100,
-        label_smoothing,
-    )?;
+    let loss = cross_entropy(&logits, labels, label_smoothing)?;
     Ok((logits, loss))
+}
+
+/// Mean cross-entropy of logits `[B, K]` against labels `[B]`, in nats.
+pub(crate) fn cross_entropy(
+    logits: &Tensor,
+    labels: &Tensor,
+    label_smoothing: f64,
+) -> Result<Tensor, TrainError> {
+    let (no_weights, ignored) = (None::<Tensor>, -100);
+    Ok(logits.f_cross_entropy_loss(
+        labels,
+        no_weights,
+        Reduction::Mean,
+        ignored,
+        label_smoothing,
+    )?)
 }
 
 /// The first epoch of the highest validation accuracy; of equals, that of the lowest loss.

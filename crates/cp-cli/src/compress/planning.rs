@@ -76,10 +76,13 @@ impl Planner<'_> {
                 }
                 return Ok(plan);
             }
-            Goal::Params(ratio) => Some(Budget::Params(*ratio)),
-            Goal::Macs(ratio) => Some(Budget::Macs(*ratio)),
-            Goal::Latency(ratio) => Some(Budget::Latency(*ratio)),
-            Goal::Error(_) => None,
+            Goal::Params(ratio) => Budget::Params(*ratio),
+            Goal::Macs(ratio) => Budget::Macs(*ratio),
+            Goal::Latency(ratio) => Budget::Latency(*ratio),
+            Goal::Error(most) => {
+                let plan = self.profile(goal)?.plan_within(*most, &self.options(goal))?;
+                return self.rounded(plan);
+            }
             Goal::Energy(share) => {
                 return self.rounded(RankPlan::by_energy(self.dense, self.form(), *share)?);
             }
@@ -102,29 +105,21 @@ impl Planner<'_> {
                 return self.rounded(plan);
             }
         };
-        let plan = match (self.args.plan_by, budget) {
-            (PlanBy::Uniform, Some(budget)) => {
-                let form = self.form();
+        let objective = match self.args.plan_by {
+            PlanBy::Uniform => {
                 let layers: Vec<String> = arch
                     .compressible()
                     .into_iter()
                     .filter(|layer| !self.args.keep.contains(layer))
                     .collect();
-                RankPlan::uniform_among(arch, input, budget, form, &layers)?
+                let plan = RankPlan::uniform_among(arch, input, budget, self.form(), &layers)?;
+                return self.rounded(plan);
             }
-            (by, Some(budget)) => {
-                let objective = match by {
-                    PlanBy::MaxError => Objective::MaxError,
-                    PlanBy::Sensitivity => Objective::SumOfSquares { weights: self.weights()? },
-                    PlanBy::Errors | PlanBy::Uniform => Objective::default(),
-                };
-                self.profile(goal)?.plan(budget, &objective, &self.options(goal))?
-            }
-            (_, None) => {
-                let Goal::Error(most) = goal else { unreachable!("every other goal has a budget") };
-                self.profile(goal)?.plan_within(*most, &self.options(goal))?
-            }
+            PlanBy::MaxError => Objective::MaxError,
+            PlanBy::Sensitivity => Objective::SumOfSquares { weights: self.weights()? },
+            PlanBy::Errors => Objective::default(),
         };
+        let plan = self.profile(goal)?.plan(budget, &objective, &self.options(goal))?;
         self.rounded(plan)
     }
 
