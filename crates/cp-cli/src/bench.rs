@@ -78,10 +78,11 @@ impl Report for BenchReport {
         writeln!(to, "ratio       {:9.2} ×   {verdict}", self.ratio)?;
         writeln!(
             to,
-            "batch {} of {}, {} threads, {}, {}, median of {} interleaved runs",
+            "batch {} of {}, {} thread{}, {}, {}, median of {} interleaved runs",
             self.batch,
             output::shape(&self.input),
             self.threads,
+            if self.threads == 1 { "" } else { "s" },
             self.device,
             self.layout,
             self.repeats

@@ -2,6 +2,7 @@
 
 mod allocate;
 mod budget;
+mod knapsack;
 mod ladder;
 mod profile;
 mod rounding;

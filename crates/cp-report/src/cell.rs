@@ -232,9 +232,6 @@ mod tests {
     }
 
     #[test]
-    fn spread_is_stated_with_n() {}
-
-    #[test]
     fn significant_digits() {
         check(Cell::significant(0.400_64, 4), "0.4006");
         check(Cell::significant(0.0, 4), "0");

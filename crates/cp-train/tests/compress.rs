@@ -3,10 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::ops::Range;
+mod common;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use common::images;
 use cp_data::{Dataset, Images};
 use cp_net::arch::{Builder, window};
 use cp_net::{Form, InputSpec, Network, RankPlan};
@@ -19,7 +21,6 @@ use cp_train::{
     sensitivity, train, train_from,
 };
 use ndarray::Array4;
-use rand::{Rng, SeedableRng};
 
 /// libtorch has one generator and one number of threads for the whole process.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -44,19 +45,6 @@ fn network() -> Network {
         .build()
         .unwrap();
     arch.initialize(1).unwrap()
-}
-
-/// Noise with a bright quadrant that gives the class away.
-fn images(range: Range<usize>) -> Arc<dyn Dataset> {
-    let count = range.len();
-    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(range.start as u64 + 1);
-    let labels: Vec<usize> = range.map(|i| i % 3).collect();
-    let pixels = Array4::from_shape_fn((count, 1, 8, 8), |(i, _, row, column)| {
-        let bright = (row / 4, column / 4) == [(0, 0), (0, 1), (1, 0)][labels[i]];
-        rng.random_range(0..100) + if bright { 120 } else { 0 }
-    });
-    let classes = ["a", "b", "c"].map(String::from).to_vec();
-    Arc::new(Images::new("quadrants", classes, pixels, labels).unwrap())
 }
 
 fn data() -> TrainData {
@@ -280,7 +268,7 @@ fn statistics_are_the_second_moments_of_what_layers_read() {
     let _alone = alone();
     let dense = trained();
     let model = Executor::new(&dense, Device::Cpu).unwrap();
-    let set = images(0..50);
+    let set: Arc<dyn Dataset> = images(0..50);
     let options = StatisticsOptions { images: 50, positions: 64, shrink: 0.0, seed: 0 };
     let layers = ["conv1".to_owned(), "fc".to_owned()];
     let found = input_statistics(&model, &layers, &set, &options, 1).unwrap();

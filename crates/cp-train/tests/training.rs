@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::ops::Range;
+mod common;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use common::images;
 use cp_data::Images;
 use cp_net::arch::{Builder, window};
 use cp_net::{InputSpec, Network};
@@ -16,7 +18,6 @@ use cp_train::{
     TrainConfig, TrainData, TrainError, train,
 };
 use ndarray::Array4;
-use rand::{Rng, SeedableRng};
 
 /// Convolution, batch normalization, dropout and a linear layer on 8 × 8 grey images: everything that has a state.
 fn network(seed: u64) -> Network {
@@ -31,19 +32,6 @@ fn network(seed: u64) -> Network {
         .build()
         .unwrap();
     arch.initialize(seed).unwrap()
-}
-
-/// Noise with a bright quadrant that gives the class away.
-fn images(range: Range<usize>) -> Arc<Images> {
-    let count = range.len();
-    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(range.start as u64 + 1);
-    let labels: Vec<usize> = range.map(|i| i % 3).collect();
-    let pixels = Array4::from_shape_fn((count, 1, 8, 8), |(i, _, row, column)| {
-        let bright = (row / 4, column / 4) == [(0, 0), (0, 1), (1, 0)][labels[i]];
-        rng.random_range(0..100) + if bright { 120 } else { 0 }
-    });
-    let classes = ["a", "b", "c"].map(String::from).to_vec();
-    Arc::new(Images::new("quadrants", classes, pixels, labels).unwrap())
 }
 
 fn data() -> TrainData {
