@@ -361,10 +361,7 @@ fn write_report(
          images are likely training images: compare with the dense network, not with published accuracies.",
         config.statistics_split, config.test_split
     )));
-    report.add(Block::provenance(run.provenance()?.rows()));
-    report.add(Block::code("Configuration", toml::to_string_pretty(config)?));
-    report.write(run.dir().path())?;
-    run.finish(&serde_json::json!({ "outcomes": outcomes }))
+    run.finish(report, config, &serde_json::json!({ "outcomes": outcomes }))
 }
 
 #[cfg(test)]

@@ -365,12 +365,7 @@ fn write_report(
             .note("Below 1× the factorized layer is the slower one, and is better left dense."),
         );
     }
-    report.add(Block::provenance(run.provenance()?.rows()));
-    report.add(Block::code("Configuration", toml::to_string_pretty(config)?));
-    report.write(run.dir().path())?;
-
-    let result = serde_json::json!({ "counts": counts, "measurements": measurements, "published_speedup": PUBLISHED_SPEEDUP });
-    run.finish(&result)?;
+    run.finish(report, config, &serde_json::json!({ "counts": counts, "measurements": measurements, "published_speedup": PUBLISHED_SPEEDUP }))?;
     anyhow::ensure!(wrong.is_empty(), "{agreement}");
     Ok(())
 }

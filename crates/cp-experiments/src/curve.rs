@@ -464,10 +464,7 @@ fn write_report(
         dense_test.examples,
         config.test_split,
     )));
-    report.add(Block::provenance(run.provenance()?.rows()));
-    report.add(Block::code("Configuration", toml::to_string_pretty(config)?));
-    report.write(run.dir().path())?;
-    run.finish(&serde_json::json!({ "dense": dense_test, "outcomes": outcomes }))
+    run.finish(report, config, &serde_json::json!({ "dense": dense_test, "outcomes": outcomes }))
 }
 
 /// Validation top-1 of every budget behind every stage.

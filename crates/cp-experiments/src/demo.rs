@@ -239,10 +239,11 @@ fn write_report(
          rendered characters too, with fonts, distortions and backgrounds of their own, so accuracies compare in kind only.",
         config.train_examples, config.validation_examples, config.test_examples
     )));
-    report.add(Block::provenance(run.provenance()?.rows()));
-    report.add(Block::code("Configuration", toml::to_string_pretty(config)?));
-    report.write(run.dir().path())?;
-    run.finish(&serde_json::json!({ "states": states, "latency": latencies, "layers": layers }))
+    run.finish(
+        report,
+        config,
+        &serde_json::json!({ "states": states, "latency": latencies, "layers": layers }),
+    )
 }
 
 fn state_table(states: &[State]) -> Table {

@@ -6,7 +6,7 @@ use cp_net::{
     Budget, Decomposer, Form, Network, Objective, PlanOptions, Profile, ProfileOptions, RankPlan,
     arch,
 };
-use cp_report::{Block, Cell, Column, Report, Table};
+use cp_report::{Cell, Column, Report, Table};
 use cp_train::timing::{self, Timing, TimingOptions};
 use cp_train::{progress, time_choices};
 use serde::{Deserialize, Serialize};
@@ -207,10 +207,7 @@ fn write_report(run: &Run, config: &Config, outcomes: &[Outcome]) -> Result<()> 
          dense layer alone, as measured for the plan. Layers: factorized in the plan from time / in the blind one.",
     );
     report.add(table);
-    report.add(Block::provenance(run.provenance()?.rows()));
-    report.add(Block::code("Configuration", toml::to_string_pretty(config)?));
-    report.write(run.dir().path())?;
-    run.finish(&serde_json::json!({ "outcomes": outcomes }))
+    run.finish(report, config, &serde_json::json!({ "outcomes": outcomes }))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use cp_data::{DataDir, Dataset, Source};
 use cp_net::{Decomposer, Event, LayerReport, Network, RankPlan};
+use cp_report::{Block, Report};
 use cp_torch::DeviceRequest;
 use cp_train::{Provenance, RunDir, Stages, progress, timing};
 use serde::Serialize;
@@ -135,14 +136,23 @@ impl Run {
     }
 
     /// Writes and returns the provenance of everything so far.
-    pub(crate) fn provenance(&self) -> Result<Provenance> {
+    fn provenance(&self) -> Result<Provenance> {
         let provenance = Provenance::collect(self.stages.device(), self.seed, self.sources.clone());
         self.dir().write_provenance(&provenance)?;
         Ok(provenance)
     }
 
-    /// Writes `result.json` and shows the outcome: the summary, or with `--json` the result.
-    pub(crate) fn finish(&self, result: &serde_json::Value) -> Result<()> {
+    /// Ends `report` with where it comes from and the configuration, writes it and `result.json`, and shows the outcome: the summary,
+    /// or with `--json` the result.
+    pub(crate) fn finish<C: Serialize>(
+        &self,
+        mut report: Report,
+        config: &C,
+        result: &serde_json::Value,
+    ) -> Result<()> {
+        report.add(Block::provenance(self.provenance()?.rows()));
+        report.add(Block::code("Configuration", toml::to_string_pretty(config)?));
+        report.write(self.dir().path())?;
         let text = serde_json::to_string_pretty(result)?;
         cp_train::write_atomic(&self.dir().file("result.json"), text.as_bytes())?;
         if self.json {

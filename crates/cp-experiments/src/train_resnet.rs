@@ -77,10 +77,7 @@ pub(crate) fn run(args: &TrainResnetArgs) -> Result<()> {
          on once, in eval mode.",
         data.validation.as_ref().map_or(0, |set| set.len())
     )));
-    report.add(Block::provenance(run.provenance()?.rows()));
-    report.add(Block::code("Configuration", toml::to_string_pretty(&config)?));
-    report.write(run.dir().path())?;
-    run.finish(&serde_json::json!({ "test": result, "epochs": epochs }))
+    run.finish(report, &config, &serde_json::json!({ "test": result, "epochs": epochs }))
 }
 
 #[cfg(test)]

@@ -442,10 +442,7 @@ fn write_report(
         dense.whole.examples,
         threads_text(timing::set_threads(0)),
     )));
-    report.add(Block::provenance(run.provenance()?.rows()));
-    report.add(Block::code("Configuration", toml::to_string_pretty(config)?));
-    report.write(run.dir().path())?;
-    run.finish(&serde_json::json!({ "outcomes": outcomes, "latency": latencies }))
+    run.finish(report, config, &serde_json::json!({ "outcomes": outcomes, "latency": latencies }))
 }
 
 fn outcome_table(
