@@ -46,6 +46,7 @@
 //! - Costs count multiply-adds ("MACs"), not floating-point operations, for one example.
 
 pub mod arch;
+mod atomic;
 mod check;
 mod compress;
 mod cost;
@@ -61,6 +62,7 @@ mod rank;
 mod shape;
 mod weights;
 
+pub use atomic::write_atomic;
 pub use compress::{Event, LayerReport, compress};
 pub use cost::{BreakEven, Cost, LayerCost, NodeCost, Totals};
 pub use decompose::{Decomposer, Found, LayerStatistics, MAX_ENERGY, Method, UnknownMethod};

@@ -17,13 +17,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::atomic::write_atomic;
 use crate::cost::{Cost, Totals, breakeven, factors_cost, input_of, weights_cost};
 use crate::error::NetError;
 use crate::factorize::{Form, replacement};
 use crate::network::Architecture;
 use crate::op::Op;
 use crate::rank::Rank;
-use crate::weights::write_atomic;
 
 pub use allocate::{Objective, PlanOptions, Predicted};
 pub use budget::Budget;
@@ -154,7 +154,9 @@ impl RankPlan {
     /// # Errors
     /// [`NetError::Io`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), NetError> {
-        write_atomic(path.as_ref(), self.to_toml()?.as_bytes())
+        let path = path.as_ref();
+        write_atomic(path, self.to_toml()?.as_bytes())
+            .map_err(|source| NetError::Io { path: path.into(), source })
     }
 
     /// The plan as TOML.

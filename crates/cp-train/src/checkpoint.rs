@@ -1,8 +1,7 @@
 //! Checkpoints: one file that a killed training run goes on from, to the same result as an uninterrupted one.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cp_net::Network;
 use cp_torch::array_from_tensor;
@@ -147,19 +146,13 @@ fn restore(
     Ok(())
 }
 
-/// Writes `bytes` to a temporary file beside `path`, flushes it to the disk and renames it.
+/// [`cp_net::write_atomic`], the folder made where it is missing.
 ///
 /// # Errors
 /// [`TrainError::Io`] naming `path`; the old file, if any, is then untouched.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let parent = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent.to_path_buf(),
-        _ => PathBuf::from("."),
-    };
-    std::fs::create_dir_all(&parent).map_err(TrainError::io(&parent))?;
-    let mut file = tempfile::NamedTempFile::new_in(&parent).map_err(TrainError::io(&parent))?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(TrainError::io(path))?;
-    file.persist(path)
-        .map_err(|error| TrainError::Io { path: path.into(), source: error.error })?;
-    Ok(())
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(TrainError::io(parent))?;
+    }
+    cp_net::write_atomic(path, bytes).map_err(TrainError::io(path))
 }

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use half::{bf16, f16};
@@ -13,6 +13,7 @@ use ndarray::{ArrayD, IxDyn};
 use safetensors::{Dtype, SafeTensors, View, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
+use crate::atomic::write_atomic;
 use crate::check::check_shapes;
 use crate::error::NetError;
 use crate::network::{Architecture, Network};
@@ -73,7 +74,7 @@ impl Network {
         let tensors = self.params.iter().map(|(name, array)| (name.as_str(), Array(array)));
         let bytes = safetensors::serialize(tensors, Some(metadata))
             .map_err(|source| NetError::BadFile { path: path.into(), source })?;
-        write_atomic(path, &bytes)
+        write_atomic(path, &bytes).map_err(|source| io_error(path, source))
     }
 }
 
@@ -190,27 +191,4 @@ impl View for Array<'_> {
     fn data_len(&self) -> usize {
         self.0.len() * size_of::<f32>()
     }
-}
-
-/// Writes `bytes` to a temporary file beside `path`, waits for the disk, and renames it.
-pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), NetError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let write = || -> io::Result<()> {
-        let mut builder = tempfile::Builder::new();
-        // Temporary files are private to their owner; a model file is as readable as the user's umask says.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.prefix(".polyad-").tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        // The rename itself is on the disk only when the folder is.
-        #[cfg(unix)]
-        fs::File::open(folder)?.sync_all()?;
-        Ok(())
-    };
-    write().map_err(|source| io_error(path, source))
 }
