@@ -55,13 +55,15 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
         DeviceName::Cuda => DeviceRequest::Cuda,
     })
     .context("--device")?;
-    let work = Work::open(args, common, &dense, data.as_ref(), device)?;
+    let fixed = planning::fixed(args, dense.architecture())?;
+    let work = Work::open(args, common, &dense, &fixed, data.as_ref(), device)?;
     let planner = planning::Planner {
         args,
         seed: common.seed,
         dense: &dense,
         data: data.as_ref().map(|data| &data.train),
         stages: &work.stages,
+        fixed,
     };
 
     let mut outcomes = Vec::new();
@@ -193,6 +195,7 @@ impl Work {
         args: &Args,
         common: &Common,
         dense: &Network,
+        fixed: &planning::Fixed,
         data: Option<&Data>,
         device: Device,
     ) -> anyhow::Result<Self> {
@@ -220,7 +223,7 @@ impl Work {
             validation_split: &args.validation_split,
             test_split: args.test_split.as_deref(),
             timing_batch: args.timing_batch,
-            planning: planning::Settings::new(args),
+            planning: planning::Settings::new(args, fixed),
             compress: args.config(common.seed),
         })?;
         Ok(Self { stages: Stages::new(dir, device), kept: true, _vanishes: None })

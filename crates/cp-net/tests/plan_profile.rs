@@ -443,6 +443,35 @@ fn fixed_ranks_need_not_be_measured() {
 }
 
 #[test]
+fn ranks_that_are_included_are_measured() {
+    let mut profile = SMALL.clone();
+    let wish = |name: &str, form, rank| -> BTreeMap<String, (Form, Rank)> {
+        [(name.to_string(), (form, rank))].into()
+    };
+    let ranks = wish("conv2", Form::Tucker2, Rank::Two([5, 31]));
+    let decomposer = Decomposer::als(5, 1);
+    profile.include(&NET, &ranks, &decomposer).unwrap();
+    let once = profile.clone();
+    profile.include(&NET, &ranks, &decomposer).unwrap();
+    assert_eq!(profile, once);
+    let choice = profile.layer("conv2").unwrap().choices.last().unwrap();
+    assert_eq!(choice.rank, Rank::Two([5, 31]));
+    assert!(choice.rel_error > 0.0 && choice.rel_error < 1.0, "{choice:?}");
+
+    let options = PlanOptions { fixed: ranks, ..PlanOptions::default() };
+    let plan = profile.plan(Budget::Macs(0.9), &squares(), &options).unwrap();
+    assert_eq!(plan.rank("conv2"), Some(Rank::Two([5, 31])));
+    assert_eq!(profile.predict(&plan).unwrap().total, plan.cost(&*NET, INPUT).unwrap().total);
+
+    let mut fails = |name: &str, form, rank| {
+        profile.include(&NET, &wish(name, form, rank), &decomposer).unwrap_err().to_string()
+    };
+    assert!(fails("conv9", Form::Cp3, Rank::One(1)).starts_with("no layer named 'conv9'"));
+    assert!(fails("conv2", Form::Cp3, Rank::One(0)).contains("conv2"));
+    assert!(fails("fc2", Form::Cp3, Rank::One(1)).contains("fc2"));
+}
+
+#[test]
 fn weights_tell_what_matters() {
     let profile = drawn(8, 8, 5);
     let error = |name: &str, weight: f64| {

@@ -79,6 +79,9 @@ pub(crate) struct Args {
     /// Layers that stay dense.
     #[arg(long, value_name = "LAYER,…", value_delimiter = ',', help_heading = "Plan")]
     pub(super) keep: Vec<String>,
+    /// Forms and ranks that single layers have to get, whatever the budget: a plan with their entries.
+    #[arg(long, value_name = "plan.toml", conflicts_with = "ranks", help_heading = "Plan")]
+    pub(super) fix: Option<PathBuf>,
     /// Time every layer in every form on this device, and take none that is no faster than the dense layer; always so with
     /// --latency-ratio.
     #[arg(long, conflicts_with = "ranks", help_heading = "Plan")]
@@ -412,6 +415,9 @@ impl Args {
             }
             if !self.budget.latency_ratio.is_empty() || !self.budget.error_target.is_empty() {
                 return usage("--plan-by uniform is for --params-ratio and --macs-ratio");
+            }
+            if self.fix.is_some() {
+                return usage("--fix needs a plan by errors, not --plan-by uniform");
             }
         }
         if self.never_slower

@@ -1,12 +1,13 @@
 //! The rank plan that the options of `polyad compress` ask for.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
 use cp_net::{
-    Budget, Decomposer, DenseLayer, Form, Network, Objective, PlanOptions, Profile, ProfileOptions,
-    RankPlan, ShareBudgets,
+    Architecture, Budget, Decomposer, DenseLayer, Form, Network, Objective, PlanOptions,
+    PlannedLayer, Profile, ProfileOptions, Rank, RankPlan, ShareBudgets,
 };
 use cp_train::timing::TimingOptions;
 use cp_train::{
@@ -27,6 +28,34 @@ pub(super) struct Planner<'a> {
     pub(super) dense: &'a Network,
     pub(super) data: Option<&'a TrainData>,
     pub(super) stages: &'a Stages,
+    /// Layers whose form and rank are given.
+    pub(super) fixed: Fixed,
+}
+
+/// Forms and ranks of single layers, by their names.
+pub(super) type Fixed = BTreeMap<String, (Form, Rank)>;
+
+/// The layers of `--fix`.
+pub(super) fn fixed(args: &Args, arch: &Architecture) -> anyhow::Result<Fixed> {
+    let Some(path) = &args.fix else { return Ok(Fixed::new()) };
+    let plan = load(path, arch)?;
+    if let Some(layer) = plan.layers.iter().find(|layer| args.keep.contains(&layer.name)) {
+        bail!("{}: {} is to stay dense by --keep", path.display(), layer.name);
+    }
+    Ok(plan.layers.into_iter().map(|layer| (layer.name, (layer.form, layer.rank))).collect())
+}
+
+/// A plan for `arch` that names a layer.
+fn load(path: &Path, arch: &Architecture) -> anyhow::Result<RankPlan> {
+    let plan = RankPlan::load(path)?;
+    plan.check(arch).with_context(|| path.display().to_string())?;
+    if plan.layers.is_empty() {
+        bail!(
+            "{}: names no layer to factorize; add entries like those of `polyad compress --help`",
+            path.display()
+        );
+    }
+    Ok(plan)
 }
 
 /// What decides a plan.
@@ -38,13 +67,14 @@ pub(super) struct Settings {
     points: usize,
     multiple: usize,
     keep: Vec<String>,
+    fixed: Vec<(String, Form, Rank)>,
     never_slower: bool,
     loss: String,
     size_share: f64,
 }
 
 impl Settings {
-    pub(super) fn new(args: &Args) -> Self {
+    pub(super) fn new(args: &Args, fixed: &Fixed) -> Self {
         Self {
             goals: args.goals().iter().map(|goal| format!("{goal:?}")).collect(),
             forms: args.form.forms(),
@@ -52,6 +82,7 @@ impl Settings {
             points: args.points,
             multiple: args.multiple,
             keep: args.keep.clone(),
+            fixed: fixed.iter().map(|(name, &(form, rank))| (name.clone(), form, rank)).collect(),
             never_slower: args.never_slower,
             loss: args.loss.to_possible_value().map_or_else(String::new, |v| v.get_name().into()),
             size_share: args.size_share,
@@ -65,29 +96,19 @@ impl Planner<'_> {
         let arch = self.dense.architecture();
         let input = &self.dense.input().shape;
         let budget = match goal {
-            Goal::Ranks(path) => {
-                let plan = RankPlan::load(path)?;
-                plan.check(arch).with_context(|| path.display().to_string())?;
-                if plan.layers.is_empty() {
-                    bail!(
-                        "{}: names no layer to factorize; add entries like those of `polyad compress --help`",
-                        path.display()
-                    );
-                }
-                return Ok(plan);
-            }
+            Goal::Ranks(path) => return load(path, arch),
             Goal::Params(ratio) => Budget::Params(*ratio),
             Goal::Macs(ratio) => Budget::Macs(*ratio),
             Goal::Latency(ratio) => Budget::Latency(*ratio),
             Goal::Error(most) => {
                 let plan = self.profile(goal)?.plan_within(*most, &self.options(goal))?;
-                return self.rounded(plan);
+                return self.finished(plan);
             }
             Goal::Energy(share) => {
-                return self.rounded(RankPlan::by_energy(self.dense, self.form(), *share)?);
+                return self.finished(RankPlan::by_energy(self.dense, self.form(), *share)?);
             }
             Goal::Evbmf(weaken) => {
-                return self.rounded(RankPlan::by_evbmf(self.dense, self.form(), *weaken)?);
+                return self.finished(RankPlan::by_evbmf(self.dense, self.form(), *weaken)?);
             }
             Goal::RankSums(conv, linear) => {
                 let budgets = ShareBudgets { conv: *conv, linear: *linear };
@@ -100,9 +121,9 @@ impl Planner<'_> {
                     &losses,
                     &budgets,
                     share,
-                    &BTreeMap::new(),
+                    &self.fixed_numbers()?,
                 )?;
-                return self.rounded(plan);
+                return self.finished(plan);
             }
         };
         let objective = match self.args.plan_by {
@@ -113,14 +134,14 @@ impl Planner<'_> {
                     .filter(|layer| !self.args.keep.contains(layer))
                     .collect();
                 let plan = RankPlan::uniform_among(arch, input, budget, self.form(), &layers)?;
-                return self.rounded(plan);
+                return self.finished(plan);
             }
             PlanBy::MaxError => Objective::MaxError,
             PlanBy::Sensitivity => Objective::SumOfSquares { weights: self.weights()? },
             PlanBy::Errors => Objective::default(),
         };
         let plan = self.profile(goal)?.plan(budget, &objective, &self.options(goal))?;
-        self.rounded(plan)
+        self.finished(plan)
     }
 
     /// The one form of plans that cannot choose: CP-3 where all are allowed.
@@ -128,13 +149,34 @@ impl Planner<'_> {
         self.args.form.forms()[0]
     }
 
-    /// `plan` without the layers that stay dense by request, its ranks rounded.
-    fn rounded(&self, mut plan: RankPlan) -> anyhow::Result<RankPlan> {
-        let keep = &self.args.keep;
-        for name in plan.layers.extract_if(.., |layer| keep.contains(&layer.name)) {
-            plan.dense.push(DenseLayer { name: name.name, why: "kept dense by request".into() });
+    /// `plan` without the layers that stay dense by request, its ranks rounded but for those that are given.
+    fn finished(&self, mut plan: RankPlan) -> anyhow::Result<RankPlan> {
+        let arch = self.dense.architecture();
+        for layer in plan.layers.extract_if(.., |layer| self.args.keep.contains(&layer.name)) {
+            plan.dense.push(DenseLayer { name: layer.name, why: "kept dense by request".into() });
         }
-        Ok(plan.rounded(self.dense.architecture(), self.args.multiple)?)
+        let mut plan = plan.rounded(arch, self.args.multiple)?;
+        for (name, &(form, rank)) in &self.fixed {
+            plan.dense.retain(|layer| layer.name != *name);
+            match plan.layers.iter_mut().find(|layer| layer.name == *name) {
+                Some(layer) => (layer.form, layer.rank) = (form, rank),
+                None => {
+                    let (name, why) = (name.clone(), "fixed by request".into());
+                    plan.layers.push(PlannedLayer { name, form, rank, why });
+                }
+            }
+        }
+        plan.check(arch)?;
+        Ok(plan)
+    }
+
+    /// The ranks of `--fix` as parts of a sum of ranks.
+    fn fixed_numbers(&self) -> anyhow::Result<BTreeMap<String, usize>> {
+        let one = |(name, (form, rank)): (&String, &(Form, Rank))| match rank.one() {
+            Some(rank) => Ok((name.clone(), rank)),
+            None => bail!("--fix: {name} is {form} with several ranks; --rank-sums shares out one"),
+        };
+        self.fixed.iter().map(one).collect()
     }
 
     /// The loss that each layer causes alone.
@@ -164,6 +206,7 @@ impl Planner<'_> {
 
     fn options(&self, goal: &Goal) -> PlanOptions {
         PlanOptions {
+            fixed: self.fixed.clone(),
             dense: self.args.keep.iter().cloned().collect(),
             never_slower: self.args.times_layers(goal),
             ..PlanOptions::default()
@@ -200,6 +243,7 @@ impl Planner<'_> {
             let tell = |line: &str| bar.set_message(line.to_owned());
             let mut profile =
                 Profile::measure(self.dense, input, None, &options, &decomposer, &tell)?;
+            profile.include(self.dense, &self.fixed, &decomposer)?;
             bar.finish_and_clear();
             if self.args.times_layers(goal) {
                 let (batch, device) = (self.args.timing_batch, self.stages.device());

@@ -71,6 +71,52 @@ fn rules_for_ranks() {
 }
 
 #[test]
+fn ranks_of_single_layers_can_be_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let dense = model(folder.path(), "small-cnn");
+    let [out, fix] = ["out.safetensors", "fix.toml"].map(|name| folder.path().join(name));
+    let entry = |name: &str, form: &str, rank: &str| {
+        format!("[[layer]]\nname = \"{name}\"\nform = \"{form}\"\nrank = {rank}\n")
+    };
+    fs::write(&fix, entry("conv2", "tucker2", "[5, 31]") + &entry("fc1", "low-rank", "7")).unwrap();
+    let start = [
+        "compress",
+        text(&dense),
+        "--max-iters",
+        "5",
+        "--points",
+        "4",
+        "--out",
+        text(&out),
+        "--fix",
+        text(&fix),
+    ];
+    for rule in [
+        &["--macs-ratio", "0.5"][..],
+        &["--params-ratio", "0.9", "--multiple", "4"],
+        &["--energy", "0.5"],
+    ] {
+        let report = json(&[&start[..], rule].concat());
+        let ranks = ranks(&report);
+        let rank = |name: &str| ranks.iter().find(|(n, _)| n == name).map(|(_, rank)| rank.clone());
+        assert_eq!(rank("conv2"), Some(serde_json::json!([5, 31])), "{rule:?}");
+        assert_eq!(rank("fc1"), Some(serde_json::json!(7)), "{rule:?}");
+        let ratio = number(&report, "macs_ratio");
+        assert!(rule[0] != "--macs-ratio" || ratio <= 0.5, "{ratio}");
+    }
+    let refused = |rule: &[&str], status: i32, words: &[&str]| {
+        fails(&[&start[..], rule].concat(), status, words);
+    };
+    refused(&["--macs-ratio", "0.5", "--keep", "fc1"], 1, &["fix.toml", "fc1", "--keep"]);
+    refused(&["--macs-ratio", "0.5", "--plan-by", "uniform", "--form", "cp3"], 2, &["--fix"]);
+    refused(&["--macs-ratio", "0.01"], 1, &["nearest"]);
+    fs::write(&fix, entry("conv7", "cp3", "4")).unwrap();
+    refused(&["--macs-ratio", "0.5"], 1, &["fix.toml", "conv7"]);
+    fs::write(&fix, entry("conv2", "cp3", "0")).unwrap();
+    refused(&["--macs-ratio", "0.5"], 1, &["fix.toml", "conv2"]);
+}
+
+#[test]
 fn a_plan_from_measured_time_is_faster_than_dense() {
     let folder = tempfile::tempdir().unwrap();
     let dense = model(folder.path(), "small-cnn");

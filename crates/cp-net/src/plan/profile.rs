@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ladder::Ladder;
 use super::plannable;
-use crate::cost::{Totals, input_of, weights_cost};
+use crate::cost::{Totals, factors_cost, input_of, weights_cost};
 use crate::decompose::{Decomposer, Method};
 use crate::error::NetError;
 use crate::factorize::Form;
@@ -197,6 +197,46 @@ impl Profile {
             profiles[*index].choices.extend(choices?);
         }
         Ok(Self { input: input.to_vec(), dense, dense_seconds: None, layers: profiles })
+    }
+
+    /// Decomposes single layers in the forms and ranks given, as [`PlanOptions::fixed`](super::PlanOptions::fixed) needs them, and
+    /// adds them to the choices; those that are known already are left alone.
+    ///
+    /// # Errors
+    /// Layers that the profile does not have, forms and ranks that do not fit them, and what [`Profile::measure`] reports.
+    pub fn include(
+        &mut self,
+        net: &Network,
+        ranks: &BTreeMap<String, (Form, Rank)>,
+        decomposer: &Decomposer,
+    ) -> Result<(), NetError> {
+        let arch = net.architecture();
+        let shapes = arch.output_shapes(&self.input)?;
+        for (name, &(form, rank)) in ranks {
+            let op = plannable(arch, name)?;
+            let known = self.layers.iter().map(|layer| layer.layer.clone()).collect();
+            let Some(layer) = self.layers.iter_mut().find(|layer| layer.layer == *name) else {
+                return Err(NetError::UnknownLayer { name: name.clone(), known });
+            };
+            if layer.choices.iter().any(|choice| choice.form == form && choice.rank == rank) {
+                continue;
+            }
+            check_finite(net, name)?;
+            let shape = input_of(arch.node(name)?, &shapes, &self.input);
+            let cost = factors_cost(name, op, form, rank, shape)?;
+            let errors = decomposed(name, &net.tensors(name, form)?, form, rank, decomposer)
+                .map_err(|source| NetError::Decompose { layer: name.clone(), source })?;
+            let (rel_error, weighted_error) = (errors.rel_error(), errors.weighted);
+            layer.choices.push(Choice {
+                form,
+                rank,
+                cost,
+                rel_error,
+                weighted_error,
+                seconds: None,
+            });
+        }
+        Ok(())
     }
 
     /// The layer `name`.
