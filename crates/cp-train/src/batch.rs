@@ -6,6 +6,7 @@ use cp_torch::tch::{Device, Kind, Tensor};
 use cp_torch::{tensor_from_i64, tensor_from_u8};
 use ndarray::Array4;
 
+use crate::config::Augmentation;
 use crate::error::TrainError;
 
 /// Photographs are brought to 8/7 of the network's size before the middle is cut out: 256 for 224 pixels, the convention
@@ -42,6 +43,25 @@ pub fn fitting_transform(data: &dyn Dataset, input: &InputSpec) -> Result<Transf
         transform.resize = Some(Resize::ShorterSide(target * MARGIN.0 / MARGIN.1));
     }
     transform.crop = Crop::Center { height: rows, width: columns };
+    Ok(transform)
+}
+
+/// [`fitting_transform`] with the random changes of training.
+///
+/// # Errors
+/// As [`fitting_transform`].
+pub(crate) fn training_transform(
+    data: &dyn Dataset,
+    input: &InputSpec,
+    augmentation: Augmentation,
+) -> Result<Transform, TrainError> {
+    let mut transform = fitting_transform(data, input)?;
+    transform.flip = augmentation.flip;
+    let padding = augmentation.crop_padding;
+    if padding > 0 {
+        let (height, width) = (input.shape[1], input.shape[2]);
+        transform.crop = Crop::Random { height, width, padding };
+    }
     Ok(transform)
 }
 

@@ -7,15 +7,29 @@ use cp_net::Op;
 use cp_torch::{Executor, Mode};
 
 use crate::batch;
+use crate::config::Augmentation;
 use crate::error::TrainError;
 use crate::progress;
+
+/// What the statistics of batch normalizations are measured on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CalibrationOptions {
+    /// Images, rounded down to whole batches of 100, at least one batch.
+    pub images: usize,
+    /// Random changes to the images: those that the network was trained with. The statistics of a network that was trained on
+    /// shifted images are not those of unshifted ones; with the wrong ones a dense network, too, gets worse.
+    pub augmentation: Augmentation,
+    /// Seed of the order and of the changes.
+    pub seed: u64,
+    /// Threads that read images.
+    pub workers: usize,
+}
 
 /// Images that batch normalization is measured on at a time.
 const BATCH: usize = 100;
 
-/// Sets the running statistics of every batch normalization of `model` to their means over some 100-image batches of `data`,
-/// `images` in all (rounded down to whole batches, at least one), in an order drawn from `seed`. Labels are not used, weights
-/// not touched.
+/// Sets the running statistics of every batch normalization of `model` to their means over some 100-image batches of `data`. Labels
+/// are not used, weights not touched.
 ///
 /// After a decomposition the maps have other means and variances than those that the dense network's statistics describe.
 ///
@@ -26,26 +40,24 @@ const BATCH: usize = 100;
 pub fn calibrate(
     model: &mut Executor,
     data: &Arc<dyn Dataset>,
-    images: usize,
-    seed: u64,
-    workers: usize,
+    options: &CalibrationOptions,
 ) -> Result<usize, TrainError> {
     if !model.architecture().nodes.iter().any(|node| matches!(node.op, Op::BatchNorm(_))) {
         return Ok(0);
     }
     let input = model.architecture().input.clone();
-    let transform = batch::fitting_transform(data.as_ref(), &input)?;
+    let transform = batch::training_transform(data.as_ref(), &input, options.augmentation)?;
     let loader = Loader::new(
         data.clone(),
         LoaderConfig {
             batch_size: BATCH,
-            order: Order::Shuffled { seed, epoch: 0 },
+            order: Order::Shuffled { seed: options.seed, epoch: 0 },
             transform,
-            workers,
+            workers: options.workers,
             drop_last: data.len() >= BATCH,
         },
     )?;
-    let batches = (images / BATCH).clamp(1, loader.batches());
+    let batches = (options.images / BATCH).clamp(1, loader.batches());
     let bar = progress::bar(batches as u64, "calibrate");
     let _guard = cp_torch::tch::no_grad_guard();
     let mut used = 0;

@@ -7,8 +7,8 @@ use cp_net::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::calibrate::calibrate;
-use crate::config::{ParamGroup, TrainConfig};
+use crate::calibrate::{CalibrationOptions, calibrate};
+use crate::config::{Augmentation, ParamGroup, TrainConfig};
 use crate::error::TrainError;
 use crate::evaluate::Evaluation;
 use crate::progress;
@@ -34,6 +34,8 @@ pub struct CompressConfig {
     /// there are validation data, the new statistics are kept only if they lower the loss on them: those of the dense network
     /// can be the better ones where the maps have hardly changed.
     pub calibrate: usize,
+    /// Random changes to these images: those that the dense network was trained with, see [`CalibrationOptions::augmentation`].
+    pub augmentation: Augmentation,
     /// In what order layers are decomposed and the network is fine-tuned.
     pub schedule: CompressSchedule,
     /// Fine-tuning; none where absent.
@@ -56,6 +58,7 @@ impl Default for CompressConfig {
             max_energy: Some(MAX_ENERGY),
             statistics: None,
             calibrate: 2_000,
+            augmentation: Augmentation::default(),
             schedule: CompressSchedule::AtOnce,
             fine_tune: None,
             factor_lr: 1.0,
@@ -99,6 +102,8 @@ pub struct StageReport {
     pub cost: Totals,
     /// On the validation data, where there are any.
     pub validation: Option<Evaluation>,
+    /// Whether the next step went on from here: not after a calibration that did not help.
+    pub kept: bool,
 }
 
 /// What [`compress`] made.
@@ -144,8 +149,9 @@ pub fn compress(
     let (mut network, layers) = network;
     reports.push(run.report("decomposed", "decomposed", &network)?);
     if let Some(calibrated) = run.calibrate("calibrated", &network)? {
-        let report = run.report("calibrated", "calibrated", &calibrated)?;
-        if better(&report, reports.last()) {
+        let mut report = run.report("calibrated", "calibrated", &calibrated)?;
+        report.kept = better(&report, reports.last());
+        if report.kept {
             network = calibrated;
         }
         reports.push(report);
@@ -247,7 +253,13 @@ impl Run<'_> {
         };
         let calibrated = self.stages.network(name, || {
             let mut model = self.stages.executor(network)?;
-            calibrate(&mut model, &data.train, self.config.calibrate, self.config.seed, 2)?;
+            let options = CalibrationOptions {
+                images: self.config.calibrate,
+                augmentation: self.config.augmentation,
+                seed: self.config.seed,
+                workers: 2,
+            };
+            calibrate(&mut model, &data.train, &options)?;
             Ok::<_, TrainError>(model.network()?)
         })?;
         Ok(Some(calibrated))
@@ -400,6 +412,6 @@ impl Run<'_> {
             None => None,
         };
         let cost = network.cost(&network.input().shape)?.total;
-        Ok(StageReport { stage: stage.into(), cost, validation })
+        Ok(StageReport { stage: stage.into(), cost, validation, kept: true })
     }
 }

@@ -66,7 +66,7 @@ mod statistics;
 pub mod timing;
 mod train;
 
-pub use calibrate::calibrate;
+pub use calibrate::{CalibrationOptions, calibrate};
 pub use checkpoint::write_atomic;
 pub use compress::{CompressConfig, CompressSchedule, Compressed, StageReport, compress};
 pub use config::{Augmentation, OptimizerConfig, ParamGroup, Schedule, TrainConfig};

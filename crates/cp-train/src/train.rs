@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use cp_data::{Crop, Dataset, Loader, LoaderConfig, Order, Transform};
+use cp_data::{Dataset, Loader, LoaderConfig, Order};
 use cp_torch::tch::{Kind, Reduction, Tensor};
 use cp_torch::{Executor, Mode};
 use serde::{Deserialize, Serialize};
@@ -109,11 +109,7 @@ pub fn train_from(
         }
     };
     let input = model.architecture().input.clone();
-    let transform = training_transform(
-        batch::fitting_transform(data.train.as_ref(), &input)?,
-        config,
-        &input.shape,
-    );
+    let transform = batch::training_transform(data.train.as_ref(), &input, config.augmentation)?;
     let steps_per_epoch = steps_per_epoch(data.train.len(), config.batch_size);
     let mut optimizer = Optimizer::new(model, config);
     let (mut history, mut best) = match checkpoint {
@@ -268,20 +264,6 @@ fn out_of_patience(history: &[EpochMetrics], config: &TrainConfig) -> bool {
 /// Steps of an epoch: whole batches only, except where the set is smaller than one batch.
 fn steps_per_epoch(examples: usize, batch_size: usize) -> usize {
     (examples / batch_size).max(1)
-}
-
-/// `transform` with the configured augmentation.
-fn training_transform(
-    mut transform: Transform,
-    config: &TrainConfig,
-    input: &[usize],
-) -> Transform {
-    transform.flip = config.augmentation.flip;
-    let padding = config.augmentation.crop_padding;
-    if padding > 0 {
-        transform.crop = Crop::Random { height: input[1], width: input[2], padding };
-    }
-    transform
 }
 
 /// A seed for epoch `epoch` of a run with seed `seed`: distinct for all pairs that occur (splitmix64's increment).

@@ -15,10 +15,10 @@ use cp_net::{Form, InputSpec, Network, RankPlan};
 use cp_torch::tch::{self, Device};
 use cp_torch::{Executor, Mode};
 use cp_train::{
-    CompressConfig, CompressSchedule, Compressed, Distillation, EvalOptions, LossRule, NoRecord,
-    OptimizerConfig, ProbeRank, RunDir, Schedule, SensitivityOptions, Stages, StatisticsOptions,
-    TrainConfig, TrainData, TrainError, calibrate, compress, evaluate, input_statistics,
-    sensitivity, train, train_from,
+    Augmentation, CalibrationOptions, CompressConfig, CompressSchedule, Compressed, Distillation,
+    EvalOptions, LossRule, NoRecord, OptimizerConfig, ProbeRank, RunDir, Schedule,
+    SensitivityOptions, Stages, StatisticsOptions, TrainConfig, TrainData, TrainError, calibrate,
+    compress, evaluate, input_statistics, sensitivity, train, train_from,
 };
 use ndarray::Array4;
 
@@ -206,7 +206,13 @@ fn calibration_repairs_statistics_that_do_not_fit() {
     }
     let mut model = Executor::new(&broken, Device::Cpu).unwrap();
     assert!(score(&model).loss > expected.loss + 0.1);
-    assert_eq!(calibrate(&mut model, &data.train, 240, 0, 1).unwrap(), 200);
+    let options = CalibrationOptions {
+        images: 240,
+        augmentation: Augmentation::default(),
+        seed: 0,
+        workers: 1,
+    };
+    assert_eq!(calibrate(&mut model, &data.train, &options).unwrap(), 200);
     let repaired = score(&model);
     assert!(repaired.loss < expected.loss + 0.05, "{repaired:?} against {expected:?}");
     // Only statistics have changed.
@@ -214,6 +220,39 @@ fn calibration_repairs_statistics_that_do_not_fit() {
     assert_eq!(after.params()["norm1.weight"], broken.params()["norm1.weight"]);
     assert_eq!(after.params()["conv2.weight"], broken.params()["conv2.weight"]);
     assert_ne!(after.params()["norm1.running_var"], broken.params()["norm1.running_var"]);
+
+    // Shifted images, with black where they were, have statistics of their own, the same ones for the same seed.
+    let shifted = |seed| {
+        let augmentation = Augmentation { crop_padding: 3, ..Augmentation::default() };
+        let mut model = Executor::new(&dense, Device::Cpu).unwrap();
+        let options = CalibrationOptions { augmentation, seed, ..options };
+        calibrate(&mut model, &data.train, &options).unwrap();
+        model.network().unwrap().params()["norm1.running_var"].clone()
+    };
+    assert_eq!(shifted(1), shifted(1));
+    assert_ne!(shifted(1), shifted(2));
+    assert_ne!(shifted(0), after.params()["norm1.running_var"]);
+}
+
+/// Statistics of images that are nothing like those of the task must not be kept.
+#[test]
+fn a_stage_that_is_not_kept_is_not_in_the_result() {
+    let _alone = alone();
+    let (dense, folder) = (trained(), tempfile::tempdir().unwrap());
+    let stages = stages(folder.path());
+    let classes = ["a", "b", "c"].map(String::from).to_vec();
+    let noise = Array4::from_shape_fn((240, 1, 8, 8), |(i, _, r, c)| {
+        255 * ((i * 7 + r * 3 + c * 5) % 2) as u8
+    });
+    let noise = Images::new("noise", classes, noise, vec![0; 240]).unwrap();
+    let data = TrainData { train: Arc::new(noise), validation: data().validation };
+    let config = CompressConfig { fine_tune: None, ..config(CompressSchedule::AtOnce) };
+    let done = compress(&dense, &plan(), Some(&data), &config, &stages).unwrap();
+    assert_eq!(names(&done), ["dense", "decomposed", "calibrated"]);
+    let kept: Vec<bool> = done.stages.iter().map(|stage| stage.kept).collect();
+    assert_eq!(kept, [true, true, false], "{:?}", done.stages);
+    let decomposed = Network::load(stages.network_path("decomposed")).unwrap();
+    assert_eq!(done.network, decomposed);
 }
 
 #[test]

@@ -38,8 +38,8 @@ name, and a plot of what each costs and reaches.
 JSON: architecture, method, input, before and after (parameters, macs each), params_ratio, macs_ratio (compressed / dense), \
 seconds, layers: a list of name, form, rank, breakeven (rank, in parameters), relative_error, weighted_error, \
 component_energy (above about 10 the terms cancel each other), iterations, stop, and before and after again; dense: the \
-layers that stay dense, and why; stages: a list of stage, parameters, macs and validation (as `polyad eval`); test: dense \
-and compressed; latency: as `polyad bench`. Several ratios: budgets, a list of these.";
+layers that stay dense, and why; stages: a list of stage, parameters, macs, validation (as `polyad eval`) and kept \
+(whether the next step went on from there); test: dense and compressed; latency: as `polyad bench`. Several ratios: budgets, a list of these.";
 
 /// Make a model smaller by factorizing its layers.
 #[derive(clap::Args)]
@@ -194,7 +194,8 @@ pub(crate) struct Args {
         help_heading = "Fine-tuning"
     )]
     pub(super) weight_decay: f64,
-    /// Flip and shift training images at random; not for digits and letters.
+    /// Flip and shift training images at random, for fine-tuning and for batch normalization: for networks that were trained so.
+    /// Not for digits and letters.
     #[arg(long, requires = "dataset", help_heading = "Fine-tuning")]
     pub(super) augment: bool,
     /// Share of the loss that comes from the dense network's logits in place of the labels, 0 to 1.
@@ -495,16 +496,17 @@ impl Args {
             }
             ScheduleName::Passes => CompressSchedule::Passes { passes: self.passes, epochs: steps },
         };
+        let augmentation = if self.augment {
+            Augmentation { flip: true, crop_padding: 4 }
+        } else {
+            Augmentation::default()
+        };
         let distilled = self.distill > 0.0 || self.distill_layers > 0.0;
         let tune = TrainConfig {
             batch_size: self.batch_size,
             optimizer: OptimizerConfig::sgd(self.weight_decay),
             lr: self.lr,
-            augmentation: if self.augment {
-                Augmentation { flip: true, crop_padding: 4 }
-            } else {
-                Augmentation::default()
-            },
+            augmentation,
             distill: distilled.then_some(Distillation {
                 weight: self.distill,
                 temperature: 4.0,
@@ -521,6 +523,7 @@ impl Args {
             max_energy: self.max_energy.is_finite().then_some(self.max_energy),
             statistics: super::statistics(self, seed),
             calibrate: self.calibrate,
+            augmentation,
             schedule,
             fine_tune: (self.dataset.is_some() && self.epochs > 0).then_some(tune),
             factor_lr: self.factor_lr,

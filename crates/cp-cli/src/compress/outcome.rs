@@ -42,6 +42,14 @@ struct Stage {
     size: Size,
     #[serde(skip_serializing_if = "Option::is_none")]
     validation: Option<Evaluation>,
+    /// Whether the next step went on from here.
+    kept: bool,
+}
+
+impl Stage {
+    fn name(&self) -> String {
+        if self.kept { self.stage.clone() } else { format!("{}, not kept", self.stage) }
+    }
 }
 
 #[derive(Serialize)]
@@ -111,6 +119,7 @@ impl Outcome {
             stage: report.stage,
             size: report.cost.into(),
             validation: report.validation,
+            kept: report.kept,
         });
         Ok(Self {
             label: goal.label(),
@@ -125,6 +134,12 @@ impl Outcome {
             latency,
             out: out.to_owned(),
         })
+    }
+
+    /// The validation of the dense network and of the one that was written.
+    fn validations(&self) -> Option<(Evaluation, Evaluation)> {
+        let last = self.stages.iter().rfind(|stage| stage.kept)?;
+        Some((self.stages.first()?.validation?, last.validation?))
     }
 }
 
@@ -261,9 +276,7 @@ impl Answer {
         if let Some(latency) = one.latency {
             text += &format!(", {:.2}× the speed at batch {}", latency.ratio, latency.batch);
         }
-        let last = one.stages.last().and_then(|stage| stage.validation);
-        let first = one.stages.first().and_then(|stage| stage.validation);
-        if let (Some(first), Some(last)) = (first, last) {
+        if let Some((first, last)) = one.validations() {
             text += &format!(
                 "; validation top-1 {:.2} → {:.2} %",
                 100.0 * first.top1,
@@ -286,7 +299,7 @@ impl Answer {
             one.test
                 .as_ref()
                 .map(|test| test.compressed)
-                .or_else(|| one.stages.last().and_then(|stage| stage.validation))
+                .or_else(|| one.validations().map(|(_, last)| last))
         };
         let mut points: Vec<(f64, f64)> = self
             .outcomes()
@@ -297,7 +310,7 @@ impl Answer {
         let first = self.outcomes().first();
         let dense = first.and_then(|one| match &one.test {
             Some(test) => Some(test.dense.top1),
-            None => one.stages.first().and_then(|stage| stage.validation).map(|found| found.top1),
+            None => one.validations().map(|(first, _)| first.top1),
         });
         let mut plot = XyPlot::new(
             "Accuracy against multiply-adds",
@@ -324,7 +337,7 @@ fn stage_table(one: &Outcome) -> cp_report::Table {
             ReportColumn::number("test top-1").unit("%"),
         ],
     );
-    let last = one.stages.len().saturating_sub(1);
+    let last = one.stages.iter().rposition(|stage| stage.kept).unwrap_or_default();
     for (index, stage) in one.stages.iter().enumerate() {
         let test = one.test.as_ref().and_then(|test| match index {
             0 => Some(test.dense),
@@ -332,7 +345,7 @@ fn stage_table(one: &Outcome) -> cp_report::Table {
             _ => None,
         });
         table.row([
-            Cell::text(&stage.stage),
+            Cell::text(stage.name()),
             Cell::count(stage.size.parameters as u64),
             Cell::millions(stage.size.macs as u64, 2),
             stage.validation.map_or_else(Cell::missing, |found| Cell::percent(found.top1, 2)),
@@ -459,7 +472,7 @@ impl Answer {
                 let found = stage.validation.map_or_else(String::new, |found| {
                     format!("top-1 {}, loss {:.4} nats", percent(found.top1), found.loss)
                 });
-                writeln!(to, "{:<24}validation {found}", stage.stage)?;
+                writeln!(to, "{:<24}validation {found}", stage.name())?;
             }
         }
         if let Some(test) = &one.test {
