@@ -226,8 +226,11 @@ impl Answer {
         dir: &RunDir,
         provenance: &Provenance,
     ) -> anyhow::Result<()> {
-        let verdicts: Vec<String> = self.outcomes().iter().map(|one| self.verdict(one)).collect();
-        let mut page = Page::new(format!("{} compressed", self.architecture), verdicts.join(" "));
+        let verdict = match self.outcomes() {
+            [one] => self.verdict(one),
+            several => format!("{} models; each is beside the others in table 1.", several.len()),
+        };
+        let mut page = Page::new(format!("{} compressed", self.architecture), verdict);
         if let [one] = self.outcomes() {
             let mut cards = vec![
                 Card::new("fewer parameters", Cell::ratio(1.0 / one.params_ratio, 2)),
@@ -243,6 +246,7 @@ impl Answer {
             page.add(Block::cards(cards));
         } else {
             page.add(self.pareto());
+            page.add(models_table(self.outcomes()));
         }
         for one in self.outcomes() {
             page.add(Block::heading(one.out.display().to_string()));
@@ -255,13 +259,18 @@ impl Answer {
                 page.add(dense_table(one));
             }
         }
-        let dataset = args.dataset.as_deref().unwrap_or("no data");
-        page.add(Block::text(format!(
-            "Protocol: {dataset}; trained on `{}`, chosen by `{}`, tested once on {}, in eval mode.",
-            args.train_split,
-            args.validation_split,
-            args.test_split.as_deref().map_or_else(|| "nothing".into(), |split| format!("`{split}`")),
-        )));
+        page.add(Block::text(match &args.dataset {
+            None => "Protocol: no data were used.".into(),
+            Some(dataset) => format!(
+                "Protocol: {dataset}; {} epochs of fine-tuning on `{}`, the best by `{}`; tested once on {}, in eval mode.",
+                args.epochs,
+                args.train_split,
+                args.validation_split,
+                args.test_split
+                    .as_deref()
+                    .map_or_else(|| "nothing".into(), |split| format!("`{split}`")),
+            ),
+        }));
         page.add(Block::provenance(provenance.rows()));
         page.write(dir.path())?;
         Ok(())
@@ -323,6 +332,39 @@ impl Answer {
         }
         plot
     }
+}
+
+/// What each model costs and reaches, one a row.
+fn models_table(outcomes: &[Outcome]) -> cp_report::Table {
+    let mut table = cp_report::Table::new(
+        "Every model",
+        [
+            ReportColumn::text("file"),
+            ReportColumn::number("fewer parameters"),
+            ReportColumn::number("fewer MACs"),
+            ReportColumn::number("speed-up"),
+            ReportColumn::number("validation top-1").unit("%"),
+            ReportColumn::number("test top-1").unit("%"),
+            ReportColumn::number("change").unit("points"),
+        ],
+    );
+    let percent = |found: Option<f64>| found.map_or_else(Cell::missing, |x| Cell::percent(x, 2));
+    for one in outcomes {
+        let name = one.out.file_name().unwrap_or(one.out.as_os_str()).to_string_lossy();
+        let test = one.test.as_ref();
+        table.row([
+            Cell::text(name),
+            Cell::ratio(1.0 / one.params_ratio, 2),
+            Cell::ratio(1.0 / one.macs_ratio, 2),
+            one.latency.map_or_else(Cell::missing, |latency| Cell::ratio(latency.ratio, 2)),
+            percent(one.validations().map(|(_, last)| last.top1)),
+            percent(test.map(|test| test.compressed.top1)),
+            test.map_or_else(Cell::missing, |test| {
+                Cell::points(test.compressed.top1 - test.dense.top1, 2)
+            }),
+        ]);
+    }
+    table
 }
 
 fn stage_table(one: &Outcome) -> cp_report::Table {

@@ -116,8 +116,9 @@ fn ranks_of_single_layers_can_be_given() {
     refused(&["--macs-ratio", "0.5"], 1, &["fix.toml", "conv2"]);
 }
 
+/// How much faster single layers are depends on what else the machine does: a busy one may not reach the time, and must say which it can.
 #[test]
-fn a_plan_from_measured_time_is_faster_than_dense() {
+fn a_plan_from_measured_time_fits_or_the_nearest_that_fits_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let dense = model(folder.path(), "small-cnn");
     let out = folder.path().join("out.safetensors");
@@ -139,9 +140,15 @@ fn a_plan_from_measured_time_is_faster_than_dense() {
         "--out",
         text(&out),
     ];
-    let report = json(&args);
-    assert!(number(&report["latency"], "compressed_ms") > 0.0);
-    assert_eq!(report["latency"]["batch"], 16);
+    let output = polyad(&args).arg("--json").output().unwrap();
+    if output.status.success() {
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(number(&report["latency"], "compressed_ms") > 0.0);
+        assert_eq!(report["latency"]["batch"], 16);
+    } else {
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains("seconds") && error.contains("nearest"), "{error}");
+    }
     fails(
         &[
             "compress",
