@@ -46,8 +46,8 @@ pub use tucker2::{DataAwareTucker2, WeightedTucker2};
 ///
 /// # Cost
 /// Per sweep, 2 P² R operations for mode 0, for each mode that is solved directly and for each step of conjugate gradients,
-/// 2 P Iₙ R² + (Iₙ R)³/3 for a direct solve, and O(T P R). Σ takes P² numbers in f64: 24 MB for 192 channels and 3×3. All of it
-/// runs in f64.
+/// 2 P Iₙ R² + (Iₙ R)³/3 for a direct solve, and O(T P R). Σ takes P² numbers in f64: 24 MB for 192 channels and 3×3, and
+/// half as much again in f32, for the steps of conjugate gradients; their residuals and all else are in f64.
 ///
 /// ```
 /// use cp_core::{DataAwareAls, Init, InputStatistics, Solver, weighted_rel_error};

@@ -59,3 +59,13 @@ pub(super) fn symmetrize(matrix: &mut [f64], n: usize) {
         }
     }
 }
+
+/// The values in f32.
+pub(super) fn narrow(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&x| x as f32).collect()
+}
+
+/// The values in f64.
+pub(super) fn widen(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&x| f64::from(x)).collect()
+}

@@ -1,10 +1,11 @@
 //! The update of one input mode in ALS-Σ: the coupled least-squares problem of its factor.
 
-use super::algebra::{cholesky, inner, ridge_solve, symmetrize};
+use super::algebra::{cholesky, inner, narrow, ridge_solve, symmetrize, widen};
 use super::metric::Metric;
 use super::{CG_TOL, Model};
 use crate::khatri_rao::flat_khatri_rao;
 use crate::linalg::{Singular, gram_into, mat, mat_mut, product, solve_factored};
+use crate::real::Real;
 use crate::solver::conjugate_gradients::conjugate_gradients;
 
 /// The least-squares problem of one input mode: D ↦ 𝒞(Σ ℰ(D) C) and its right-hand side.
@@ -81,13 +82,29 @@ impl<'a> ModeStep<'a> {
         ridge * trace / self.rank as f64
     }
 
+    /// The operator for a factor, with a ridge.
     fn apply(&self, factor: &[f64], damping: f64) -> Vec<f64> {
+        let weighted = self.metric.weigh(&self.expand(factor), self.rank);
+        self.damped(&self.turned(&weighted, &self.outputs), factor, damping)
+    }
+
+    /// The same with its products in f32, see [`Metric::weigh_roughly`]; `outputs`: C in f32.
+    fn apply_roughly(&self, factor: &[f64], outputs: &[f32], damping: f64) -> Vec<f64> {
+        let weighted = self.metric.weigh_roughly(&self.expand(factor), self.rank);
+        self.damped(&widen(&self.turned(&weighted, outputs)), factor, damping)
+    }
+
+    /// `weighted` C, `[P, R]`.
+    fn turned<T: Real>(&self, weighted: &[T], outputs: &[T]) -> Vec<T> {
         let (size, rank) = (self.metric.size, self.rank);
-        let weighted = self.metric.weigh(&self.expand(factor), rank);
-        let mut turned = vec![0.0; size * rank];
-        let outputs = mat(&self.outputs, rank, rank);
-        product(mat_mut(&mut turned, size, rank), mat(&weighted, size, rank), outputs);
-        let mut to = self.contract(&turned);
+        let mut turned = vec![T::zero(); size * rank];
+        let outputs = mat(outputs, rank, rank);
+        product(mat_mut(&mut turned, size, rank), mat(weighted, size, rank), outputs);
+        turned
+    }
+
+    fn damped(&self, turned: &[f64], factor: &[f64], damping: f64) -> Vec<f64> {
+        let mut to = self.contract(turned);
         to.iter_mut().zip(factor).for_each(|(to, x)| *to += damping * x);
         to
     }
@@ -122,7 +139,7 @@ impl<'a> ModeStep<'a> {
                 mat(&rows, rest, size).transpose(),
                 mat(&others, rest, rank),
             );
-            for i in 0..n {
+            for i in 0..=j {
                 for (place, row) in slice.chunks_exact_mut(rank).enumerate() {
                     let at = (place / right * n + i) * right + place % right;
                     row.copy_from_slice(&weighted[at * rank..][..rank]);
@@ -132,14 +149,19 @@ impl<'a> ModeStep<'a> {
                     mat(&others, rest, rank).transpose(),
                     mat(&slice, rest, rank),
                 );
+                gram.iter_mut().zip(&self.outputs).for_each(|(x, c)| *x *= c);
+                if i == j {
+                    symmetrize(&mut gram, rank);
+                }
                 for r in 0..rank {
-                    let to = &mut matrix[(i * rank + r) * n * rank + j * rank..][..rank];
-                    let pairs = gram[r * rank..].iter().zip(&self.outputs[r * rank..]);
-                    to.iter_mut().zip(pairs).for_each(|(to, (x, c))| *to = x * c);
+                    let above = &mut matrix[(i * rank + r) * n * rank + j * rank..][..rank];
+                    above.copy_from_slice(&gram[r * rank..][..rank]);
+                    let below = &mut matrix[(j * rank + r) * n * rank + i * rank..][..rank];
+                    let column = gram[r..].iter().step_by(rank);
+                    below.iter_mut().zip(column).for_each(|(to, x)| *to = *x);
                 }
             }
         }
-        symmetrize(&mut matrix, n * rank);
         matrix
     }
 
@@ -159,12 +181,13 @@ impl<'a> ModeStep<'a> {
             product(mat_mut(to, n, rank), inverse, mat(&half, n, rank));
         };
         let damping = self.damping(ridge);
-        let apply = |factor: &[f64], to: &mut [f64]| {
-            to.copy_from_slice(&self.apply(factor, damping));
-        };
         let image = self.apply(&self.start, damping);
         let residual = self.goal.iter().zip(&image).map(|(b, y)| b - y).collect();
         let start = self.start.clone();
+        let outputs = narrow(&self.outputs);
+        let apply = |factor: &[f64], to: &mut [f64]| {
+            to.copy_from_slice(&self.apply_roughly(factor, &outputs, damping));
+        };
         Ok(conjugate_gradients(start, residual, apply, precondition, CG_TOL, steps).x)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ndarray::{Array2, ArrayD, ArrayViewD, IxDyn};
 
-use super::algebra::{cholesky, ridge_solve, symmetrize};
+use super::algebra::{cholesky, ridge_solve, symmetrize, widen};
 use super::metric::Metric;
 use super::{CG_STEPS, CG_TOL, MAX_ITERS, RIDGE, TOL};
 use crate::error::CpError;
@@ -29,7 +29,8 @@ use crate::tucker::TuckerTensor;
 ///
 /// # Cost
 /// Per iteration, 2 P² R_S operations for ZᵀΣZ, (R_S K)³/3 for its solve, an eigenvalue decomposition of `[T, T]`, and
-/// 2 P² R_T for each step of conjugate gradients, with P = S K and K entries in the window. f64 throughout.
+/// 2 P² R_T for each step of conjugate gradients, with P = S K and K entries in the window; the steps in f32, their
+/// residuals and all else in f64.
 ///
 /// ```
 /// use cp_core::{DataAwareTucker2, InputStatistics};
@@ -202,11 +203,11 @@ impl DataAwareTucker2 {
             product(mat_mut(to, inner, b), mat(matrix, inner, columns), core);
         };
         let apply = |input: &[f64], to: &mut [f64]| {
-            contract(&metric.weigh(&expand(input, &core, sizes), a), to);
+            contract(&widen(&metric.weigh_roughly(&expand(input, &core, sizes), a)), to);
         };
         let (mut residual, mut image) = (vec![0.0; inner * b], vec![0.0; inner * b]);
         contract(&metric.transposed_times(&outer.output, a), &mut residual);
-        apply(input, &mut image);
+        contract(&metric.weigh(&expand(input, &core, sizes), a), &mut image);
         residual.iter_mut().zip(&image).for_each(|(r, y)| *r -= y);
         // For a Σ that is the Kronecker product of its partial traces, the operator is Σ_S D N.
         let mut turned = vec![0.0; core.len()];
