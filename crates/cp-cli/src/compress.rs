@@ -26,6 +26,7 @@ use outcome::{Answer, Latency, Outcome};
 pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     args.check()?;
     let watch = Stopwatch::start();
+    args.config(common.seed).check(args.dataset.is_some())?;
     let goals = args.goals();
     let outs: Vec<PathBuf> = goals.iter().map(|goal| args.out_of(goal, goals.len())).collect();
     // Where nothing can be written, nothing is computed.

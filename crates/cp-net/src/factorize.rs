@@ -139,6 +139,19 @@ pub(crate) const REDUCE: &str = "reduce";
 /// Suffix of the last part: R to output channels; it carries the bias.
 pub(crate) const EXPAND: &str = "expand";
 
+/// Every suffix that a part of a factorized layer can have, whatever its form.
+pub const PART_SUFFIXES: [&str; 9] = [
+    REDUCE,
+    "spatial",
+    "depth",
+    "vertical",
+    "horizontal",
+    "core",
+    "core_reduce",
+    "core_expand",
+    EXPAND,
+];
+
 impl Architecture {
     /// Replaces `layer` by the parts of its factorized form; what read `layer` now reads its last part.
     ///

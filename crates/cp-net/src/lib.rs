@@ -67,7 +67,7 @@ pub use compress::{Event, LayerReport, compress};
 pub use cost::{BreakEven, Cost, LayerCost, NodeCost, Totals};
 pub use decompose::{Decomposer, Found, LayerStatistics, MAX_ENERGY, Method, UnknownMethod};
 pub use error::NetError;
-pub use factorize::{Factorization, Form, UnknownForm};
+pub use factorize::{Factorization, Form, PART_SUFFIXES, UnknownForm};
 pub use model::Model;
 pub use network::{Architecture, Channels, ConvLayer, INPUT, InputSpec, Network, Node};
 pub use op::{BatchNorm, Conv, ConvGeometry, Linear, Lrn, Op, ParamRole, ParamSpec, Pool};

@@ -6,7 +6,7 @@ mod common;
 use common::{als, random, run};
 use cp_net::{
     Architecture, Channels, Conv, ConvGeometry, Form, InputSpec, Linear, NetError, Network, Node,
-    Op, Rank, RankPlan, arch, compress,
+    Op, PART_SUFFIXES, Rank, RankPlan, arch, compress,
 };
 use std::collections::BTreeMap;
 
@@ -288,4 +288,32 @@ fn linear_replacement_in_a_table_of_costs() {
     assert_eq!(layer.factors, Some((Form::LowRank, Rank::One(365))));
     assert_eq!(layer.cost.params, 365 * (9216 + 4096) + 4096);
     assert!(cost.to_string().contains("low-rank R=365"), "{cost}");
+}
+
+#[test]
+fn parts_have_the_suffixes_that_are_listed() {
+    let mut seen = std::collections::BTreeSet::new();
+    for axes in 1..=3 {
+        let conv = Conv {
+            in_channels: 4,
+            out_channels: 5,
+            kernel: vec![3; axes],
+            geometry: ConvGeometry::unit(axes),
+            bias: true,
+        };
+        for (form, rank) in [
+            (Form::Cp3, Rank::One(2)),
+            (Form::Cp4, Rank::One(2)),
+            (Form::Tucker2, Rank::Two([2, 2])),
+            (Form::TkdCpd, Rank::Three([2, 2, 3])),
+        ] {
+            let mut arch = one_conv(conv.clone(), &vec![5; axes], 1).architecture().clone();
+            arch.factorize("conv", form, rank).unwrap();
+            for part in &arch.factorized["conv"].parts {
+                seen.insert(part.strip_prefix("conv.").unwrap().to_owned());
+            }
+        }
+    }
+    let listed = PART_SUFFIXES.map(str::to_owned).into();
+    assert_eq!(seen, listed);
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use cp_net::{
-    Decomposer, LayerReport, MAX_ENERGY, Method, Network, PlannedLayer, Rank, RankPlan, Totals,
+    Decomposer, LayerReport, MAX_ENERGY, Method, Network, PART_SUFFIXES, PlannedLayer, Rank,
+    RankPlan, Totals,
 };
 use serde::{Deserialize, Serialize};
 
@@ -164,7 +165,11 @@ pub fn compress(
 }
 
 impl CompressConfig {
-    fn check(&self, data: bool) -> Result<(), TrainError> {
+    /// Whether it makes sense, with or without data.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] for the first option that does not.
+    pub fn check(&self, data: bool) -> Result<(), TrainError> {
         let wrong =
             |option, got: String, expected| Err(TrainError::Config { option, got, expected });
         if let Some(fine_tune) = &self.fine_tune {
@@ -172,6 +177,12 @@ impl CompressConfig {
         }
         if !(self.factor_lr.is_finite() && self.factor_lr >= 0.0) {
             return wrong("factor_lr", self.factor_lr.to_string(), "0 or more");
+        }
+        if let Some(part) =
+            self.frozen_parts.iter().find(|part| !PART_SUFFIXES.contains(&part.as_str()))
+        {
+            let expected = "reduce, spatial, depth, vertical, horizontal, core, core_reduce, core_expand or expand";
+            return wrong("frozen_parts", part.clone(), expected);
         }
         if let CompressSchedule::Passes { passes: 0, .. } = self.schedule {
             return wrong("schedule.passes", "0".into(), "at least 1");

@@ -426,6 +426,11 @@ impl Args {
         {
             return usage("--never-slower is for ratios and --error-target, by errors");
         }
+        let goals = self.goals();
+        let twice = (1..goals.len()).find(|&at| goals[..at].contains(&goals[at]));
+        if let Some(at) = twice {
+            return Err(Usage(format!("{} is asked for twice", goals[at].label())));
+        }
         if self.max_energy.is_nan() || self.max_energy <= 0.0 {
             return usage("--max-energy must be above 0; `inf` for no correction");
         }

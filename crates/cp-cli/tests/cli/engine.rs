@@ -318,6 +318,18 @@ fn options_that_do_not_go_together() {
     check(&["--energy", "0.5", "--never-slower"], &["--never-slower"]);
     check(&["--macs-ratio", "0.5", "--dataset", "cifar10", "--distill", "2"], &["--distill"]);
     check(&["--macs-ratio", "0.5", "--max-energy", "0"], &["--max-energy"]);
+    check(&["--macs-ratio", "0.5,0.3,0.5"], &["0.5", "twice"]);
+    let data = ["--macs-ratio", "0.5", "--dataset", "cifar10"];
+    for (rest, words) in [
+        (["--lr", "nan"], ["lr", "positive"]),
+        (["--freeze", "reduse"], ["reduse", "reduce, spatial"]),
+        (["--factor-lr", "nan"], ["factor_lr", "0 or more"]),
+    ] {
+        let start = ["compress", "x.safetensors", "--out", text(&out)];
+        fails(&[&start[..], &data, &rest].concat(), 1, &words);
+        // Nothing is left that a corrected command would meet.
+        assert!(!out.with_extension("work").exists());
+    }
     let help = polyad(&["compress", "--help"]).assert().success().get_output().stdout.clone();
     assert!(String::from_utf8(help).unwrap().contains("--latency-ratio"));
 }
