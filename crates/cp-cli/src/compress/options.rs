@@ -128,7 +128,8 @@ pub(crate) struct Args {
     /// Its part to test on, once, before and after.
     #[arg(long, value_name = "SPLIT", requires = "dataset", help_heading = "Data")]
     pub(super) test_split: Option<String>,
-    /// Decompose for the outputs of layers (ALS-Σ), from the inputs that they get for this many training images.
+    /// Decompose for the outputs of layers (ALS-Σ), from the inputs that they get for this many training images, such as 500: far
+    /// more accurate, and slower.
     #[arg(long, value_name = "N", requires = "dataset", value_parser = positive, help_heading = "Data")]
     pub(super) statistics: Option<usize>,
     /// Training images for batch normalization to measure its statistics on after decomposing; 0 for none.
