@@ -123,6 +123,13 @@ struct Outcome {
     test: Evaluation,
 }
 
+impl Outcome {
+    /// The stage that was kept.
+    fn kept(&self) -> Option<&StageReport> {
+        self.stages.iter().rfind(|stage| stage.kept)
+    }
+}
+
 pub(crate) fn run(args: &CurveArgs) -> Result<()> {
     let mut config = match &args.config {
         None => args.network.config(),
@@ -435,7 +442,7 @@ fn write_report(
             ],
         );
         for outcome in &headline {
-            let last = outcome.stages.last().and_then(|stage| stage.validation);
+            let last = outcome.kept().and_then(|stage| stage.validation);
             seeds.row([
                 Cell::text(outcome.seed.to_string()),
                 last.map_or_else(Cell::missing, |found| Cell::percent(found.top1, 2)),
@@ -473,7 +480,7 @@ fn stages_table(outcomes: &[&Outcome]) -> Table {
     let columns = stages.map(|stage| Column::number(stage).unit("%"));
     let mut table = Table::new(
         "Validation top-1 behind every stage",
-        [vec![Column::text("network")], columns.into()].concat(),
+        [vec![Column::text("network")], columns.into(), vec![Column::text("kept")]].concat(),
     );
     for outcome in outcomes {
         let cells = stages.map(|name| {
@@ -482,7 +489,9 @@ fn stages_table(outcomes: &[&Outcome]) -> Table {
                 .and_then(|stage| stage.validation)
                 .map_or_else(Cell::missing, |found| Cell::percent(found.top1, 2))
         });
-        table.row([vec![Cell::text(format!("budget {}", outcome.budget))], cells.into()].concat());
+        let name = Cell::text(format!("budget {}", outcome.budget));
+        let kept = outcome.kept().map_or_else(Cell::missing, |stage| Cell::text(&stage.stage));
+        table.row([vec![name], cells.into(), vec![kept]].concat());
     }
     table.note(
         "Calibration of the batch normalizations is kept only where it lowers the validation loss.",

@@ -39,7 +39,7 @@ pub struct CompressConfig {
     pub augmentation: Augmentation,
     /// In what order layers are decomposed and the network is fine-tuned.
     pub schedule: CompressSchedule,
-    /// Fine-tuning; none where absent.
+    /// Fine-tuning; none where absent. With [`TrainConfig::keep_best`] it is not kept where the validation accuracy was higher before.
     pub fine_tune: Option<TrainConfig>,
     /// Learning rate of the factors relative to that of the other parameters.
     pub factor_lr: f64,
@@ -103,7 +103,8 @@ pub struct StageReport {
     pub cost: Totals,
     /// On the validation data, where there are any.
     pub validation: Option<Evaluation>,
-    /// Whether the next step went on from here: not after a calibration that did not help.
+    /// Whether the next step, or the result, went on from here: not from a calibration, or with [`TrainConfig::keep_best`] a
+    /// fine-tuning, that did not help on the validation data.
     pub kept: bool,
 }
 
@@ -158,8 +159,15 @@ pub fn compress(
         reports.push(report);
     }
     if let Some(fine_tune) = &config.fine_tune {
-        network = run.fine_tune("fine-tuned", &network, fine_tune, &BTreeSet::new())?;
-        reports.push(run.report("fine-tuned", "fine-tuned", &network)?);
+        let tuned = run.fine_tune("fine-tuned", &network, fine_tune, &BTreeSet::new())?;
+        let mut report = run.report("fine-tuned", "fine-tuned", &tuned)?;
+        // The state before the first epoch is one of those that the best is chosen from.
+        let before = reports.iter().rfind(|report| report.kept);
+        report.kept = !fine_tune.keep_best || !less_accurate(&report, before);
+        if report.kept {
+            network = tuned;
+        }
+        reports.push(report);
     }
     Ok(Compressed { network, layers, stages: reports })
 }
@@ -203,6 +211,14 @@ fn better(after: &StageReport, before: Option<&StageReport>) -> bool {
     match (after.validation, before.and_then(|before| before.validation)) {
         (Some(after), Some(before)) => after.loss < before.loss,
         _ => true,
+    }
+}
+
+/// Whether fine-tuning has cost validation accuracy; of equal ones the lower loss is the better.
+fn less_accurate(after: &StageReport, before: Option<&StageReport>) -> bool {
+    match (after.validation, before.and_then(|before| before.validation)) {
+        (Some(after), Some(before)) => (after.top1, before.loss) < (before.top1, after.loss),
+        _ => false,
     }
 }
 

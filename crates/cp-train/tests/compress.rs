@@ -253,6 +253,14 @@ fn a_stage_that_is_not_kept_is_not_in_the_result() {
     assert_eq!(kept, [true, true, false], "{:?}", done.stages);
     let decomposed = Network::load(stages.network_path("decomposed")).unwrap();
     assert_eq!(done.network, decomposed);
+
+    // Fine-tuned to call every image an `a`.
+    let tune = TrainConfig { keep_best: true, ..tuning(2) };
+    let config = CompressConfig { fine_tune: Some(tune), ..config };
+    let done = compress(&dense, &plan(), Some(&data), &config, &stages).unwrap();
+    let kept: Vec<bool> = done.stages.iter().map(|stage| stage.kept).collect();
+    assert_eq!(kept, [true, true, false, false], "{:?}", done.stages);
+    assert_eq!(done.network, decomposed);
 }
 
 #[test]
