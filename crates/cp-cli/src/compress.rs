@@ -57,6 +57,8 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     })
     .context("--device")?;
     let fixed = planning::fixed(args, dense.architecture())?;
+    let sources = data.as_ref().map_or_else(Vec::new, |data| data.sources.clone());
+    let provenance = Provenance::collect(device, common.seed, sources);
     let work = Work::open(args, common, &dense, &fixed, data.as_ref(), device)?;
     let planner = planning::Planner {
         args,
@@ -87,8 +89,6 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     }
     let answer = Answer::new(args, &dense, dense_test, watch.seconds(), outcomes)?;
     if work.kept {
-        let sources = data.as_ref().map_or_else(Vec::new, |data| data.sources.clone());
-        let provenance = Provenance::collect(device, common.seed, sources);
         work.stages.dir().write_provenance(&provenance)?;
         answer.write_report(args, work.stages.dir(), &provenance)?;
     }

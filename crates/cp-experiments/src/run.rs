@@ -55,7 +55,8 @@ pub(crate) struct Run {
     pub(crate) seed: u64,
     pub(crate) json: bool,
     data: DataDir,
-    sources: Vec<Source>,
+    /// Of the start; its data are those opened so far.
+    provenance: Provenance,
 }
 
 impl Run {
@@ -72,13 +73,15 @@ impl Run {
         let name = run_name(args, experiment)?;
         let dir = RunDir::open(&args.results, experiment, &name)?;
         dir.write_config(config)?;
+        // Now, and not at the end: the sources may change while a long run goes on.
+        let provenance = Provenance::collect(device, args.seed, Vec::new());
         eprintln!("run folder: {}", dir.path().display());
         Ok(Self {
             stages: Stages::new(dir, device),
             seed: args.seed,
             json: args.json,
             data: DataDir::locate(args.data.clone()),
-            sources: Vec::new(),
+            provenance,
         })
     }
 
@@ -129,17 +132,10 @@ impl Run {
 
     fn note(&mut self, sources: &[Source]) {
         for source in sources {
-            if !self.sources.contains(source) {
-                self.sources.push(source.clone());
+            if !self.provenance.data.contains(source) {
+                self.provenance.data.push(source.clone());
             }
         }
-    }
-
-    /// Writes and returns the provenance of everything so far.
-    fn provenance(&self) -> Result<Provenance> {
-        let provenance = Provenance::collect(self.stages.device(), self.seed, self.sources.clone());
-        self.dir().write_provenance(&provenance)?;
-        Ok(provenance)
     }
 
     /// Ends `report` with where it comes from and the configuration, writes it and `result.json`, and shows the outcome: the summary,
@@ -150,7 +146,8 @@ impl Run {
         config: &C,
         result: &serde_json::Value,
     ) -> Result<()> {
-        report.add(Block::provenance(self.provenance()?.rows()));
+        self.dir().write_provenance(&self.provenance)?;
+        report.add(Block::provenance(self.provenance.rows()));
         report.add(Block::code("Configuration", toml::to_string_pretty(config)?));
         report.write(self.dir().path())?;
         let text = serde_json::to_string_pretty(result)?;

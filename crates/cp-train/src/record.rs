@@ -144,7 +144,7 @@ pub struct Provenance {
 }
 
 impl Provenance {
-    /// Collects everything that can be found out by itself.
+    /// Collects everything that can be found out by itself; at the start of a run, so that it tells of the sources that were built.
     pub fn collect(device: Device, seed: u64, data: Vec<Source>) -> Self {
         let git = |args: &[&str]| {
             let output = Command::new("git")
