@@ -314,13 +314,16 @@ fn write_report(
         Some(one) => {
             let changes: Vec<f64> = headline.iter().map(|o| 100.0 * change(o)).collect();
             let (mean, deviation) = mean_deviation(&changes);
+            let spread = match changes.len() {
+                1 => String::new(),
+                n => format!(" ± {deviation:.2} (n = {n})"),
+            };
             format!(
-                "{} with {:.1} % fewer multiply-adds and {:.1} % fewer parameters: test top-1 changes by {mean:+.2} ± {deviation:.2} points \
-                 (n = {}) from {:.2} %.",
+                "{} with {:.1} % fewer multiply-adds and {:.1} % fewer parameters: test top-1 changes by {mean:+.2}{spread} points from \
+                 {:.2} %.",
                 config.arch,
                 100.0 * removed(one.cost.macs, before.macs),
                 100.0 * removed(one.cost.params, before.params),
-                changes.len(),
                 100.0 * dense_test.top1,
             )
         }
@@ -333,7 +336,10 @@ fn write_report(
                 "test top-1, change",
                 Cell::points(mean_deviation(&changes).0, 2).unit("points"),
             )
-            .note(format!("{} seeds", changes.len())),
+            .note(match changes.len() {
+                1 => "one seed".to_owned(),
+                n => format!("{n} seeds"),
+            }),
             Card::new(
                 "fewer multiply-adds",
                 Cell::ratio(before.macs as f64 / one.cost.macs as f64, 2),
@@ -494,7 +500,7 @@ fn stages_table(outcomes: &[&Outcome]) -> Table {
         table.row([vec![name], cells.into(), vec![kept]].concat());
     }
     table.note(
-        "Calibration of the batch normalizations is kept only where it lowers the validation loss.",
+        "Kept is what is better on the validation images: a calibration by the loss, fine-tuning by top-1.",
     );
     table
 }
