@@ -517,6 +517,8 @@ mod tests {
             assert!(!config.seeds.is_empty());
             config.compress.fine_tune.unwrap().check().unwrap();
         }
+        let long: Config = built_in(include_str!("../configs/curve-resnet20-long.toml"));
+        long.compress.check(true).unwrap();
     }
 
     #[test]
