@@ -157,14 +157,15 @@ impl Planner<'_> {
         }
         let mut plan = plan.rounded(arch, self.args.multiple)?;
         for (name, &(form, rank)) in &self.fixed {
-            plan.dense.retain(|layer| layer.name != *name);
-            match plan.layers.iter_mut().find(|layer| layer.name == *name) {
-                Some(layer) => (layer.form, layer.rank) = (form, rank),
-                None => {
-                    let (name, why) = (name.clone(), "fixed by request".into());
-                    plan.layers.push(PlannedLayer { name, form, rank, why });
-                }
+            let given = |layer: &PlannedLayer| (layer.form, layer.rank) == (form, rank);
+            if plan.layers.iter().any(|layer| layer.name == *name && given(layer)) {
+                continue;
             }
+            // A rule that knows nothing of given ranks, or rounding, had others, for reasons that no longer hold.
+            plan.dense.retain(|layer| layer.name != *name);
+            plan.layers.retain(|layer| layer.name != *name);
+            let (name, why) = (name.clone(), "fixed by request".into());
+            plan.layers.push(PlannedLayer { name, form, rank, why });
         }
         plan.check(arch)?;
         Ok(plan)

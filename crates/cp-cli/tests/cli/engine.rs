@@ -74,7 +74,8 @@ fn rules_for_ranks() {
 fn ranks_of_single_layers_can_be_given() {
     let folder = tempfile::tempdir().unwrap();
     let dense = model(folder.path(), "small-cnn");
-    let [out, fix] = ["out.safetensors", "fix.toml"].map(|name| folder.path().join(name));
+    let [out, fix, saved] =
+        ["out.safetensors", "fix.toml", "plan.toml"].map(|name| folder.path().join(name));
     let entry = |name: &str, form: &str, rank: &str| {
         format!("[[layer]]\nname = \"{name}\"\nform = \"{form}\"\nrank = {rank}\n")
     };
@@ -96,11 +97,13 @@ fn ranks_of_single_layers_can_be_given() {
         &["--params-ratio", "0.9", "--multiple", "4"],
         &["--energy", "0.5"],
     ] {
-        let report = json(&[&start[..], rule].concat());
+        let report = json(&[&start[..], rule, &["--save-plan", text(&saved)]].concat());
         let ranks = ranks(&report);
         let rank = |name: &str| ranks.iter().find(|(n, _)| n == name).map(|(_, rank)| rank.clone());
         assert_eq!(rank("conv2"), Some(serde_json::json!([5, 31])), "{rule:?}");
         assert_eq!(rank("fc1"), Some(serde_json::json!(7)), "{rule:?}");
+        let plan = fs::read_to_string(&saved).unwrap();
+        assert_eq!(plan.matches("fixed by request").count(), 2, "{rule:?}: {plan}");
         let ratio = number(&report, "macs_ratio");
         assert!(rule[0] != "--macs-ratio" || ratio <= 0.5, "{ratio}");
     }
