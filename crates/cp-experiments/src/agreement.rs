@@ -8,14 +8,14 @@ use clap::Args;
 use cp_data::Dataset;
 use cp_net::{
     Budget, Decomposer, Form, LayerReport, LayerStatistics, Network, Objective, PlanOptions,
-    Profile, ProfileOptions, RankPlan,
+    RankPlan,
 };
 use cp_report::{Axis, Block, Cell, Column, Report, Series, Table, XyPlot};
 use cp_torch::tch::Kind;
 use cp_train::{EvalOptions, Evaluation, StatisticsOptions, input_statistics, logits, progress};
 use serde::{Deserialize, Serialize};
 
-use crate::run::{Run, RunArgs, built_in};
+use crate::run::{Ladder, Run, RunArgs, built_in};
 
 /// `agreement`.
 #[derive(Debug, Args)]
@@ -205,26 +205,14 @@ impl Bench<'_> {
     fn plan(&self, way: Way, ratio: f64) -> Result<RankPlan> {
         let with_images = way == Way::AlsSigmaRanks;
         let name = if with_images { "profile-sigma" } else { "profile" };
-        let profile: Profile = self.run.stages.result(&format!("{}-{name}", self.arch), || {
-            let mut decomposer =
-                Decomposer { max_iters: self.config.profile_iters, ..Decomposer::default() };
-            if with_images {
-                decomposer.statistics = self.statistics()?;
-            }
-            let options = ProfileOptions {
-                forms: self.config.forms.clone(),
-                points: self.config.points,
-                ..ProfileOptions::default()
-            };
-            let shape = &self.dense.input().shape;
-            Ok::<_, anyhow::Error>(Profile::measure(
-                self.dense,
-                shape,
-                None,
-                &options,
-                &decomposer,
-                &|line| eprintln!("{} {name}: {line}", self.arch),
-            )?)
+        let ladder = Ladder {
+            forms: &self.config.forms,
+            points: self.config.points,
+            sweeps: self.config.profile_iters,
+        };
+        let name = format!("{}-{name}", self.arch);
+        let profile = self.run.profile(&name, self.dense, &ladder, || {
+            if with_images { self.statistics() } else { Ok(LayerStatistics::new()) }
         })?;
         Ok(profile.plan(Budget::Macs(ratio), &Objective::default(), &PlanOptions::default())?)
     }

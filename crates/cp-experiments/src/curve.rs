@@ -11,8 +11,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use cp_data::Dataset;
 use cp_net::{
-    Budget, Decomposer, Form, LayerReport, Network, Objective, PlanOptions, Profile,
-    ProfileOptions, RankPlan, Totals,
+    Budget, Form, LayerReport, LayerStatistics, Network, Objective, PlanOptions, Profile, RankPlan,
+    Totals,
 };
 use cp_train::timing::{self, Timing, TimingOptions};
 use cp_train::{
@@ -21,7 +21,7 @@ use cp_train::{
 use serde::{Deserialize, Serialize};
 
 use crate::figures::{accuracy_curves, layer_table};
-use crate::run::{Run, RunArgs, built_in};
+use crate::run::{Ladder, Run, RunArgs, built_in};
 use cp_report::{Axis, Block, Card, Cell, Column, Report, Series, Table, XyPlot};
 
 /// `curve`.
@@ -200,21 +200,13 @@ fn weights(run: &mut Run, config: &Config) -> Result<Network> {
 
 /// The error of every layer at every rank, from the inputs that it gets where the configuration asks for them.
 fn profile(run: &Run, config: &Config, dense: &Network, data: &TrainData) -> Result<Profile> {
-    run.stages.result("profile", || {
-        let mut decomposer =
-            Decomposer { max_iters: config.profile_iters, ..Decomposer::default() };
-        if let Some(options) = &config.compress.statistics {
-            let model = run.stages.executor(dense)?;
-            let layers = dense.architecture().compressible();
-            decomposer.statistics = input_statistics(&model, &layers, &data.train, options, 2)?;
-        }
-        let options = ProfileOptions {
-            forms: config.forms.clone(),
-            points: config.points,
-            ..ProfileOptions::default()
-        };
-        let shape = &dense.input().shape;
-        Ok(Profile::measure(dense, shape, None, &options, &decomposer, &|_| {})?)
+    let ladder =
+        Ladder { forms: &config.forms, points: config.points, sweeps: config.profile_iters };
+    run.profile("profile", dense, &ladder, || {
+        let Some(options) = &config.compress.statistics else { return Ok(LayerStatistics::new()) };
+        let model = run.stages.executor(dense)?;
+        let layers = dense.architecture().compressible();
+        Ok(input_statistics(&model, &layers, &data.train, options, 2)?)
     })
 }
 

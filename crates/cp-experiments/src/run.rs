@@ -6,7 +6,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use cp_data::{DataDir, Dataset, Source};
-use cp_net::{Decomposer, Event, LayerReport, Network, RankPlan};
+use cp_net::{
+    Decomposer, Event, Form, LayerReport, LayerStatistics, Network, Profile, ProfileOptions,
+    RankPlan,
+};
 use cp_report::{Block, Report};
 use cp_torch::DeviceRequest;
 use cp_train::{Provenance, RunDir, Stages, progress, timing};
@@ -57,6 +60,15 @@ pub(crate) struct Run {
     data: DataDir,
     /// Of the start; its data are those opened so far.
     provenance: Provenance,
+}
+
+/// What a profile tries on every layer.
+pub(crate) struct Ladder<'a> {
+    pub(crate) forms: &'a [Form],
+    /// Ranks of each form.
+    pub(crate) points: usize,
+    /// Most sweeps of ALS at each rank.
+    pub(crate) sweeps: usize,
 }
 
 impl Run {
@@ -128,6 +140,35 @@ impl Run {
             Ok::<_, anyhow::Error>(reports)
         })?;
         Ok((Network::load(&file)?, reports))
+    }
+
+    /// The errors of all layers of `dense`, kept as the stage `name`: of the outputs of those layers that there are `statistics` for, of
+    /// the kernels else.
+    pub(crate) fn profile(
+        &self,
+        name: &str,
+        dense: &Network,
+        ladder: &Ladder<'_>,
+        statistics: impl FnOnce() -> Result<LayerStatistics>,
+    ) -> Result<Profile> {
+        self.stages.result(name, || {
+            let decomposer = Decomposer {
+                max_iters: ladder.sweeps,
+                statistics: statistics()?,
+                ..Decomposer::default()
+            };
+            let options = ProfileOptions {
+                forms: ladder.forms.to_vec(),
+                points: ladder.points,
+                ..ProfileOptions::default()
+            };
+            let bar = progress::spinner(name);
+            let tell = |line: &str| bar.set_message(line.to_owned());
+            let shape = &dense.input().shape;
+            let found = Profile::measure(dense, shape, None, &options, &decomposer, &tell)?;
+            bar.finish_and_clear();
+            Ok(found)
+        })
     }
 
     fn note(&mut self, sources: &[Source]) {
