@@ -161,12 +161,18 @@ fn open_data(args: &Args, common: &Common) -> anyhow::Result<Option<Data>> {
     let train = open(&args.train_split)?;
     let validation = open(&args.validation_split)?;
     let test = args.test_split.as_deref().map(&mut open).transpose()?;
+    let refuse = |one: &str, other: &str, set: &dyn Dataset, why: &str| {
+        Err(Usage(format!("{one} and {other} are both {}: {why}", set.name())).into())
+    };
     if train.name() == validation.name() {
-        return Err(Usage(format!(
-            "--train-split and --validation-split are both {}: what chooses must not be what trains",
-            train.name()
-        ))
-        .into());
+        let why = "what chooses must not be what trains";
+        return refuse("--train-split", "--validation-split", &*train, why);
+    }
+    for (option, set) in [("--train-split", &train), ("--validation-split", &validation)] {
+        if test.as_ref().is_some_and(|test| test.name() == set.name()) {
+            let why = "what was trained or chosen on is no test";
+            return refuse(option, "--test-split", &**set, why);
+        }
     }
     Ok(Some(Data { train: TrainData { train, validation: Some(validation) }, test, sources }))
 }

@@ -73,6 +73,10 @@ impl OutFile {
         if path.is_dir() {
             bail!("{}: is a folder; give the name of a file to write", path.display());
         }
+        // A device would be replaced by the file.
+        if path.exists() && !path.is_file() {
+            bail!("{}: is not an ordinary file; give the name of one to write", path.display());
+        }
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),

@@ -480,7 +480,7 @@ impl Args {
             return self.out.clone();
         }
         let stem = self.out.file_stem().unwrap_or_default().to_string_lossy();
-        let kind = self.out.extension().unwrap_or_default().to_string_lossy();
+        let kind = self.out.extension().unwrap_or("safetensors".as_ref()).to_string_lossy();
         self.out.with_file_name(format!("{stem}-{}.{kind}", goal.label()))
     }
 

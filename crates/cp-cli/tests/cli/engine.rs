@@ -282,6 +282,22 @@ fn several_ratios_make_several_models() {
 }
 
 #[test]
+fn what_is_tested_on_is_neither_trained_nor_chosen_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let dense = model(folder.path(), "small-cnn");
+    let dataset = images(folder.path());
+    let out = folder.path().join("out.safetensors");
+    let args = tuned(&dense, &dataset, &out);
+    for (option, split) in [("--train-split", "train"), ("--validation-split", "validation")] {
+        let mut args = args.clone();
+        let at = args.iter().position(|&arg| arg == "--test-split").unwrap();
+        args[at + 1] = split;
+        fails(&args, 2, &[option, "--test-split", split]);
+    }
+    assert!(!folder.path().join("out.work").exists());
+}
+
+#[test]
 fn losses_of_layers_share_out_ranks() {
     let folder = tempfile::tempdir().unwrap();
     let dense = model(folder.path(), "small-cnn");

@@ -307,6 +307,8 @@ fn compress_does_not_write_where_it_should_not() {
     assert_eq!(fs::read(&dense).unwrap(), before);
     check(folder.path(), &["folder"]);
     check(&folder.path().join("none/out.safetensors"), &["none", "does not exist"]);
+    #[cfg(unix)]
+    check(Path::new("/dev/null"), &["/dev/null", "not an ordinary file"]);
     assert_eq!(files(folder.path()), ["small-cnn.safetensors"]);
     if let Some(sealed) = read_only(folder.path()) {
         check(&sealed.join("out.safetensors"), &["out.safetensors", "cannot write"]);
