@@ -307,11 +307,11 @@ fn write_report(
             let changes: Vec<f64> = headline.iter().map(|o| 100.0 * change(o)).collect();
             let (mean, deviation) = mean_deviation(&changes);
             let spread = match changes.len() {
-                1 => String::new(),
-                n => format!(" ± {deviation:.2} (n = {n})"),
+                1 => " points".to_owned(),
+                n => format!(" ± {deviation:.2} points (n = {n})"),
             };
             format!(
-                "{} with {:.1} % fewer multiply-adds and {:.1} % fewer parameters: test top-1 changes by {mean:+.2}{spread} points from \
+                "{} with {:.1} % fewer multiply-adds and {:.1} % fewer parameters: test top-1 changes by {mean:+.2}{spread} from \
                  {:.2} %.",
                 config.arch,
                 100.0 * removed(one.cost.macs, before.macs),
