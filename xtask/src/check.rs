@@ -1,6 +1,10 @@
 //! `cargo xtask check` and `cargo xtask ci`: format, lints, documentation, tests; cheapest first.
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+
+use anyhow::Context as _;
 
 use crate::{setup, test, workspace};
 
@@ -19,6 +23,13 @@ pub(crate) fn run(lock: Lock) -> anyhow::Result<ExitCode> {
         eprintln!("`cargo fmt --all` puts it right.");
         return Ok(failed);
     }
+    // The ops are declared by a macro, behind which rustfmt does not look.
+    let mut ops = Command::new("rustfmt");
+    ops.args(["--edition", "2024", "--check"]).args(op_files()?).current_dir(workspace::root());
+    if let Some(failed) = step("Format of the ops", &mut ops)? {
+        eprintln!("`rustfmt --edition 2024 {OPS}/*.rs` puts it right.");
+        return Ok(failed);
+    }
     setup::ensure()?;
     let mut clippy = workspace::cargo_at_root();
     clippy
@@ -35,6 +46,18 @@ pub(crate) fn run(lock: Lock) -> anyhow::Result<ExitCode> {
     }
     eprintln!("== Tests");
     test::run(&locked.iter().map(Into::into).collect::<Vec<_>>())
+}
+
+/// The folder of the ops.
+const OPS: &str = "crates/cp-net/src/op";
+
+fn op_files() -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(workspace::root().join(OPS)).with_context(|| OPS.to_string())? {
+        files.push(entry?.path());
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// Runs one step; its exit code if it failed.

@@ -1,7 +1,7 @@
 //! `cargo xtask demo`, `transfer`, `reproduce-alexnet`: experiments, run by the program of `cp-experiments`.
 
 use std::ffi::OsString;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use crate::{setup, workspace};
 
@@ -49,6 +49,9 @@ Examples:
   cargo xtask reproduce-alexnet -- --help      every option (builds the program first)";
 
 /// Sees to libtorch, then builds and starts the experiment in the user's folder; its exit code is ours.
+///
+/// All programs are built, so that cargo chooses the same features of all crates as for `cargo xtask test`: the two share what
+/// they build.
 pub(crate) fn run(experiment: &str, args: &[OsString]) -> anyhow::Result<ExitCode> {
     setup::ensure()?;
     // `--` parts our arguments from the experiment's; it is not one of them.
@@ -56,9 +59,14 @@ pub(crate) fn run(experiment: &str, args: &[OsString]) -> anyhow::Result<ExitCod
         [first, rest @ ..] if first == "--" => rest,
         all => all,
     };
-    let mut command = workspace::cargo();
-    command.args(["run", "--release", "--quiet", "--package", "cp-experiments", "--manifest-path"]);
-    command.arg(workspace::root().join("Cargo.toml")).args(["--", experiment]).args(args);
     eprintln!("Building the experiments (some minutes the first time) ...");
-    Ok(workspace::exit_code(workspace::run(&mut command)?))
+    let mut build = workspace::cargo_at_root();
+    build.args(["build", "--quiet", "--workspace", "--bins"]);
+    let built = workspace::run(&mut build)?;
+    if !built.success() {
+        return Ok(workspace::exit_code(built));
+    }
+    // In the user's folder, where relative paths mean what they say.
+    let mut program = Command::new(workspace::target_dir().join("debug/cp-experiments"));
+    Ok(workspace::exit_code(workspace::run(program.arg(experiment).args(args))?))
 }

@@ -35,7 +35,11 @@ pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
     let status = workspace::run(&mut build)?;
     ensure!(status.success(), "cp-core's example `peer` did not build");
     let mut compare = Command::new(&python);
-    compare.arg(scripts.join("compare.py")).arg("--binary").arg(binary(&root)).args(args);
+    compare
+        .arg(scripts.join("compare.py"))
+        .arg("--binary")
+        .arg(workspace::target_dir().join("release/examples/peer"))
+        .args(args);
     Ok(workspace::exit_code(workspace::run(&mut compare)?))
 }
 
@@ -58,11 +62,4 @@ fn install(
         .context("the Python environment in target/peers is broken: delete it and try again")?;
     ensure!(status.success(), "pip could not install what benches/peers needs (see above)");
     Ok(())
-}
-
-/// Where cargo puts the example.
-fn binary(root: &Path) -> PathBuf {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    root.join(target).join("release/examples/peer")
 }

@@ -91,16 +91,18 @@ impl Report for BenchReport {
 }
 
 pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
-    let arch = args.arch.name.as_deref();
-    let dense = model::load(&args.dense, arch)?;
-    let compressed = model::load(&args.compressed, arch)?;
+    let dense = model::load(&args.dense, &args.arch)?;
+    let compressed = model::load(&args.compressed, &args.arch)?;
     let input =
         args.input.as_ref().map_or_else(|| dense.input().shape.clone(), |input| input.0.clone());
     for (net, path) in [(&dense, &args.dense), (&compressed, &args.compressed)] {
-        net.output_shapes(&input).with_context(|| path.display().to_string())?;
+        net.shapes(&input).with_context(|| path.display().to_string())?;
     }
     let threads = timing::set_threads(common.threads.unwrap_or(0));
-    let models = [model::executor(&dense, common)?, model::executor(&compressed, common)?];
+    let models = [
+        model::executor(&dense.folded()?, common)?,
+        model::executor(&compressed.folded()?, common)?,
+    ];
     let options = TimingOptions { repeats: args.repeats, ..TimingOptions::default() };
     let timings = timing::latency(&[&models[0], &models[1]], &input, args.batch, &options)?;
     let milliseconds =

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use cp_data::{DataDir, Dataset, Source};
-use cp_net::{Network, RankPlan};
+use cp_net::Network;
+use cp_plan::RankPlan;
 use cp_torch::DeviceRequest;
 use cp_torch::tch::Device;
 use cp_train::timing::{self, Stopwatch, TimingOptions};

@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     let dataset = cp_data::open(&args.dataset, &args.split, &data)?;
     let net = args.model.load()?;
     timing::set_threads(common.threads.unwrap_or(0));
-    let executor = model::executor(&net, common)?;
+    let executor = model::executor(&net.folded()?, common)?;
     let options = EvalOptions { batch_size: args.batch, ..EvalOptions::default() };
     let evaluation = evaluate(&executor, &dataset, &options)?;
     output::print(&EvalReport(evaluation), common.json)

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use cp_net::{Architecture, Form, LayerCost, Op, Rank, arch};
+use cp_net::{Architecture, Form, LayerCost, Rank, arch};
 use serde::Serialize;
 
 use crate::common::{Common, InputShape};
@@ -129,13 +129,13 @@ impl Report for InspectReport {
 }
 
 pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
-    let arch = match (&args.model, &args.arch.name) {
-        (Some(path), name) => model::load(path, name.as_deref())?.into_parts().0,
-        (None, Some(name)) => model::architecture(name)?,
+    let arch = match (&args.model, args.arch.architecture()?) {
+        (Some(path), _) => model::load(path, &args.arch)?.into_parts().0,
+        (None, Some(arch)) => arch,
         (None, None) => anyhow::bail!("name a MODEL or an architecture with --arch"),
     };
     let input =
-        args.input.as_ref().map_or_else(|| arch.input.shape.clone(), |input| input.0.clone());
+        args.input.as_ref().map_or_else(|| arch.input().shape.clone(), |input| input.0.clone());
     let cost = arch.cost(&input).context("--input")?;
     let layers = cost
         .layers
@@ -174,8 +174,9 @@ fn describe(arch: &Architecture, layer: &LayerCost, input: &[usize]) -> anyhow::
     Ok(Layer {
         name: layer.name.clone(),
         op: layer.op,
-        kernel: matches!(dense, Op::Conv(_) | Op::Linear(_))
-            .then(|| dense.params().into_iter().find(|spec| spec.suffix == "weight"))
+        kernel: dense
+            .has_kernel()
+            .then(|| dense.params().into_iter().find(|spec| spec.slot == "weight"))
             .flatten()
             .map(|spec| spec.shape),
         output: layer.output.clone(),

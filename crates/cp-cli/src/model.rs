@@ -7,7 +7,8 @@ use clap::Args;
 use cp_net::{Architecture, NetError, Network, arch};
 use cp_torch::{DeviceRequest, Executor};
 
-use crate::common::{Common, DeviceName, Usage};
+use crate::common::{Common, DeviceName, Usage, positive};
+use crate::output;
 
 /// A model file and, for weights that do not say it themselves, its architecture.
 #[derive(Args)]
@@ -19,24 +20,42 @@ pub(crate) struct Model {
     pub(crate) arch: ArchOption,
 }
 
-/// `--arch`.
+/// `--arch` and `--classes`.
 #[derive(Args)]
 pub(crate) struct ArchOption {
-    /// Architecture of weights from elsewhere, such as resnet56; `polyad inspect --help` has the list.
+    /// Architecture of weights from elsewhere: a name such as resnet56 or resnet-cifar(depth=44), of which `polyad inspect
+    /// --help` has the list, or a file that ends in .json.
     #[arg(long = "arch", value_name = "NAME")]
     pub(crate) name: Option<String>,
+    /// Number of classes that the architecture is to have.
+    #[arg(long, value_name = "N", requires = "name", value_parser = positive)]
+    pub(crate) classes: Option<usize>,
+}
+
+impl ArchOption {
+    /// The architecture that the options name, for as many classes.
+    pub(crate) fn architecture(&self) -> anyhow::Result<Option<Architecture>> {
+        let Some(name) = &self.name else { return Ok(None) };
+        let arch = if name.ends_with(".json") {
+            Architecture::load(name).context("--arch")?
+        } else {
+            arch::by_name(name).map_err(|error| Usage(format!("--arch: {error}")))?
+        };
+        let Some(classes) = self.classes else { return Ok(Some(arch)) };
+        Ok(Some(arch.with_classes(classes).context("--classes")?))
+    }
 }
 
 impl Model {
     /// Reads the file.
     pub(crate) fn load(&self) -> anyhow::Result<Network> {
-        load(&self.path, self.arch.name.as_deref())
+        load(&self.path, &self.arch)
     }
 }
 
-/// Reads the network in `path`; `arch` is for files that hold weights alone.
-pub(crate) fn load(path: &Path, arch: Option<&str>) -> anyhow::Result<Network> {
-    let known = arch.map(architecture).transpose()?;
+/// Reads the network in `path`; `option` is for files that hold weights alone.
+pub(crate) fn load(path: &Path, option: &ArchOption) -> anyhow::Result<Network> {
+    let known = option.architecture()?;
     if arch::names().iter().any(|name| path.as_os_str() == *name) && !path.exists() {
         bail!(
             "{0}: no such file; {0} is an architecture: `polyad inspect --arch {0}` shows it, the other commands need \
@@ -44,27 +63,38 @@ pub(crate) fn load(path: &Path, arch: Option<&str>) -> anyhow::Result<Network> {
             path.display()
         );
     }
-    match (Network::load(path), known) {
+    let (net, notes) = match (Network::load(path), known) {
         (Ok(net), Some(known)) if net.architecture().name != known.name => bail!(
             "{}: carries its architecture, '{}', which is not the '{}' of --arch; leave --arch out",
             path.display(),
             net.architecture().name,
             known.name
         ),
-        (Ok(net), _) => Ok(net),
-        (Err(NetError::NoArchitecture { .. }), Some(known)) => Ok(Network::load_as(path, known)?),
+        (Ok(net), _) => (net, Vec::new()),
+        (Err(NetError::NoArchitecture { .. }), Some(known)) => {
+            let loaded = Network::load_as(path, known)?;
+            (loaded.network, loaded.notes)
+        }
         (Err(NetError::NoArchitecture { .. }), None) => bail!(
-            "{}: holds weights but does not say of which architecture; add --arch NAME with one of: {}",
+            "{}: holds weights but does not say of which architecture; add --arch net.json, or --arch NAME with one of: {}",
             path.display(),
             arch::names().join(", ")
         ),
-        (Err(error), _) => Err(error.into()),
+        (Err(error), _) => return Err(error.into()),
+    };
+    if let Some(asked) = option.classes {
+        let arch = net.architecture();
+        let output = arch.output_shape(arch.input_shapes())?;
+        if output != [asked] {
+            bail!(
+                "{}: has weights for {} classes, and --classes asks for {asked}",
+                path.display(),
+                output.first().copied().unwrap_or(0)
+            );
+        }
     }
-}
-
-/// The built-in architecture `name`.
-pub(crate) fn architecture(name: &str) -> anyhow::Result<Architecture> {
-    arch::by_name(name).map_err(|error| Usage(format!("--arch: {error}")).into())
+    notes.iter().for_each(|note| output::note(note));
+    Ok(net)
 }
 
 /// Puts `net` on the device that the command line asks for, with as many threads.

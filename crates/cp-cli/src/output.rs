@@ -34,6 +34,11 @@ pub(crate) fn warn(message: &str) {
     let _ = writeln!(io::stderr(), "warning: {message}");
 }
 
+/// Prints what a user should know, and need not act on, to standard error.
+pub(crate) fn note(message: &str) {
+    let _ = writeln!(io::stderr(), "note: {message}");
+}
+
 /// Whether `error` only says that nobody reads standard output any more.
 pub(crate) fn reader_left(error: &anyhow::Error) -> bool {
     error

@@ -6,10 +6,8 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Result;
 use clap::Args;
 use cp_data::Dataset;
-use cp_net::{
-    Budget, Decomposer, Form, LayerReport, LayerStatistics, Network, Objective, PlanOptions,
-    RankPlan,
-};
+use cp_net::{Form, Network};
+use cp_plan::{Budget, Decomposer, LayerReport, LayerStatistics, Objective, PlanOptions, RankPlan};
 use cp_report::{Axis, Block, Cell, Column, Report, Series, Table, XyPlot};
 use cp_torch::tch::Kind;
 use cp_train::{EvalOptions, Evaluation, StatisticsOptions, input_statistics, logits, progress};
@@ -234,8 +232,8 @@ impl Bench<'_> {
         let mut network = dense.clone();
         let bar = progress::bar(plan.layers.len() as u64, format!("{arch} {ratio} {}", way.name()));
         let layers: Vec<LayerReport> =
-            cp_net::compress(&mut network, &plan, &decomposer, &|event| {
-                if let cp_net::Event::Finished { .. } = event {
+            cp_plan::compress(&mut network, &plan, &decomposer, &|event| {
+                if let cp_plan::Event::Finished { .. } = event {
                     bar.inc(1);
                 }
             })?;

@@ -130,7 +130,7 @@ fn factorized(dense: &Architecture, form: Form, ranks: &Ranks) -> Result<Archite
     for (layer, &rank) in weighted_layers(dense).iter().zip(ranks) {
         let form = form.suited_to(&layer.op).context("a layer with weights has a form")?;
         // A published rank counts the groups of a layer together.
-        let groups = if let Op::Conv(conv) = &layer.op { conv.geometry.groups } else { 1 };
+        let groups = if let Op::Conv(conv) = &layer.op { conv.groups } else { 1 };
         small.factorize(&layer.name, form, rank / groups)?;
     }
     Ok(small)
@@ -138,29 +138,16 @@ fn factorized(dense: &Architecture, form: Form, ranks: &Ranks) -> Result<Archite
 
 /// The convolutions and linear layers in order.
 fn weighted_layers(arch: &Architecture) -> Vec<Node> {
-    arch.nodes
-        .iter()
-        .filter(|node| matches!(node.op, Op::Conv(_) | Op::Linear(_)))
-        .cloned()
-        .collect()
+    arch.nodes.iter().filter(|node| node.op.has_kernel()).cloned().collect()
 }
 
 /// The layer `layer` of `arch` as a network of its own, on the input that it has in `arch`.
 fn alone(arch: &Architecture, layer: &Node) -> Result<Architecture> {
-    let shapes = arch.output_shapes(&arch.input.shape)?;
-    let source = &layer.inputs[0];
-    let shape = match shapes.iter().find(|(name, _)| name == source) {
-        Some((_, shape)) => shape.clone(),
-        None => arch.input.shape.clone(),
-    };
-    let mut node = layer.clone();
-    node.inputs = vec![INPUT.into()];
-    Ok(Architecture {
-        name: format!("{} of {}", layer.name, arch.name),
-        input: InputSpec::features(shape),
-        nodes: vec![node],
-        factorized: Default::default(),
-    })
+    let shapes = arch.shapes(arch.input_shapes())?;
+    let shape = shapes.get(&layer.inputs[0]).context("a layer reads a value of its network")?;
+    let node = Node::new(&layer.name, layer.op.clone(), [INPUT]);
+    let name = format!("{} of {}", layer.name, arch.name);
+    Ok(Architecture::new(name, InputSpec::features(shape), vec![node]))
 }
 
 /// Times of one thing that is run dense, as CP-3 and as CP-4; medians and quartiles in seconds per batch.
@@ -279,7 +266,7 @@ fn measure_one(
         executor(&cp4, Layout::Auto)?,
     ];
     let options = TimingOptions { repeats, ..TimingOptions::default() };
-    let times = timing::latency(&models.each_ref(), &dense.input.shape, batch, &options)?;
+    let times = timing::latency(&models.each_ref(), &dense.input().shape, batch, &options)?;
     let dense = if times[0].median <= times[1].median { times[0] } else { times[1] };
     Ok(Times { what: what.into(), dense, cp3: times[2], cp4: times[3] })
 }
@@ -457,12 +444,12 @@ mod tests {
     #[test]
     fn a_layer_alone_costs_what_it_costs_in_the_network() {
         let dense = arch::by_name("alexnet").unwrap();
-        let whole = dense.cost(&dense.input.shape).unwrap().total.macs;
+        let whole = dense.cost(&dense.input().shape).unwrap().total.macs;
         let parts: usize = weighted_layers(&dense)
             .iter()
             .map(|layer| {
                 let single = alone(&dense, layer).unwrap();
-                single.cost(&single.input.shape).unwrap().total.macs
+                single.cost(&single.input().shape).unwrap().total.macs
             })
             .sum();
         assert_eq!(whole, parts);

@@ -10,10 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use cp_data::Dataset;
-use cp_net::{
-    Budget, Form, LayerReport, LayerStatistics, Network, Objective, PlanOptions, Profile, RankPlan,
-    Totals,
-};
+use cp_net::{Form, Network, Totals};
+use cp_plan::{Budget, LayerReport, LayerStatistics, Objective, PlanOptions, Profile, RankPlan};
 use cp_train::timing::{self, Timing, TimingOptions};
 use cp_train::{
     CompressConfig, Evaluation, RunDir, StageReport, Stages, TrainData, compress, input_statistics,

@@ -1,6 +1,6 @@
 //! Tables, plots and phrases that several experiments show.
 
-use cp_net::LayerReport;
+use cp_plan::LayerReport;
 use cp_report::{Axis, Cell, Column, Series, Table, XyPlot};
 use cp_train::EpochMetrics;
 

@@ -2,10 +2,8 @@
 
 use anyhow::Result;
 use clap::Args;
-use cp_net::{
-    Budget, Decomposer, Form, Network, Objective, PlanOptions, Profile, ProfileOptions, RankPlan,
-    arch,
-};
+use cp_net::{Form, Network, arch};
+use cp_plan::{Budget, Decomposer, Objective, PlanOptions, Profile, ProfileOptions, RankPlan};
 use cp_report::{Cell, Column, Report, Table};
 use cp_train::timing::{self, Timing, TimingOptions};
 use cp_train::{progress, time_choices};

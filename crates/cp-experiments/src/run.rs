@@ -6,10 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use cp_data::{DataDir, Dataset, Source};
-use cp_net::{
-    Decomposer, Event, Form, LayerReport, LayerStatistics, Network, Profile, ProfileOptions,
-    RankPlan,
-};
+use cp_net::{Form, Network};
+use cp_plan::{Decomposer, Event, LayerReport, LayerStatistics, Profile, ProfileOptions, RankPlan};
 use cp_report::{Block, Report};
 use cp_torch::DeviceRequest;
 use cp_train::{Provenance, RunDir, Stages, progress, timing};
@@ -113,7 +111,11 @@ impl Run {
     pub(crate) fn pretrained(&mut self, weights: &str, arch: &str) -> Result<Network> {
         let (path, source) = cp_data::pretrained(weights, &self.data)?;
         self.note(&[source]);
-        Ok(Network::load_as(&path, cp_net::arch::by_name(arch)?)?)
+        let loaded = Network::load_as(&path, cp_net::arch::by_name(arch)?)?;
+        for note in &loaded.notes {
+            eprintln!("note: {note}");
+        }
+        Ok(loaded.network)
     }
 
     /// Decomposes the layers of `plan` by ALS; the network and its reports are kept under `name`.
@@ -130,7 +132,7 @@ impl Run {
             let bar = progress::bar(plan.layers.len() as u64, "decompose");
             let mut network = dense.clone();
             let decomposer = Decomposer::als(sweeps, self.seed);
-            let reports = cp_net::compress(&mut network, &plan, &decomposer, &|event| {
+            let reports = cp_plan::compress(&mut network, &plan, &decomposer, &|event| {
                 if let Event::Finished { .. } = event {
                     bar.inc(1);
                 }

@@ -5,36 +5,49 @@
 mod alexnet;
 mod builder;
 mod charnet;
+mod efficientnet;
 mod googlenet;
-mod head;
-mod init;
+mod mobilenet_v2;
 mod resnet;
 mod resnet_cifar;
+mod settings;
 mod small_cnn;
 mod squeezenet;
+mod unet;
 mod vgg;
+mod yolox;
 
-pub use builder::{Builder, Window, window};
+pub use builder::{Builder, Sizes, Window, window};
 
+use crate::arch::settings::Settings;
 use crate::error::NetError;
-use crate::network::Architecture;
+use crate::network::architecture::Architecture;
 
-/// Makes an architecture; it cannot fail but for mistakes in this crate, which the tests would find.
-type Make = fn() -> Result<Architecture, NetError>;
+/// Makes an architecture from its settings.
+type Make = fn(&mut Settings) -> Result<Architecture, NetError>;
 
 /// Name and maker of every built-in architecture.
 const BUILT_IN: &[(&str, Make)] = &[
     ("alexnet", alexnet::alexnet),
     ("alexnet-caffe", alexnet::alexnet_caffe),
     ("charnet", charnet::charnet),
+    ("efficientnet-b0", efficientnet::b0),
     ("googlenet", googlenet::googlenet),
-    ("resnet18", resnet::resnet18),
-    ("resnet20", || resnet_cifar::resnet("resnet20", 3)),
-    ("resnet32", || resnet_cifar::resnet("resnet32", 5)),
-    ("resnet56", || resnet_cifar::resnet("resnet56", 9)),
+    ("mobilenet-v2", mobilenet_v2::mobilenet_v2),
+    ("resnet18", |settings| resnet::resnet(settings, 18)),
+    ("resnet34", |settings| resnet::resnet(settings, 34)),
+    ("resnet50", |settings| resnet::resnet(settings, 50)),
+    ("resnet101", |settings| resnet::resnet(settings, 101)),
+    ("resnet152", |settings| resnet::resnet(settings, 152)),
+    ("resnet-cifar", resnet_cifar::resnet_cifar),
+    ("resnet20", |settings| resnet_cifar::resnet(settings, 20)),
+    ("resnet32", |settings| resnet_cifar::resnet(settings, 32)),
+    ("resnet56", |settings| resnet_cifar::resnet(settings, 56)),
     ("small-cnn", small_cnn::small_cnn),
     ("squeezenet1_1", squeezenet::squeezenet1_1),
+    ("unet", unet::unet),
     ("vgg16", vgg::vgg16),
+    ("yolox-nano", yolox::nano),
 ];
 
 /// The names that [`by_name`] knows.
@@ -42,23 +55,29 @@ pub fn names() -> Vec<&'static str> {
     BUILT_IN.iter().map(|(name, _)| *name).collect()
 }
 
-/// The built-in architecture `name`.
+/// The built-in architecture `name`, with the settings in brackets behind it: `resnet-cifar(depth=32, classes=100)`. All take
+/// `classes`.
 ///
 /// ```
 /// let arch = cp_net::arch::by_name("resnet20")?;
 /// assert_eq!(arch.param_count(), 269_722);
 /// assert_eq!(arch.output_shape([3, 32, 32])?, [10]);
+/// assert_eq!(cp_net::arch::by_name("resnet20(classes=100)")?.output_shape([3, 32, 32])?, [100]);
 /// # Ok::<(), cp_net::NetError>(())
 /// ```
 ///
 /// # Errors
-/// [`NetError::UnknownArchitecture`], with the names that exist.
+/// [`NetError::UnknownArchitecture`], with the names that exist; [`NetError::Setting`], with the settings that it has.
 pub fn by_name(name: &str) -> Result<Architecture, NetError> {
-    match BUILT_IN.iter().find(|(known, _)| *known == name) {
-        Some((_, make)) => make(),
-        None => Err(NetError::UnknownArchitecture {
-            name: name.into(),
+    let (base, mut settings) = Settings::parse(name)?;
+    let Some((_, make)) = BUILT_IN.iter().find(|(known, _)| *known == base) else {
+        return Err(NetError::UnknownArchitecture {
+            name: base.into(),
             known: names().into_iter().map(String::from).collect(),
-        }),
-    }
+        });
+    };
+    let mut arch = make(&mut settings)?;
+    settings.finish()?;
+    arch.name = name.trim().into();
+    Ok(arch)
 }

@@ -1,6 +1,6 @@
 //! What a network costs: parameters, multiply-adds and activation bytes, and the ranks at which factors stop paying.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign};
@@ -8,17 +8,21 @@ use std::ops::{Add, AddAssign};
 use serde::{Deserialize, Serialize};
 
 use crate::error::NetError;
-use crate::factorize::{Form, replacement};
-use crate::network::{Architecture, Network, Node};
-use crate::op::{Conv, Op};
-use crate::rank::Rank;
+use crate::factor::form::Form;
+use crate::factor::parts::replacement;
+use crate::factor::rank::Rank;
+use crate::network::Network;
+use crate::network::architecture::Architecture;
+use crate::network::node::Node;
+use crate::network::shapes::{InputShapes, Shapes};
+use crate::op::{Op, Shape};
 
 /// Parameters, multiply-adds and activation bytes of an op, a layer or a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Totals {
     /// Weights, biases and scales; running statistics do not count.
     pub params: usize,
-    /// Multiply-adds of convolutions and linear layers, for one example. Other ops count as 0.
+    /// Multiply-adds of convolutions, linear layers and matrix products, for one example. Other ops count as 0.
     pub macs: usize,
     /// Bytes of the outputs as f32, for one example.
     pub activation_bytes: usize,
@@ -99,15 +103,15 @@ impl Cost {
 }
 
 impl Architecture {
-    /// What this architecture costs for an input of shape `input`.
+    /// What this architecture costs for inputs of these shapes. A shared parameter counts once, at the first of its nodes;
+    /// multiply-adds count at every use.
     ///
     /// # Shapes
-    /// `input`: `[C, H, W]`, without the batch axis.
+    /// `inputs`: `[C, H, W]`, without the batch axis.
     ///
     /// # Errors
     /// [`NetError::InputShape`] at the first layer that cannot take what it is given.
-    pub fn cost(&self, input: impl AsRef<[usize]>) -> Result<Cost, NetError> {
-        let input = input.as_ref();
+    pub fn cost(&self, inputs: impl InputShapes) -> Result<Cost, NetError> {
         let whole: BTreeMap<&str, &str> = self
             .factorized
             .iter()
@@ -115,25 +119,28 @@ impl Architecture {
                 record.parts.iter().map(|part| (part.as_str(), layer.as_str()))
             })
             .collect();
+        let shapes = self.shapes(&inputs)?;
         let mut nodes = Vec::with_capacity(self.nodes.len());
         let mut layers: Vec<LayerCost> = Vec::new();
-        for (node, (name, output)) in self.nodes.iter().zip(self.output_shapes(input)?) {
-            let values: usize = output.iter().product();
+        let mut counted = BTreeSet::new();
+        for node in &self.nodes {
+            let outputs = shapes.outputs_of(node);
+            let own = node.param_specs().filter(|(name, _)| counted.insert(name.clone()));
             let cost = Totals {
-                params: node.op.param_count(),
-                macs: macs(&node.op, values),
-                activation_bytes: values * size_of::<f32>(),
+                params: own.map(|(_, spec)| spec.count()).sum(),
+                ..passing(&node.op, &shapes.inputs_of(node), &outputs)
             };
-            let layer = whole.get(name.as_str()).copied();
+            let output = outputs.into_iter().next().unwrap_or_default();
+            let layer = whole.get(node.name.as_str()).copied();
             match layer.and_then(|layer| layers.iter_mut().find(|other| other.name == layer)) {
                 Some(known) => {
                     known.cost += cost;
                     known.output.clone_from(&output);
                 }
-                None if cost.params > 0 => {
+                None if node.op.param_count() > 0 => {
                     let record = layer.map(|layer| &self.factorized[layer]);
                     layers.push(LayerCost {
-                        name: layer.unwrap_or(&name).into(),
+                        name: layer.unwrap_or(&node.name).into(),
                         op: record.map_or(&node.op, |record| &record.dense).kind(),
                         factors: record.map(|record| (record.form, record.rank)),
                         output: output.clone(),
@@ -142,13 +149,15 @@ impl Architecture {
                 }
                 None => {}
             }
-            nodes.push(NodeCost { name, op: node.op.kind(), output, cost });
+            nodes.push(NodeCost { name: node.name.clone(), op: node.op.kind(), output, cost });
         }
         let total = nodes.iter().map(|node| node.cost).sum();
-        Ok(Cost { input: input.to_vec(), nodes, layers, total })
+        let input = inputs.shapes().into_iter().next();
+        let input = input.unwrap_or_else(|| self.input().shape.clone());
+        Ok(Cost { input, nodes, layers, total })
     }
 
-    /// The ranks at which `layer` in the given form costs as much as it does dense.
+    /// The ranks at which `layer` in the given form costs as much as it does dense, in all places where its kernel is used.
     ///
     /// # Errors
     /// Unknown layer, a form that does not fit it or whose rank is more than one number, or an input shape that the network
@@ -157,11 +166,69 @@ impl Architecture {
         &self,
         layer: &str,
         form: Form,
-        input: impl AsRef<[usize]>,
+        inputs: impl InputShapes,
     ) -> Result<BreakEven, NetError> {
-        let node = self.node(layer)?;
-        let shapes = self.output_shapes(&input)?;
-        breakeven(layer, &node.op, form, input_of(node, &shapes, input.as_ref()))
+        let shapes = self.shapes(inputs)?;
+        let dense = self.dense_cost(layer, &shapes)?;
+        let unit = self.factors_cost(layer, form, form.least_rank(), &shapes)?;
+        if form.least_rank().one().is_none() {
+            return Err(NetError::RankKind {
+                layer: layer.into(),
+                form,
+                expected: "several numbers, so that no single one is where it breaks even",
+                got: form.least_rank(),
+            });
+        }
+        Ok(BreakEven {
+            params: dense.params as f64 / unit.params as f64,
+            macs: dense.macs as f64 / unit.macs as f64,
+        })
+    }
+
+    /// Cost of a layer without its bias: its kernel once, multiply-adds in all places where it is used.
+    ///
+    /// # Errors
+    /// Unknown layer.
+    pub fn dense_cost(&self, layer: &str, shapes: &Shapes) -> Result<Totals, NetError> {
+        self.sequence_cost(layer, shapes, |node| Ok(vec![node.op.clone()]))
+    }
+
+    /// Cost of the parts of a layer if it were factorized, without its bias: factors once, multiply-adds in all places where they are
+    /// used. Forms of one number cost a rank times what they cost at rank 1.
+    ///
+    /// # Errors
+    /// Unknown layer, a form that does not fit it, or a rank that it cannot have.
+    pub fn factors_cost(
+        &self,
+        layer: &str,
+        form: Form,
+        rank: Rank,
+        shapes: &Shapes,
+    ) -> Result<Totals, NetError> {
+        self.sequence_cost(layer, shapes, |node| {
+            let parts = replacement(&node.name, &node.op, form, rank)?;
+            Ok(parts.into_iter().map(|(_, op)| op).collect())
+        })
+    }
+
+    fn sequence_cost(
+        &self,
+        layer: &str,
+        shapes: &Shapes,
+        ops: impl Fn(&Node) -> Result<Vec<Op>, NetError>,
+    ) -> Result<Totals, NetError> {
+        let mut users = self.kernel_users(layer)?;
+        if users.is_empty() {
+            users.push(self.node(layer)?);
+        }
+        let mut total = Totals::default();
+        for (index, user) in users.into_iter().enumerate() {
+            let input = shapes.inputs_of(user).first().map(|shape| shape.to_vec());
+            let sequence = weights_cost(layer, &ops(user)?, &input.unwrap_or_default())?;
+            let params = if index == 0 { sequence.params } else { 0 };
+            total += Totals { params, ..sequence };
+        }
+        Ok(total)
     }
 }
 
@@ -170,8 +237,8 @@ impl Network {
     ///
     /// # Errors
     /// [`NetError::InputShape`] at the first layer that cannot take what it is given.
-    pub fn cost(&self, input: impl AsRef<[usize]>) -> Result<Cost, NetError> {
-        self.arch.cost(input)
+    pub fn cost(&self, inputs: impl InputShapes) -> Result<Cost, NetError> {
+        self.arch.cost(inputs)
     }
 
     /// See [`Architecture::breakeven`].
@@ -182,30 +249,19 @@ impl Network {
         &self,
         layer: &str,
         form: Form,
-        input: impl AsRef<[usize]>,
+        inputs: impl InputShapes,
     ) -> Result<BreakEven, NetError> {
-        self.arch.breakeven(layer, form, input)
+        self.arch.breakeven(layer, form, inputs)
     }
 }
 
-/// The shape that `node` reads (its first input), from the outputs of all nodes and the network's input.
-pub(crate) fn input_of<'a>(
-    node: &Node,
-    outputs: &'a [(String, Vec<usize>)],
-    input: &'a [usize],
-) -> &'a [usize] {
-    let from = node.inputs.first();
-    outputs.iter().find(|(name, _)| Some(name) == from).map_or(input, |(_, shape)| shape)
-}
-
-/// Multiply-adds of `op` where its output has `values` values.
-fn macs(op: &Op, values: usize) -> usize {
-    match op {
-        Op::Conv(Conv { in_channels, geometry, kernel, .. }) => {
-            values * (in_channels / geometry.groups) * kernel.iter().product::<usize>()
-        }
-        Op::Linear(linear) => values * linear.in_features,
-        _ => 0,
+/// What an op costs each time that it runs.
+fn passing(op: &Op, inputs: &[&[usize]], outputs: &[Shape]) -> Totals {
+    let values: usize = outputs.iter().map(|shape| shape.iter().product::<usize>()).sum();
+    Totals {
+        params: 0,
+        macs: op.macs(inputs, outputs),
+        activation_bytes: values * size_of::<f32>(),
     }
 }
 
@@ -221,58 +277,24 @@ pub struct BreakEven {
     pub macs: f64,
 }
 
-/// Break-even ranks of a layer whose input has shape `input`. Biases are left out: both sides have the same one.
-pub(crate) fn breakeven(
-    layer: &str,
-    op: &Op,
-    form: Form,
-    input: &[usize],
-) -> Result<BreakEven, NetError> {
-    let dense = weights_cost(layer, &[op], input)?;
-    let unit = unit_cost(layer, op, form, input)?;
-    Ok(BreakEven {
-        params: dense.params as f64 / unit.params as f64,
-        macs: dense.macs as f64 / unit.macs as f64,
-    })
-}
-
-/// What each rank of the factorized layer adds; the cost is linear in the rank, the bias apart.
-pub(crate) fn unit_cost(
-    layer: &str,
-    op: &Op,
-    form: Form,
-    input: &[usize],
-) -> Result<Totals, NetError> {
-    factors_cost(layer, op, form, Rank::One(1), input)
-}
-
-/// Cost of the parts of a factorized layer, without biases.
-pub(crate) fn factors_cost(
-    layer: &str,
-    op: &Op,
-    form: Form,
-    rank: Rank,
-    input: &[usize],
-) -> Result<Totals, NetError> {
-    let parts = replacement(layer, op, form, rank)?;
-    let ops: Vec<&Op> = parts.iter().map(|(_, op)| op).collect();
-    weights_cost(layer, &ops, input)
-}
-
 /// Cost of ops that follow each other, without biases.
-pub(crate) fn weights_cost(layer: &str, ops: &[&Op], input: &[usize]) -> Result<Totals, NetError> {
+fn weights_cost(layer: &str, ops: &[Op], input: &[usize]) -> Result<Totals, NetError> {
     let mut shape = input.to_vec();
     let mut total = Totals::default();
     for op in ops {
-        let node = Node { name: layer.into(), op: (*op).clone(), inputs: Vec::new() };
-        shape = node.output_shape(&[&shape])?;
-        let values: usize = shape.iter().product();
-        let weight = op.params().into_iter().find(|spec| spec.suffix == "weight");
+        let outputs = op.output(&[&shape]).map_err(|mismatch| NetError::InputShape {
+            layer: layer.into(),
+            op: op.kind(),
+            index: 0,
+            inputs: vec![(layer.into(), shape.clone())],
+            expected: mismatch.expected,
+        })?;
+        let weight = op.params().into_iter().find(|spec| spec.slot == "weight");
         total += Totals {
             params: weight.map_or(0, |spec| spec.shape.iter().product()),
-            macs: macs(op, values),
-            activation_bytes: values * size_of::<f32>(),
+            ..passing(op, &[&shape], &outputs)
         };
+        shape = outputs.into_iter().next().unwrap_or_default();
     }
     Ok(total)
 }

@@ -1,23 +1,24 @@
-//! What can be wrong with a network, a plan or a model file.
+//! What can be wrong with a network or a model file.
 
 use std::path::PathBuf;
 
-use crate::factorize::Form;
+use crate::factor::form::Form;
+use crate::factor::rank::Rank;
+use crate::op::BadField;
 
 /// The error of this crate. Variants hold data; the messages say what was found, what was expected and the way out.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NetError {
     /// An architecture has no node at all.
-    #[error("architecture '{name}' has no layers; the last layer would be its output")]
+    #[error("architecture '{name}' has no layers or no outputs")]
     Empty {
         /// Name of the architecture.
         name: String,
     },
     /// Two nodes have one name, or a node has no name or the reserved one.
     #[error(
-        "layer name '{name}' is {problem}; every layer needs a name of its own, other than '' and '{}'",
-        crate::INPUT
+        "layer name '{name}' is {problem}; every layer, input and value needs a name of its own"
     )]
     Name {
         /// The name.
@@ -27,9 +28,8 @@ pub enum NetError {
     },
     /// A node takes the output of one that does not stand before it.
     #[error(
-        "layer '{layer}' takes its input from '{input}', which is not defined before it; a layer reads '{}' or an \
-         earlier layer{}",
-        crate::INPUT,
+        "layer '{layer}' takes its input from '{input}', which is not defined before it; a layer reads an input of the network or \
+         what an earlier layer makes{}",
         closest(input, known)
     )]
     UndefinedInput {
@@ -40,41 +40,74 @@ pub enum NetError {
         /// The names that are defined there.
         known: Vec<String>,
     },
-    /// A node has the wrong number of inputs.
-    #[error("layer '{layer}' ({op}) has {got} inputs, expected {expected}")]
+    /// A node has the wrong number of inputs or outputs.
+    #[error("layer '{layer}' ({op}) has {got} {what}, expected {expected}")]
     Arity {
         /// The node.
         layer: String,
         /// Its op.
         op: &'static str,
-        /// How many inputs the op takes.
-        expected: &'static str,
+        /// `inputs` or `outputs`.
+        what: &'static str,
+        /// How many the op has.
+        expected: String,
         /// How many the node names.
         got: usize,
     },
-    /// A node's output is not used, and it is not the last one.
+    /// Nothing reads what a node makes, and the network does not put it out.
     #[error(
-        "nothing reads the output of layer '{layer}'; a network has one output, its last layer '{output}'"
+        "nothing reads the output of layer '{layer}', and it is none of the network's outputs ({})", outputs.join(", ")
     )]
     Unused {
         /// The node.
         layer: String,
-        /// The last node.
-        output: String,
+        /// The network's outputs.
+        outputs: Vec<String>,
+    },
+    /// The network puts out a value that nothing makes.
+    #[error("the network has no value '{value}' to put out{}", closest(value, known))]
+    UnknownValue {
+        /// The name asked for.
+        value: String,
+        /// The values that there are.
+        known: Vec<String>,
+    },
+    /// A node names a parameter for a slot that its op does not have.
+    #[error("layer '{layer}' ({op}) has no parameter '{slot}'{}", closest(slot, known))]
+    UnknownSlot {
+        /// The node.
+        layer: String,
+        /// Its op.
+        op: &'static str,
+        /// The slot.
+        slot: String,
+        /// The slots that its op has.
+        known: Vec<String>,
     },
     /// A field of an op has an impossible value.
-    #[error("layer '{layer}' ({op}): {field} is {got}, expected {expected}")]
+    #[error("layer '{layer}' ({op}): {field}")]
     OpField {
         /// The node.
         layer: String,
         /// Its op.
         op: &'static str,
-        /// The field.
-        field: &'static str,
-        /// Its value.
-        got: String,
-        /// What would do.
-        expected: String,
+        /// The field, its value, and what would do.
+        #[source]
+        field: BadField,
+    },
+    /// A value or a parameter that no machine holds.
+    #[error(
+        "layer '{layer}' ({op}): an array of shape {shape:?} is too large, expected at most {most} values"
+    )]
+    TooLarge {
+        /// The node, or the input.
+        layer: String,
+        /// Its op.
+        op: &'static str,
+        /// The shape, without the batch axis.
+        shape: Vec<usize>,
+        /// The largest number of values.
+        most: usize,
     },
     /// The description of the input is inconsistent.
     #[error("input of '{name}': {field} is {got}, expected {expected}")]
@@ -88,27 +121,29 @@ pub enum NetError {
         /// What would do.
         expected: String,
     },
-    /// An op cannot take an input of this shape.
-    #[error("layer '{layer}' ({op}) cannot take an input of shape {input:?}: expected {expected}")]
+    /// An op cannot take inputs of these shapes.
+    #[error("layer '{layer}' ({op}) cannot take {}: expected {expected}", misfit(*index, inputs))]
     InputShape {
         /// The node.
         layer: String,
         /// Its op.
         op: &'static str,
-        /// Shape of the (first offending) input, without the batch axis.
-        input: Vec<usize>,
+        /// Which input does not fit, from 0.
+        index: usize,
+        /// All inputs: the value and its shape, without the batch axis.
+        inputs: Vec<(String, Vec<usize>)>,
         /// What the op takes.
         expected: String,
     },
-    /// Another input size changes the shape of the output, so the network is not made for it.
+    /// The shape of an output changes with that of the input, or with an edit, where it must not.
     #[error(
-        "with an input of shape {input:?} the output '{layer}' has shape {got:?} instead of {expected:?}; this network is \
+        "with an input of shape {input:?} the output '{output}' has shape {got:?} instead of {expected:?}; this network is \
          tied to its input size"
     )]
     OutputShape {
-        /// The last node.
-        layer: String,
-        /// The new input shape.
+        /// The value.
+        output: String,
+        /// The input shape.
         input: Vec<usize>,
         /// Output shape before.
         expected: Vec<usize>,
@@ -175,7 +210,7 @@ pub enum NetError {
         /// What its rank looks like.
         expected: &'static str,
         /// The rank given.
-        got: crate::Rank,
+        got: Rank,
     },
     /// A rank of 0.
     #[error(
@@ -230,14 +265,6 @@ pub enum NetError {
         /// How many.
         count: usize,
     },
-    /// A decomposition failed.
-    #[error("layer '{layer}': {source}")]
-    Decompose {
-        /// The layer.
-        layer: String,
-        /// What cp-core said.
-        source: cp_core::CpError,
-    },
     /// No array of that name.
     #[error("no parameter named '{name}'{}", closest(name, known))]
     UnknownParam {
@@ -289,110 +316,6 @@ pub enum NetError {
         /// Why not.
         reason: &'static str,
     },
-    /// A plan names a layer twice.
-    #[error("the plan names layer '{layer}' more than once")]
-    PlanDuplicate {
-        /// The layer.
-        layer: String,
-    },
-    /// A plan names a layer that has no kernel to decompose.
-    #[error(
-        "the plan names layer '{layer}', which is {op}; only convolutions and linear layers are factorized"
-    )]
-    PlanLayer {
-        /// The layer.
-        layer: String,
-        /// Its op.
-        op: &'static str,
-    },
-    /// A plan is no valid TOML of a plan.
-    #[error("rank plan: {0}")]
-    PlanSyntax(#[from] toml::de::Error),
-    /// A plan cannot be written as TOML.
-    #[error("rank plan: {0}")]
-    PlanWrite(#[from] toml::ser::Error),
-    /// No ratio to break-even meets the budget.
-    #[error(
-        "{quantity} cannot be brought to {asked:.4} of the dense network with these layers and forms; the nearest that \
-         can be reached is {nearest:.4}"
-    )]
-    BudgetUnreachable {
-        /// `parameters`, `multiply-adds` or `seconds`.
-        quantity: &'static str,
-        /// compressed / dense asked for.
-        asked: f64,
-        /// The nearest compressed / dense that ranks of at least 1 give.
-        nearest: f64,
-    },
-    /// A budget that is no ratio.
-    #[error("a budget of {got} for compressed / dense; expected a number above 0 and at most 1")]
-    BudgetRange {
-        /// As given.
-        got: f64,
-    },
-    /// A budget in seconds for a plan that knows none.
-    #[error(
-        "a budget in seconds needs a profile in which the network was timed: `Profile::measure`, then seconds for the network, its \
-         layers and its choices, then `Profile::plan`"
-    )]
-    BudgetUnmeasured,
-    /// A profile without seconds where they count.
-    #[error(
-        "the profile has no seconds for {what}; time it, or ask for parameters or multiply-adds"
-    )]
-    SecondsMissing {
-        /// The network, a layer, or one choice of a layer.
-        what: String,
-    },
-    /// A rank that a profile does not hold and cannot be taken from its neighbours.
-    #[error(
-        "layer '{layer}': {form} R={rank} is not in the profile{}",
-        if measured.is_empty() { ", nor is any other rank of that form".into() } else { format!("; measured: {}", list(measured)) }
-    )]
-    NotMeasured {
-        /// The layer.
-        layer: String,
-        /// The form asked for.
-        form: Form,
-        /// The rank asked for.
-        rank: crate::Rank,
-        /// The ranks of this form that were measured.
-        measured: Vec<crate::Rank>,
-    },
-    /// A sum of ranks that does not go round.
-    #[error(
-        "a rank budget of {budget} for the {layers}: with 1 for each layer and the ranks that are fixed, {least} are needed"
-    )]
-    RankBudget {
-        /// `convolutions` or `linear layers`.
-        layers: &'static str,
-        /// As given.
-        budget: usize,
-        /// The least that will do.
-        least: usize,
-    },
-    /// An option of a plan is out of its range.
-    #[error("{option} is {got}, expected {expected}")]
-    PlanOption {
-        /// The option.
-        option: &'static str,
-        /// Its value.
-        got: f64,
-        /// What would do.
-        expected: &'static str,
-    },
-    /// A number given for a layer is out of its range.
-    #[error("{option} of layer '{layer}' is {got}, expected {expected}")]
-    LayerOption {
-        /// The layer.
-        layer: String,
-        /// What the number is.
-        option: &'static str,
-        /// Its value.
-        got: f64,
-        /// What would do.
-        expected: &'static str,
-    },
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -411,19 +334,44 @@ pub enum NetError {
     },
     /// A model file without an architecture in its metadata.
     #[error(
-        "{}: holds weights but no architecture; name one of: {}", path.display(), crate::arch::names().join(", ")
+        "{}: holds weights but no architecture; `--arch` takes the path of a net.json or one of: {}", path.display(), known.join(", ")
     )]
     NoArchitecture {
         /// The file.
         path: PathBuf,
+        /// The architectures that there are.
+        known: Vec<&'static str>,
     },
     /// A model file whose architecture cannot be understood.
-    #[error("{}: its architecture (metadata 'polyad') cannot be read: {source}", path.display())]
+    #[error("{}: its architecture cannot be read: {source}", path.display())]
     BadArchitecture {
         /// The file.
         path: PathBuf,
         /// What the JSON reader said.
         source: serde_json::Error,
+    },
+    /// Text that is no architecture.
+    #[error("no architecture: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A setting of an architecture that it does not have, or that it cannot have.
+    #[error("architecture '{name}': {problem}")]
+    Setting {
+        /// Name of the architecture.
+        name: String,
+        /// What is wrong, and what would do.
+        problem: String,
+    },
+    /// Weights that are no numbers, or a negative variance.
+    #[error(
+        "array '{name}' holds {count} values that are {what}; the weights are damaged, or come from a training that diverged"
+    )]
+    BadValues {
+        /// The array.
+        name: String,
+        /// How many.
+        count: usize,
+        /// `NaN or infinite`, or `negative variances`.
+        what: &'static str,
     },
     /// A model file of a later version.
     #[error("{}: written in format {version}, this version reads up to {supported}; update polyad", path.display())]
@@ -455,9 +403,14 @@ pub enum NetError {
     },
 }
 
-/// Ranks, one after the other.
-fn list(ranks: &[crate::Rank]) -> String {
-    ranks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+/// "an input 'conv1' of shape [8]", with the others where there are more.
+fn misfit(index: usize, inputs: &[(String, Vec<usize>)]) -> String {
+    let Some((value, shape)) = inputs.get(index) else { return "these inputs".into() };
+    let all: Vec<String> =
+        inputs.iter().map(|(value, shape)| format!("'{value}' {shape:?}")).collect();
+    let of =
+        if all.len() > 1 { format!(" (its inputs are {})", all.join(", ")) } else { String::new() };
+    format!("an input of shape {shape:?}, '{value}'{of}")
 }
 
 /// Names shown before the rest of a long list is counted.
@@ -498,24 +451,29 @@ fn closest(name: &str, known: &[String]) -> String {
     }
 }
 
-/// All differences between the arrays given and those expected, a kind per line.
+/// Names of each kind shown where weights do not fit.
+const FEW: usize = 4;
+
+/// What differs between the arrays given and those expected, a kind per line, and the way out.
 fn mismatch(
     missing: &[String],
     unexpected: &[String],
     misshaped: &[(String, Vec<usize>, Vec<usize>)],
 ) -> String {
+    let misshaped: Vec<String> = misshaped
+        .iter()
+        .map(|(name, expected, got)| format!("{name} is {got:?}, expected {expected:?}"))
+        .collect();
     let mut text = String::new();
-    for (what, names) in [("missing", missing), ("unexpected", unexpected)] {
+    for (what, names) in
+        [("missing", missing), ("unexpected", unexpected), ("mis-shaped", &misshaped)]
+    {
         if !names.is_empty() {
-            text += &format!("\n  {what} ({}): {}", names.len(), names.join(", "));
+            let rest = names.len().saturating_sub(FEW);
+            let more = if rest > 0 { format!(", … ({rest} more)") } else { String::new() };
+            let shown = names[..names.len().min(FEW)].join(", ");
+            text += &format!("\n  {what} ({}): {shown}{more}", names.len());
         }
     }
-    if !misshaped.is_empty() {
-        let list: Vec<String> = misshaped
-            .iter()
-            .map(|(name, expected, got)| format!("{name} is {got:?}, expected {expected:?}"))
-            .collect();
-        text += &format!("\n  mis-shaped ({}): {}", misshaped.len(), list.join("; "));
-    }
-    text
+    text + "\n  Name the architecture that the weights were trained with: `--arch NAME`, `--arch 'NAME(setting=…)'` or `--arch net.json`."
 }

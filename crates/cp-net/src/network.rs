@@ -1,120 +1,28 @@
 //! [`Network`]: a graph of named operations and a map from names to arrays.
+//!
+//! `input`, `node` and `architecture` are the data; `shapes` and `check` say whether it hangs together; `init` and `head` make and
+//! change arrays. What changes the graph is in `rewrite`.
+
+pub(crate) mod architecture;
+pub(crate) mod check;
+mod head;
+mod init;
+pub(crate) mod input;
+pub(crate) mod node;
+mod records;
+pub(crate) mod shapes;
 
 use std::collections::BTreeMap;
 
 use ndarray::{ArrayD, ArrayViewD};
-use serde::{Deserialize, Serialize};
 
 use crate::error::NetError;
-use crate::factorize::Factorization;
+use crate::network::architecture::Architecture;
+use crate::network::check::check_shapes;
+use crate::network::input::InputSpec;
+use crate::network::node::Node;
+use crate::network::shapes::{InputShapes, Shapes};
 use crate::op::{Conv, Op, ParamRole};
-
-/// The name by which nodes refer to the network's input.
-pub const INPUT: &str = "input";
-
-/// Order of the colour channels that a network was trained on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Channels {
-    /// One grey channel.
-    Gray,
-    /// Red, green, blue.
-    Rgb,
-    /// Blue, green, red (Caffe).
-    Bgr,
-    /// No image: any number of channels from another network's layer, as they are.
-    Features,
-}
-
-/// What the network expects at its input, so that data can be prepared without knowing the architecture:
-/// x = (pixel · `scale` − `mean`) / `std`, pixels 0…255, channels in the order of `channels`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InputSpec {
-    /// `[channels, height, width]` that the network was built for.
-    pub shape: Vec<usize>,
-    /// Channel order.
-    pub channels: Channels,
-    /// Multiplier of the pixel value.
-    pub scale: f64,
-    /// Subtracted, per channel in the order of `channels`.
-    pub mean: Vec<f64>,
-    /// Divided by, per channel in the order of `channels`.
-    pub std: Vec<f64>,
-}
-
-impl InputSpec {
-    /// The output of another network's layer: any shape without the batch axis, no scaling.
-    pub fn features(shape: impl Into<Vec<usize>>) -> Self {
-        Self {
-            shape: shape.into(),
-            channels: Channels::Features,
-            scale: 1.0,
-            mean: Vec::new(),
-            std: Vec::new(),
-        }
-    }
-
-    /// Square RGB images normalized with ImageNet's statistics, as torchvision's weights expect.
-    pub fn imagenet(size: usize) -> Self {
-        Self {
-            shape: vec![3, size, size],
-            channels: Channels::Rgb,
-            scale: 1.0 / 255.0,
-            mean: vec![0.485, 0.456, 0.406],
-            std: vec![0.229, 0.224, 0.225],
-        }
-    }
-
-    /// Square BGR images of values 0…255 minus the mean of ImageNet, as Caffe's weights expect.
-    pub fn caffe(size: usize) -> Self {
-        Self {
-            shape: vec![3, size, size],
-            channels: Channels::Bgr,
-            scale: 1.0,
-            mean: vec![104.0, 117.0, 123.0],
-            std: vec![1.0; 3],
-        }
-    }
-
-    /// Square grey images of values 0…1.
-    pub fn gray(size: usize) -> Self {
-        Self {
-            shape: vec![1, size, size],
-            channels: Channels::Gray,
-            scale: 1.0 / 255.0,
-            mean: vec![0.0],
-            std: vec![1.0],
-        }
-    }
-}
-
-/// One operation of the graph.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Node {
-    /// Unique name; parameters are named after it.
-    pub name: String,
-    /// What it does.
-    pub op: Op,
-    /// Names of the nodes whose outputs it takes ([`INPUT`] for the network's input), in order.
-    pub inputs: Vec<String>,
-}
-
-/// Everything about a network but its arrays: what the metadata of a model file holds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Architecture {
-    /// Name of the architecture, such as `resnet20`.
-    pub name: String,
-    /// What the network expects at its input.
-    pub input: InputSpec,
-    /// The operations, each behind those it takes its inputs from; the last one is the output.
-    pub nodes: Vec<Node>,
-    /// The layers that were replaced by factors, by the name of the dense layer.
-    #[serde(default)]
-    pub factorized: BTreeMap<String, Factorization>,
-}
 
 /// A network: its architecture and its arrays. See the crate documentation for an example.
 #[derive(Debug, Clone, PartialEq)]
@@ -134,9 +42,9 @@ impl Network {
         params: BTreeMap<String, ArrayD<f32>>,
     ) -> Result<Self, NetError> {
         arch.check()?;
-        let net = Self { arch, params };
-        net.check_params()?;
-        Ok(net)
+        let shapes = params.iter().map(|(name, array)| (name.as_str(), array.shape())).collect();
+        check_shapes(&arch, &shapes)?;
+        Ok(Self { arch, params })
     }
 
     /// The architecture.
@@ -149,9 +57,9 @@ impl Network {
         &self.arch.nodes
     }
 
-    /// What the network expects at its input.
+    /// What the network expects at its first input.
     pub fn input(&self) -> &InputSpec {
-        &self.arch.input
+        self.arch.input()
     }
 
     /// All arrays (weights, biases, statistics) by name.
@@ -181,6 +89,18 @@ impl Network {
         Ok(())
     }
 
+    /// Sets the names of the classes that the first output is about, or takes them away (an empty list).
+    ///
+    /// # Errors
+    /// Where there are more or fewer than the output has.
+    pub fn set_classes(&mut self, classes: Vec<String>) -> Result<(), NetError> {
+        let mut arch = self.arch.clone();
+        arch.classes = classes;
+        arch.check()?;
+        self.arch = arch;
+        Ok(())
+    }
+
     /// The role of every array by name.
     pub fn roles(&self) -> BTreeMap<String, ParamRole> {
         self.arch.params().map(|(name, spec)| (name, spec.role)).collect()
@@ -199,11 +119,12 @@ impl Network {
     /// # Errors
     /// Where there is no such layer, or it is no convolution.
     pub fn conv(&self, name: &str) -> Result<ConvLayer<'_>, NetError> {
-        match &self.node(name)?.op {
+        let node = self.node(name)?;
+        match &node.op {
             Op::Conv(conv) => Ok(ConvLayer {
                 conv,
-                weight: self.array(name, "weight")?,
-                bias: self.optional_array(name, "bias"),
+                weight: self.array(node, "weight")?,
+                bias: if conv.bias { Some(self.array(node, "bias")?) } else { None },
             }),
             other => {
                 Err(NetError::WrongOp { layer: name.into(), expected: "conv", got: other.kind() })
@@ -216,19 +137,25 @@ impl Network {
     /// # Errors
     /// Where there is no such layer, or it has no kernel.
     pub fn kernel(&self, name: &str) -> Result<ArrayViewD<'_, f32>, NetError> {
-        match &self.node(name)?.op {
-            Op::Conv(_) | Op::Linear(_) => self.array(name, "weight"),
-            other => Err(NetError::WrongOp {
-                layer: name.into(),
-                expected: "conv or linear",
-                got: other.kind(),
-            }),
+        let node = self.node(name)?;
+        if node.op.has_kernel() {
+            return self.array(node, "weight");
         }
+        let (layer, got) = (name.into(), node.op.kind());
+        Err(NetError::WrongOp { layer, expected: "conv or linear", got })
     }
 
     /// Number of parameters: weights, biases and scales, but not running statistics.
     pub fn param_count(&self) -> usize {
         self.arch.param_count()
+    }
+
+    /// See [`Architecture::shapes`].
+    ///
+    /// # Errors
+    /// [`NetError::InputShape`] at the first layer that cannot take what it is given.
+    pub fn shapes(&self, inputs: impl InputShapes) -> Result<Shapes, NetError> {
+        self.arch.shapes(inputs)
     }
 
     /// The same network for inputs of another shape, where its layers allow that: convolutions do, and a linear layer does
@@ -244,7 +171,7 @@ impl Network {
         Ok(self)
     }
 
-    /// The same network with another description of its input, such as other means.
+    /// The same network with another description of its first input, such as other means.
     ///
     /// # Errors
     /// As [`Network::with_input_shape`], and where the description is inconsistent.
@@ -258,53 +185,23 @@ impl Network {
         (self.arch, self.params)
     }
 
-    pub(crate) fn array(&self, layer: &str, suffix: &str) -> Result<ArrayViewD<'_, f32>, NetError> {
-        self.optional_array(layer, suffix).ok_or_else(|| NetError::UnknownParam {
-            name: format!("{layer}.{suffix}"),
+    /// The array in a slot of a node.
+    pub(crate) fn array(&self, node: &Node, slot: &str) -> Result<ArrayViewD<'_, f32>, NetError> {
+        let name = node.param(slot);
+        self.params.get(&name).map(ArrayD::view).ok_or_else(|| NetError::UnknownParam {
+            name,
             known: self.params.keys().cloned().collect(),
         })
-    }
-
-    pub(crate) fn optional_array(&self, layer: &str, suffix: &str) -> Option<ArrayViewD<'_, f32>> {
-        self.params.get(&format!("{layer}.{suffix}")).map(ArrayD::view)
     }
 }
 
 impl Architecture {
-    /// The node `name`.
-    ///
-    /// # Errors
-    /// [`NetError::UnknownLayer`], or [`NetError::AlreadyFactorized`] where its parts took its place.
-    pub fn node(&self, name: &str) -> Result<&Node, NetError> {
-        Ok(&self.nodes[self.position(name)?])
-    }
-
-    /// Position of the node `name`.
-    pub(crate) fn position(&self, name: &str) -> Result<usize, NetError> {
-        if let Some(position) = self.nodes.iter().position(|node| node.name == name) {
-            return Ok(position);
-        }
-        if let Some(record) = self.factorized.get(name) {
-            return Err(NetError::AlreadyFactorized {
-                layer: name.into(),
-                parts: record.parts.clone(),
-            });
-        }
-        let known = self.nodes.iter().map(|node| node.name.clone()).collect();
-        Err(NetError::UnknownLayer { name: name.into(), known })
-    }
-
-    /// Number of parameters: weights, biases and scales, but not running statistics.
-    pub fn param_count(&self) -> usize {
-        self.nodes.iter().map(|node| node.op.param_count()).sum()
-    }
-
     /// See [`Network::with_input_shape`].
     ///
     /// # Errors
     /// The layer that cannot take the shape, or [`NetError::OutputShape`] where the output would have another shape.
     pub fn with_input_shape(self, shape: impl AsRef<[usize]>) -> Result<Self, NetError> {
-        let input = InputSpec { shape: shape.as_ref().to_vec(), ..self.input.clone() };
+        let input = InputSpec { shape: shape.as_ref().to_vec(), ..self.input().clone() };
         self.with_input(input)
     }
 
@@ -313,22 +210,18 @@ impl Architecture {
     /// # Errors
     /// As [`Architecture::with_input_shape`], and where the description is inconsistent.
     pub fn with_input(mut self, input: InputSpec) -> Result<Self, NetError> {
-        let expected = self.output_shape(&self.input.shape)?;
-        self.input = input;
+        let expected = self.output_shape(self.input_shapes())?;
+        // The nodes go on reading it by its name.
+        let name = self.inputs[0].name.clone();
+        self.inputs[0] = input.named(name);
         self.check()?;
-        let got = self.output_shape(&self.input.shape)?;
+        let got = self.output_shape(self.input_shapes())?;
         if got != expected {
-            let layer = self.nodes.last().map(|node| node.name.clone()).unwrap_or_default();
-            return Err(NetError::OutputShape { layer, input: self.input.shape, expected, got });
+            let output = self.outputs.first().cloned().unwrap_or_default();
+            let input = self.inputs.swap_remove(0).shape;
+            return Err(NetError::OutputShape { output, input, expected, got });
         }
         Ok(self)
-    }
-}
-
-/// Functions that need no arrays take a network or an architecture.
-impl AsRef<Architecture> for Architecture {
-    fn as_ref(&self) -> &Architecture {
-        self
     }
 }
 

@@ -1,253 +1,224 @@
-//! The operations a [`Network`](crate::Network) is made of: plain data, no arrays.
+//! The operations a [`Network`](crate::Network) is made of: one file an op, with everything that belongs to it ([`OpSpec`]), and
+//! here the one list of them, from which [`Op`] is made.
 //!
-//! Every op knows which parameters it owns ([`Op::params`]); a parameter's full name is the node's name, a dot and
-//! the suffix, which gives torchvision's names for torchvision's networks (`features.0.weight`).
+//! The list is a macro that takes a macro: an engine passes its own to [`for_each_op`] to make a match over all ops, so that an op
+//! without a forward function there is an error of the compiler.
 
+mod adaptive;
+mod broadcast;
+mod moments;
+mod padding;
+mod spec;
+mod unary;
+mod window;
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use ndarray::{ArrayD, ArrayViewD};
 use serde::{Deserialize, Serialize};
 
-/// Stride, padding and dilation of a convolution, one entry per spatial axis (vertical first), and its groups.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConvGeometry {
-    /// Step of the kernel along each axis, in pixels.
-    pub stride: Vec<usize>,
-    /// Zeros added on both sides of each axis, in pixels.
-    pub padding: Vec<usize>,
-    /// Distance between kernel taps along each axis, in pixels.
-    pub dilation: Vec<usize>,
-    /// Number of groups that input and output channels are split into.
-    pub groups: usize,
+pub use padding::Padding;
+pub use spec::{
+    BadField, Draw, Effect, Mismatch, OpSpec, ParamRole, ParamSpec, Sample, Shape, Start,
+};
+
+/// Expands `$then! { file::Struct = "kind", … }` over all ops: the file below `op/`, its struct, and the name in model files.
+#[macro_export]
+macro_rules! for_each_op {
+    ($then:ident) => {
+        $then! {
+            abs::Abs = "abs",
+            adaptive_avg_pool::AdaptiveAvgPool = "adaptive_avg_pool",
+            adaptive_max_pool::AdaptiveMaxPool = "adaptive_max_pool",
+            add::Add = "add",
+            avg_pool::AvgPool = "avg_pool",
+            batch_norm::BatchNorm = "batch_norm",
+            clip::Clip = "clip",
+            concat::Concat = "concat",
+            constant::Constant = "constant",
+            conv::Conv = "conv",
+            conv_transpose::ConvTranspose = "conv_transpose",
+            depth_to_space::DepthToSpace = "depth_to_space",
+            div::Div = "div",
+            dropout::Dropout = "dropout",
+            elu::Elu = "elu",
+            erf::Erf = "erf",
+            exp::Exp = "exp",
+            flatten::Flatten = "flatten",
+            floor::Floor = "floor",
+            gather::Gather = "gather",
+            gelu::Gelu = "gelu",
+            global_avg_pool::GlobalAvgPool = "global_avg_pool",
+            global_max_pool::GlobalMaxPool = "global_max_pool",
+            group_norm::GroupNorm = "group_norm",
+            hard_sigmoid::HardSigmoid = "hard_sigmoid",
+            hard_swish::HardSwish = "hard_swish",
+            identity::Identity = "identity",
+            instance_norm::InstanceNorm = "instance_norm",
+            layer_norm::LayerNorm = "layer_norm",
+            leaky_relu::LeakyRelu = "leaky_relu",
+            linear::Linear = "linear",
+            log::Log = "log",
+            log_softmax::LogSoftmax = "log_softmax",
+            lrn::Lrn = "lrn",
+            matmul::MatMul = "matmul",
+            max::Max = "max",
+            max_pool::MaxPool = "max_pool",
+            maxout::Maxout = "maxout",
+            min::Min = "min",
+            mul::Mul = "mul",
+            neg::Neg = "neg",
+            pad::Pad = "pad",
+            pow::Pow = "pow",
+            prelu::PRelu = "prelu",
+            reciprocal::Reciprocal = "reciprocal",
+            reduce::Reduce = "reduce",
+            relu::Relu = "relu",
+            reshape::Reshape = "reshape",
+            resize::Resize = "resize",
+            scale_shift::ScaleShift = "scale_shift",
+            sigmoid::Sigmoid = "sigmoid",
+            silu::Silu = "silu",
+            slice::Slice = "slice",
+            softmax::Softmax = "softmax",
+            softplus::Softplus = "softplus",
+            split::Split = "split",
+            sqrt::Sqrt = "sqrt",
+            squeeze::Squeeze = "squeeze",
+            sub::Sub = "sub",
+            tanh::Tanh = "tanh",
+            transpose::Transpose = "transpose",
+            unsqueeze::Unsqueeze = "unsqueeze",
+        }
+    };
 }
 
-impl ConvGeometry {
-    /// Stride 1, no padding, dilation 1, one group, for `axes` spatial axes.
-    pub fn unit(axes: usize) -> Self {
-        Self { stride: vec![1; axes], padding: vec![0; axes], dilation: vec![1; axes], groups: 1 }
-    }
+macro_rules! make_op {
+    ($($file:ident::$name:ident = $kind:literal,)*) => {
+        $(mod $file;)*
+        $(pub use $file::$name;)*
 
-    /// Output size of axis `axis` for an input of `size` pixels and a kernel of `kernel` taps, or `None` where the
-    /// kernel does not fit.
-    pub fn output_size(&self, axis: usize, size: usize, kernel: usize) -> Option<usize> {
-        let reach = self.dilation[axis] * (kernel - 1) + 1;
-        let room = (size + 2 * self.padding[axis]).checked_sub(reach)?;
-        Some(room / self.stride[axis] + 1)
-    }
+        /// One operation.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "op")]
+        #[allow(missing_docs, reason = "the structs have theirs")]
+        pub enum Op {
+            $(#[serde(rename = $kind)] $name($name),)*
+        }
+
+        $(impl From<$name> for Op {
+            fn from(op: $name) -> Self {
+                Op::$name(op)
+            }
+        })*
+
+        impl Op {
+            /// The names of all ops.
+            pub const KINDS: &'static [&'static str] = &[$($kind),*];
+
+            /// The op's name, as in a model file.
+            pub fn kind(&self) -> &'static str {
+                match self { $(Op::$name(_) => $kind,)* }
+            }
+
+            /// See [`OpSpec::arity`].
+            pub fn arity(&self) -> RangeInclusive<usize> {
+                match self { $(Op::$name(op) => op.arity(),)* }
+            }
+
+            /// See [`OpSpec::output_count`].
+            pub fn output_count(&self) -> usize {
+                match self { $(Op::$name(op) => op.output_count(),)* }
+            }
+
+            /// See [`OpSpec::params`].
+            pub fn params(&self) -> Vec<ParamSpec> {
+                match self { $(Op::$name(op) => op.params(),)* }
+            }
+
+            /// See [`OpSpec::check`].
+            ///
+            /// # Errors
+            /// The setting that is impossible.
+            pub fn check(&self) -> Result<(), BadField> {
+                match self { $(Op::$name(op) => op.check(),)* }
+            }
+
+            /// See [`OpSpec::complete`].
+            pub fn complete(&mut self, inputs: &[&[usize]]) {
+                match self { $(Op::$name(op) => op.complete(inputs),)* }
+            }
+
+            /// See [`OpSpec::output`].
+            ///
+            /// # Errors
+            /// The input that does not fit.
+            pub fn output(&self, inputs: &[&[usize]]) -> Result<Vec<Shape>, Mismatch> {
+                match self { $(Op::$name(op) => op.output(inputs),)* }
+            }
+
+            /// See [`OpSpec::macs`].
+            pub fn macs(&self, inputs: &[&[usize]], outputs: &[Shape]) -> usize {
+                match self { $(Op::$name(op) => op.macs(inputs, outputs),)* }
+            }
+
+            /// See [`OpSpec::effect`].
+            pub fn effect(&self) -> Effect {
+                match self { $(Op::$name(op) => op.effect(),)* }
+            }
+
+            /// See [`OpSpec::eval`].
+            pub fn eval(
+                &self,
+                inputs: &[ArrayViewD<'_, f32>],
+                params: &[ArrayViewD<'_, f32>],
+            ) -> Vec<ArrayD<f32>> {
+                match self { $(Op::$name(op) => op.eval(inputs, params),)* }
+            }
+
+            /// Random settings of the op `kind` and inputs that fit them, or `None` where there is no such op.
+            pub fn sample(kind: &str, draw: &mut Draw) -> Option<Sample<Op>> {
+                match kind {
+                    $($kind => Some($name::sample(draw).map(Op::$name)),)*
+                    _ => None,
+                }
+            }
+        }
+    };
 }
 
-/// A convolution over any number of spatial axes.
-///
-/// # Shapes
-/// `weight`: `[T, S / groups, k₀, …]`; `bias`: `[T]`; input `[S, H₀, …]`; output `[T, H′₀, …]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Conv {
-    /// Input channels S.
-    pub in_channels: usize,
-    /// Output channels T.
-    pub out_channels: usize,
-    /// Kernel size of each spatial axis, vertical first.
-    pub kernel: Vec<usize>,
-    /// Stride, padding, dilation and groups.
-    pub geometry: ConvGeometry,
-    /// Whether the layer adds a bias.
-    pub bias: bool,
-}
+for_each_op!(make_op);
 
-/// A fully connected layer.
-///
-/// # Shapes
-/// `weight`: `[out, in]`; `bias`: `[out]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Linear {
-    /// Input features.
-    pub in_features: usize,
-    /// Output features.
-    pub out_features: usize,
-    /// Whether the layer adds a bias.
-    pub bias: bool,
-}
-
-/// Batch normalization over the channel axis: `weight`, `bias`, `running_mean`, `running_var`, each `[channels]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BatchNorm {
-    /// Channels.
-    pub channels: usize,
-    /// Added to the variance.
-    pub eps: f64,
-    /// Weight of the current batch in the running statistics.
-    pub momentum: f64,
-}
-
-/// Local response normalization across channels, as Caffe and torch define it (α is divided by `size`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Lrn {
-    /// Number of neighbouring channels.
-    pub size: usize,
-    /// Multiplier of the mean square.
-    pub alpha: f64,
-    /// Exponent.
-    pub beta: f64,
-    /// Additive constant.
-    pub k: f64,
-}
-
-/// A pooling window.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Pool {
-    /// Window size of each spatial axis.
-    pub kernel: Vec<usize>,
-    /// Step of each spatial axis.
-    pub stride: Vec<usize>,
-    /// Padding on both sides of each spatial axis.
-    pub padding: Vec<usize>,
-    /// Round output sizes up, as Caffe does; a last window that would start beyond the image and its padding is dropped.
-    pub ceil: bool,
-}
-
-/// One operation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Op {
-    /// Convolution.
-    Conv(Conv),
-    /// Fully connected layer.
-    Linear(Linear),
-    /// Batch normalization.
-    BatchNorm(BatchNorm),
-    /// Local response normalization.
-    Lrn(Lrn),
-    /// Maximum pooling.
-    MaxPool(Pool),
-    /// Average pooling; padding counts as zeros in the mean.
-    AvgPool(Pool),
-    /// Average pooling to a fixed output size.
-    AdaptiveAvgPool {
-        /// Output size of each spatial axis.
-        output: Vec<usize>,
-    },
-    /// max(x, 0).
-    Relu,
-    /// Sum of all inputs.
-    Add,
-    /// Concatenation along the channels.
-    Concat,
-    /// Maximum over groups of `pieces` neighbouring channels (Goodfellow et al. 2013).
-    Maxout {
-        /// Channels per group.
-        pieces: usize,
-    },
-    /// Dropout; the identity outside training.
-    Dropout {
-        /// Probability of dropping a value.
-        p: f64,
-    },
-    /// Everything but the batch axis into one axis.
-    Flatten,
-    /// Softmax over the features.
-    Softmax,
-    /// The parameter-free shortcut of the CIFAR ResNets (option A): every `stride`-th row and column, with zero
-    /// channels added before and after.
-    PadShortcut {
-        /// Step along both spatial axes.
-        stride: usize,
-        /// Zero channels in front.
-        before: usize,
-        /// Zero channels behind.
-        after: usize,
-    },
-}
-
-/// What a parameter is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ParamRole {
-    /// Multiplies the input; weight decay applies.
-    Weight,
-    /// Is added, or scales a normalization; trained without weight decay by convention.
-    Bias,
-    /// Running statistics: saved, not trained, not counted as parameters.
-    Buffer,
-}
-
-/// One parameter of an op.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ParamSpec {
-    /// The part of the name behind the node's name and the dot.
-    pub suffix: &'static str,
-    /// Shape of the array.
-    pub shape: Vec<usize>,
-    /// What it is for.
-    pub role: ParamRole,
-}
+pub use depth_to_space::ChannelOrder;
+pub use pad::PadMode;
+pub use reduce::Reduction;
+pub use resize::{Coordinates, ResizeMode, Rounding};
 
 impl Op {
-    /// The op's name, as in a model file.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Op::Conv(_) => "conv",
-            Op::Linear(_) => "linear",
-            Op::BatchNorm(_) => "batch_norm",
-            Op::Lrn(_) => "lrn",
-            Op::MaxPool(_) => "max_pool",
-            Op::AvgPool(_) => "avg_pool",
-            Op::AdaptiveAvgPool { .. } => "adaptive_avg_pool",
-            Op::Relu => "relu",
-            Op::Add => "add",
-            Op::Concat => "concat",
-            Op::Maxout { .. } => "maxout",
-            Op::Dropout { .. } => "dropout",
-            Op::Flatten => "flatten",
-            Op::Softmax => "softmax",
-            Op::PadShortcut { .. } => "pad_shortcut",
-        }
-    }
-
     /// Number of parameters: weights, biases and scales, but not running statistics.
     pub fn param_count(&self) -> usize {
-        self.params()
-            .iter()
-            .filter(|spec| spec.role != ParamRole::Buffer)
-            .map(|spec| spec.shape.iter().product::<usize>())
-            .sum()
+        self.params().iter().map(ParamSpec::count).sum()
     }
 
-    /// The parameters of this op, in the order weight, bias, statistics.
-    pub fn params(&self) -> Vec<ParamSpec> {
-        let spec = |suffix, shape: Vec<usize>, role| ParamSpec { suffix, shape, role };
-        let affine = |shape: Vec<usize>, out: usize, bias: bool| {
-            let mut specs = vec![spec("weight", shape, ParamRole::Weight)];
-            if bias {
-                specs.push(spec("bias", vec![out], ParamRole::Bias));
-            }
-            specs
-        };
-        match self {
-            Op::Conv(conv) => affine(conv.weight_shape(), conv.out_channels, conv.bias),
-            Op::Linear(linear) => affine(
-                vec![linear.out_features, linear.in_features],
-                linear.out_features,
-                linear.bias,
-            ),
-            Op::BatchNorm(norm) => vec![
-                spec("weight", vec![norm.channels], ParamRole::Bias),
-                spec("bias", vec![norm.channels], ParamRole::Bias),
-                spec("running_mean", vec![norm.channels], ParamRole::Buffer),
-                spec("running_var", vec![norm.channels], ParamRole::Buffer),
-            ],
-            _ => Vec::new(),
+    /// Whether it has a kernel that can be decomposed: a convolution or a linear layer.
+    pub fn has_kernel(&self) -> bool {
+        matches!(self, Op::Conv(_) | Op::Linear(_))
+    }
+
+    /// How many inputs it takes, in words.
+    pub(crate) fn arity_words(&self) -> String {
+        let arity = self.arity();
+        match (*arity.start(), *arity.end()) {
+            (least, usize::MAX) => format!("at least {least}"),
+            (least, most) if least == most => least.to_string(),
+            (least, most) => format!("{least} to {most}"),
         }
     }
 }
 
-impl Conv {
-    /// `[T, S / groups, k₀, …]`.
-    pub fn weight_shape(&self) -> Vec<usize> {
-        let mut shape = vec![self.out_channels, self.in_channels / self.geometry.groups.max(1)];
-        shape.extend(&self.kernel);
-        shape
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.kind())
     }
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy allows it in tests, but not in their helpers")]
 
 use cp_net::arch::{Builder, window};
-use cp_net::{Form, InputSpec, RankPlan, arch};
+use cp_net::{Architecture, Form, InputSpec, arch};
 
 fn params(name: &str) -> usize {
     arch::by_name(name).unwrap().param_count()
@@ -10,7 +10,7 @@ fn params(name: &str) -> usize {
 
 fn macs(name: &str) -> usize {
     let arch = arch::by_name(name).unwrap();
-    arch.cost(&arch.input.shape).unwrap().total.macs
+    arch.cost(arch.input_shapes()).unwrap().total.macs
 }
 
 /// Running statistics, which are not parameters.
@@ -27,7 +27,12 @@ fn parameters_of_the_dense_networks() {
     check("alexnet-caffe", 60_965_224);
     check("googlenet", 6_998_552);
     check("resnet18", 11_176_512 + 512 * 1000 + 1000);
+    check("resnet50", 25_557_032);
+    check("mobilenet-v2", 3_504_872);
+    check("efficientnet-b0", 5_288_548);
+    check("unet", 31_030_658);
     check("resnet20", 269_722);
+    check("resnet-cifar(depth=32)", 464_154);
     check("resnet32", 464_154);
     check("resnet56", 853_018);
     check("small-cnn", 421_642);
@@ -47,6 +52,10 @@ fn multiply_adds_of_the_dense_networks() {
     assert_eq!(macs("resnet20"), 40_551_040);
     assert_eq!(macs("resnet56"), 125_485_696);
     assert_eq!(macs("vgg16"), 15_470_264_320);
+    // Common counts: 4.09 G, 0.30 G, 0.39 G.
+    assert_eq!(macs("resnet50"), 4_089_184_256);
+    assert_eq!(macs("mobilenet-v2") / 1_000_000, 300);
+    assert_eq!(macs("efficientnet-b0") / 1_000_000, 385);
 }
 
 #[test]
@@ -54,12 +63,24 @@ fn shapes_end_in_the_classes() {
     for name in arch::names() {
         let arch = arch::by_name(name).unwrap();
         assert_eq!(arch.name, name);
+        let shape = arch.output_shape(arch.input_shapes()).unwrap();
+        match name {
+            "unet" => {
+                assert_eq!(shape, [2, 388, 388]);
+                continue;
+            }
+            "yolox-nano" => {
+                assert_eq!(shape, [3549, 85]);
+                continue;
+            }
+            _ => {}
+        }
         let classes = match name {
             "charnet" => 36,
-            "resnet20" | "resnet32" | "resnet56" | "small-cnn" => 10,
+            "resnet-cifar" | "resnet20" | "resnet32" | "resnet56" | "small-cnn" => 10,
             _ => 1000,
         };
-        assert_eq!(arch.output_shape(&arch.input.shape).unwrap(), [classes], "{name}");
+        assert_eq!(arch.output_shape(arch.input_shapes()).unwrap(), [classes], "{name}");
     }
 }
 
@@ -68,8 +89,8 @@ fn shapes_end_in_the_classes() {
 fn caffe_poolings_round_up() {
     let shape = |name: &str, node: &str| {
         let arch = arch::by_name(name).unwrap();
-        let shapes = arch.output_shapes(&arch.input.shape).unwrap();
-        shapes.into_iter().find(|(name, _)| name == node).unwrap().1
+        let shapes = arch.shapes(arch.input_shapes()).unwrap();
+        shapes.get(node).unwrap().to_vec()
     };
     assert_eq!(shape("googlenet", "pool1/3x3_s2"), [64, 56, 56]);
     assert_eq!(shape("googlenet", "inception_5b/output"), [1024, 7, 7]);
@@ -79,17 +100,65 @@ fn caffe_poolings_round_up() {
     assert_eq!(shape("charnet", "maxout3"), [128, 1, 1]);
 }
 
+/// Layer for layer as the released ONNX file, whose batch norms are folded.
+#[test]
+fn yolox_nano_is_the_released_file() {
+    let net = arch::by_name("yolox-nano").unwrap().initialize(1).unwrap().folded().unwrap();
+    let expected =
+        include_str!("data/yolox-nano-convs.txt").lines().filter(|line| !line.starts_with('#'));
+    let mut got = Vec::new();
+    let mut kinds = std::collections::BTreeMap::new();
+    for node in net.nodes() {
+        *kinds.entry(node.op.kind()).or_insert(0) += 1;
+        if let cp_net::Op::Conv(conv) = &node.op {
+            assert!(conv.bias, "{}", node.name);
+            let padding = conv.padding(0, 100)[0];
+            let rest = [conv.stride[0], padding, conv.groups];
+            let numbers = conv.weight_shape().into_iter().chain(rest);
+            got.push(numbers.map(|number| number.to_string()).collect::<Vec<_>>().join(" "));
+        }
+    }
+    assert_eq!(got, expected.collect::<Vec<_>>());
+    // SiLU is a sigmoid and a product there: 110 and 104.
+    let expected = [
+        ("add", 7),
+        ("concat", 18),
+        ("conv", 113),
+        ("max_pool", 3),
+        ("reshape", 3),
+        ("resize", 2),
+        ("sigmoid", 6),
+        ("silu", 104),
+        ("slice", 8),
+        ("transpose", 1),
+    ];
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), expected);
+}
+
 const CONV: [&str; 5] = ["features.0", "features.3", "features.6", "features.8", "features.10"];
 const LINEAR: [&str; 3] = ["classifier.1", "classifier.4", "classifier.6"];
 const PUBLISHED: [usize; 8] = [69, 154, 153, 178, 196, 365, 275, 260];
 const REIMPLEMENTED: [usize; 8] = [164, 147, 169, 140, 130, 318, 321, 261];
 
+/// Factorized at these ranks; linear layers and 1×1 convolutions become pairs.
+fn at_ranks<'a>(
+    arch: &Architecture,
+    form: Form,
+    ranks: impl IntoIterator<Item = (&'a str, usize)>,
+) -> Architecture {
+    let mut arch = arch.clone();
+    for (layer, rank) in ranks {
+        let suited = form.suited_to(&arch.node(layer).unwrap().op).unwrap();
+        arch.factorize(layer, suited, rank).unwrap();
+    }
+    arch
+}
+
 /// Parameters and multiply-adds of AlexNet at these ranks.
 fn alexnet(form: Form, ranks: [usize; 8]) -> (usize, usize) {
     let arch = arch::by_name("alexnet").unwrap();
     let ranks = CONV.into_iter().chain(LINEAR).zip(ranks);
-    let plan = RankPlan::from_ranks(&arch, form, ranks, "published").unwrap();
-    let total = plan.cost(&arch, &arch.input.shape).unwrap().total;
+    let total = at_ranks(&arch, form, ranks).cost(arch.input_shapes()).unwrap().total;
     (total.params, total.macs)
 }
 
@@ -112,35 +181,7 @@ fn grouped_alexnet_at_published_ranks() {
         let groups = if ["conv2", "conv4", "conv5"].contains(&layer) { 2 } else { 1 };
         (layer, rank / groups)
     });
-    let plan = RankPlan::from_ranks(&arch, Form::Cp3, ranks, "published").unwrap();
-    assert_eq!(plan.cost(&arch, &arch.input.shape).unwrap().total.params, 8_727_077);
-}
-
-/// The backbone sizes of the transfer experiments (without `fc`): CP-4, rank ⌊ratio · ⌊break-even⌋⌋.
-#[test]
-fn resnet18_at_ratios_of_breakeven() {
-    let arch = arch::by_name("resnet18").unwrap();
-    let check = |ratio, expected| {
-        let plan = RankPlan::at_breakeven_ratio(&arch, Form::Cp4, ratio).unwrap();
-        let cost = plan.cost(&arch, &arch.input.shape).unwrap();
-        assert_eq!(
-            cost.total.params - cost.layer("fc").unwrap().cost.params,
-            expected,
-            "ratio {ratio}"
-        );
-    };
-    check(0.01, 286_723);
-    check(0.03, 507_283);
-    check(0.05, 727_115);
-    check(0.1, 1_278_447);
-    check(0.2, 2_377_823);
-    check(0.3, 3_476_966);
-    check(0.4, 4_576_342);
-    check(0.5, 5_676_940);
-    check(0.6, 6_774_291);
-    check(0.7, 7_873_131);
-    check(0.8, 8_972_810);
-    check(0.9, 10_071_650);
+    assert_eq!(at_ranks(&arch, Form::Cp3, ranks).param_count(), 8_727_077);
 }
 
 /// Multiply-adds of AlexNet's conv2 as Lebedev et al. (2015) decompose it, 48 → 256 channels: dense / CP-4 at their ranks.
@@ -151,7 +192,7 @@ fn conv2_ratios_of_lebedev() {
         .conv("conv2", 256, window(5).pad(2))
         .build()
         .unwrap();
-    let even = arch.breakeven("conv2", Form::Cp4, &arch.input.shape).unwrap();
+    let even = arch.breakeven("conv2", Form::Cp4, arch.input_shapes()).unwrap();
     // Padding 2 keeps the map's size, so both break-even ranks agree.
     assert!((even.macs - even.params).abs() < 1e-9);
     for (rank, ratio) in

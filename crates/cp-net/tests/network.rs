@@ -1,8 +1,10 @@
 //! Architectures that hang together and those that do not; heads, input sizes, initialization.
 #![allow(clippy::unwrap_used, reason = "clippy allows it in tests, but not in their helpers")]
 
+mod common;
+
 use cp_net::arch::{self, Builder, window};
-use cp_net::{Architecture, ConvGeometry, InputSpec, NetError, Op};
+use cp_net::{Add, Architecture, Conv, Dropout, InputSpec, Maxout, NetError, Op, Padding};
 
 fn small() -> Architecture {
     arch::by_name("small-cnn").unwrap()
@@ -17,7 +19,7 @@ fn fails(change: impl Fn(&mut Architecture), expected: &str) {
 
 #[test]
 fn mistakes_in_a_graph_name_the_layer() {
-    fails(|arch| arch.nodes.clear(), "architecture 'small-cnn' has no layers");
+    fails(|arch| arch.nodes.clear(), "architecture 'small-cnn' has no layers or no outputs");
     fails(|arch| arch.nodes[1].name = "conv1".into(), "layer name 'conv1' is used more than once");
     fails(|arch| arch.nodes[1].name = "input".into(), "layer name 'input' is reserved");
     fails(|arch| arch.nodes[1].name = String::new(), "layer name '' is empty");
@@ -27,55 +29,55 @@ fn mistakes_in_a_graph_name_the_layer() {
     );
     fails(|arch| arch.nodes[1].inputs.clear(), "layer 'relu1' (relu) has 0 inputs, expected 1");
     fails(
-        |arch| arch.nodes[1].op = Op::Add,
+        |arch| arch.nodes[1].op = Add {}.into(),
         "layer 'relu1' (add) has 1 inputs, expected at least 2",
     );
     fails(
         |arch| arch.nodes[2].inputs = vec!["conv1".into()],
-        "nothing reads the output of layer 'relu1'; a network has one output, its last layer 'fc2'",
+        "nothing reads the output of layer 'relu1', and it is none of the network's outputs (fc2)",
     );
     fails(
-        |arch| arch.input.shape = vec![1, 32, 32],
-        "layer 'fc1' (linear) cannot take an input of shape [4096]",
+        |arch| arch.inputs[0].shape = vec![1, 32, 32],
+        "layer 'fc1' (linear) cannot take an input of shape [4096], 'flatten'",
     );
     fails(
-        |arch| arch.input.shape = vec![3, 28, 28],
+        |arch| arch.inputs[0].shape = vec![3, 28, 28],
         "input of 'small-cnn': shape is [3, 28, 28], expected [1, …]",
     );
-    fails(|arch| arch.input.mean.push(0.0), "mean is [0.0, 0.0], expected 1 values");
-    fails(|arch| arch.input.std[0] = 0.0, "std is [0.0], expected positive numbers");
+    fails(|arch| arch.inputs[0].mean.push(0.0), "mean is [0.0, 0.0], expected 1 values");
+    fails(|arch| arch.inputs[0].std[0] = 0.0, "std is [0.0], expected positive numbers");
 }
 
 #[test]
 fn impossible_values_of_ops() {
     let with = |op: Op, expected: &str| fails(|arch| arch.nodes[1].op = op.clone(), expected);
     with(
-        Op::Dropout { p: 1.0 },
+        Dropout { p: 1.0 }.into(),
         "layer 'relu1' (dropout): p is 1.0, expected a probability below 1",
     );
-    with(Op::Maxout { pieces: 0 }, "layer 'relu1' (maxout): pieces is 0, expected at least 1");
-    let conv = |change: &dyn Fn(&mut ConvGeometry), expected: &str| {
+    with(Maxout { pieces: 0 }.into(), "layer 'relu1' (maxout): pieces is 0, expected at least 1");
+    let conv = |change: &dyn Fn(&mut Conv), expected: &str| {
         fails(
             |arch| {
                 let Op::Conv(conv) = &mut arch.nodes[3].op else {
                     panic!("conv2 is a convolution")
                 };
-                change(&mut conv.geometry);
+                change(conv);
             },
             expected,
         );
     };
     conv(
-        &|geometry| geometry.stride = vec![0, 1],
+        &|conv| conv.stride = vec![0, 1],
         "layer 'conv2' (conv): stride is [0, 1], expected 2 positive values",
     );
     conv(
-        &|geometry| geometry.padding = vec![1],
+        &|conv| conv.padding = Padding::symmetric([1]),
         "padding is [1], expected 2 values, one per spatial axis",
     );
-    conv(&|geometry| geometry.groups = 0, "groups is 0");
+    conv(&|conv| conv.groups = 0, "groups is 0");
     conv(
-        &|geometry| geometry.groups = 3,
+        &|conv| conv.groups = 3,
         "in_channels is 32, expected a positive multiple of the 3 groups",
     );
     let huge = small().cost([1, usize::MAX, 28]).unwrap_err().to_string();
@@ -158,7 +160,11 @@ fn heads_of_all_kinds() {
         net.replace_head(7, 5).unwrap();
         assert_eq!(net.head_name().unwrap(), head);
         assert_eq!(net.kernel(head).unwrap().shape(), shape, "{name}");
-        assert_eq!(net.output_shapes(&net.input().shape).unwrap().pop().unwrap().1, [7], "{name}");
+        assert_eq!(
+            net.architecture().output_shape(net.architecture().input_shapes()).unwrap(),
+            [7],
+            "{name}"
+        );
         for (param, array) in before.params().iter().filter(|(param, _)| !param.starts_with(head)) {
             assert_eq!(net.params()[param], *array, "{name}");
         }
@@ -170,9 +176,8 @@ fn heads_of_all_kinds() {
 #[test]
 fn a_factorized_head_becomes_dense() {
     let mut net = small().initialize(1).unwrap();
-    let svd = cp_core::truncated_svd(net.kernel("fc2").unwrap().into_dimensionality().unwrap(), 3)
-        .unwrap();
-    net.factorize_linear("fc2", &svd).unwrap();
+    let factors = common::factors(&net, "fc2", cp_net::Form::LowRank, 3, 5);
+    net.put_factors("fc2", &factors, 0.5).unwrap();
     net.replace_head(4, 2).unwrap();
     assert_eq!(net.kernel("fc2").unwrap().shape(), [4, 128]);
     assert!(net.architecture().factorized.is_empty());
@@ -189,8 +194,9 @@ fn other_input_sizes_where_the_layers_allow_them() {
 
     let error = small().with_input_shape([1, 32, 32]).unwrap_err().to_string();
     assert!(
-        error
-            .contains("layer 'fc1' (linear) cannot take an input of shape [4096]: expected [3136]"),
+        error.contains(
+            "layer 'fc1' (linear) cannot take an input of shape [4096], 'flatten': expected [3136]"
+        ),
         "{error}"
     );
     let error =
@@ -225,9 +231,9 @@ fn features_as_input() {
         .unwrap();
     assert_eq!(arch.param_count(), 650);
     let mut wrong = arch.clone();
-    wrong.input.mean = vec![0.5; 64];
+    wrong.inputs[0].mean = vec![0.5; 64];
     assert!(wrong.check().unwrap_err().to_string().contains("expected 0 values"));
-    wrong.input = InputSpec::features([0, 8, 8]);
+    wrong.inputs[0] = InputSpec::features([0, 8, 8]);
     assert!(wrong.check().unwrap_err().to_string().contains("no size 0"));
     assert!(Builder::new("none", InputSpec::features([])).flatten("flatten").build().is_err());
 }

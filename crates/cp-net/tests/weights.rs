@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use common::als;
-use cp_net::{Architecture, Form, METADATA_KEY, NetError, Network, RankPlan, arch, compress};
+use common::factors;
+use cp_net::{Architecture, Form, METADATA_KEY, NetError, Network, arch};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -20,9 +20,11 @@ fn small() -> Network {
 fn save_and_load_keep_everything() {
     let folder = tempfile::tempdir().unwrap();
     let mut net = small();
-    let plan =
-        RankPlan::default().with("conv2", Form::Cp4, 5, "").with("fc1", Form::LowRank, 7, "");
-    compress(&mut net, &plan, &als(), &|_| {}).unwrap();
+    for (layer, form, rank) in [("conv2", Form::Cp4, 5), ("fc1", Form::LowRank, 7)] {
+        let factors = factors(&net, layer, form, rank, 3);
+        net.put_factors(layer, &factors, 0.25).unwrap();
+    }
+    net.set_classes((0..10).map(|class| format!("class {class}")).collect()).unwrap();
     let paths = [folder.path().join("a.safetensors"), folder.path().join("b.safetensors")];
     for path in &paths {
         net.save(path).unwrap();
@@ -77,6 +79,8 @@ fn foreign_weights_of_any_float_type() {
     {
         foreign(&path, &net, |name| format!("module.{name}"), dtype);
         let loaded = Network::load_as(&path, arch::by_name("small-cnn").unwrap()).unwrap();
+        assert_eq!(loaded.notes, ["'module.' was dropped from 8 names of arrays"]);
+        let loaded = loaded.network;
         for (name, array) in net.params() {
             let worst =
                 (&loaded.params()[name] - array).iter().fold(0.0_f32, |a, b| a.max(b.abs()));
@@ -104,8 +108,84 @@ fn weights_that_do_not_fit_are_listed_by_name() {
     let expected = "the weights do not fit architecture 'small-cnn':\n  \
         missing (2): conv1.weight, conv1.bias\n  \
         unexpected (2): stem.bias, stem.weight\n  \
-        mis-shaped (2): fc2.weight is [7, 128], expected [10, 128]; fc2.bias is [7], expected [10]";
-    assert_eq!(error, format!("{}: {expected}", path.display()));
+        mis-shaped (2): fc2.weight is [7, 128], expected [10, 128]; fc2.bias is [7], expected [10]\n";
+    let expected = expected.replace("; fc2.bias", ", fc2.bias");
+    assert!(error.starts_with(&format!("{}: {expected}", path.display())), "{error}");
+    assert!(error.contains("`--arch net.json`"), "{error}");
+    // Many names: a few are shown.
+    let error = Network::load_as(&path, arch::by_name("resnet20").unwrap()).unwrap_err();
+    assert!(error.to_string().len() < 900 && error.to_string().contains(" more)"), "{error}");
+}
+
+/// Only the last layer has another size: its number of classes is read off the weights, and said.
+#[test]
+fn a_head_is_read_off_the_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.safetensors");
+    for (name, classes) in [("small-cnn", 7), ("charnet", 5)] {
+        let mut other = arch::by_name(name).unwrap().initialize(1).unwrap();
+        other.replace_head(classes, 3).unwrap();
+        foreign(&path, &other, str::to_string, Dtype::F32);
+        let loaded = Network::load_as(&path, arch::by_name(name).unwrap()).unwrap();
+        assert_eq!(loaded.network.params(), other.params());
+        assert!(loaded.notes[0].contains(&format!("weights for {classes} classes")), "{name}");
+    }
+}
+
+/// Weights that are no numbers are refused, whoever wrote the file.
+#[test]
+fn values_that_are_no_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let fails = |name: &str, value: f32, expected: &str| {
+        let mut net = arch::by_name("resnet20").unwrap().initialize(1).unwrap();
+        let mut array = net.params()[name].clone();
+        array.iter_mut().take(2).for_each(|slot| *slot = value);
+        net.set_param(name, array).unwrap();
+        net.save(&path).unwrap();
+        let own = Network::load(&path).unwrap_err().to_string();
+        foreign(&path, &net, str::to_string, Dtype::F32);
+        let others = Network::load_as(&path, arch::by_name("resnet20").unwrap()).unwrap_err();
+        for error in [own, others.to_string()] {
+            assert!(
+                error.contains(&format!("array '{name}' holds 2 values that are {expected}")),
+                "{error}"
+            );
+        }
+    };
+    fails("conv1.weight", f32::NAN, "NaN or infinite");
+    fails("linear.bias", f32::INFINITY, "NaN or infinite");
+    fails("bn1.running_var", -1.0, "negative variances");
+}
+
+/// A ResNet-20 that was trained and one that was factorized, written by the version before format 2.
+#[test]
+fn files_of_format_1_are_read() {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/resnet20-cp4-format1.safetensors");
+    let net = Network::load(&path).unwrap();
+    let arch = net.architecture();
+    assert_eq!(arch.outputs, ["linear"]);
+    assert_eq!(arch.node("layer2.0.shortcut").unwrap().op.kind(), "pad");
+    let record = arch.factorization("layer1.0.conv1").unwrap();
+    assert_eq!((record.form, record.weight.as_str()), (Form::Cp4, "layer1.0.conv1.weight"));
+    // Counted by the version that wrote it.
+    let cost = net.cost([3, 32, 32]).unwrap().total;
+    assert_eq!((cost.params, cost.macs), (33_578, 4_862_144));
+    // Taken apart, it is the architecture of today; written again, it is of format 2.
+    let mut dense = net.clone();
+    for layer in arch.factorized.keys() {
+        dense.densify(layer).unwrap();
+    }
+    let today = arch::by_name("resnet20").unwrap();
+    let shapes = |arch: &Architecture| {
+        arch.params().map(|(name, spec)| (name, spec.shape)).collect::<Vec<_>>()
+    };
+    assert_eq!(shapes(dense.architecture()), shapes(&today));
+    let folder = tempfile::tempdir().unwrap();
+    let again = folder.path().join("again.safetensors");
+    net.save(&again).unwrap();
+    assert_eq!(Network::load(&again).unwrap(), net);
 }
 
 #[test]
@@ -141,18 +221,18 @@ fn architectures_that_cannot_be_understood() {
         let error = Network::load(&path).unwrap_err().to_string();
         assert!(error.contains(expected) && error.starts_with(path.to_str().unwrap()), "{error}");
     };
-    fails("{", "its architecture (metadata 'polyad') cannot be read");
+    fails("{", "its architecture cannot be read");
     fails(
-        r#"{"format": 2, "architecture": "later"}"#,
-        "written in format 2, this version reads up to 1; update polyad",
+        r#"{"format": 3, "architecture": "later"}"#,
+        "written in format 3, this version reads up to 2; update polyad",
     );
     let arch = serde_json::to_string(&arch::by_name("small-cnn").unwrap()).unwrap();
-    fails(&format!(r#"{{"format": 1, "architecture": {arch}}}"#), "missing (8)");
-    let unknown = arch.replacen("\"relu\"", "\"gelu\"", 1);
-    fails(&format!(r#"{{"format": 1, "architecture": {unknown}}}"#), "unknown variant `gelu`");
+    fails(&format!(r#"{{"format": 2, "architecture": {arch}}}"#), "missing (8)");
+    let unknown = arch.replacen("\"relu\"", "\"gulu\"", 1);
+    fails(&format!(r#"{{"format": 2, "architecture": {unknown}}}"#), "unknown variant `gulu`");
     let loose = arch.replacen("\"inputs\":[\"relu1\"]", "\"inputs\":[\"relu7\"]", 1);
     fails(
-        &format!(r#"{{"format": 1, "architecture": {loose}}}"#),
+        &format!(r#"{{"format": 2, "architecture": {loose}}}"#),
         "which is not defined before it",
     );
 }
@@ -191,7 +271,7 @@ fn pretrained_files_load() {
     };
     let load = |file: &str, name: &str| {
         let path = Path::new(&data).join("pretrained").join(file);
-        let net = Network::load_as(&path, arch::by_name(name).unwrap()).unwrap();
+        let net = Network::load_as(&path, arch::by_name(name).unwrap()).unwrap().network;
         assert!(
             net.params().values().all(|array| array.iter().all(|value| value.is_finite())),
             "{file}"

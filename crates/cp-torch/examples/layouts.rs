@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let models = [last?, nchw?];
             for batch in [1, 32] {
                 let shape: Vec<i64> = std::iter::once(batch)
-                    .chain(arch.input.shape.iter().map(|&n| n as i64))
+                    .chain(arch.input().shape.iter().map(|&n| n as i64))
                     .collect();
                 let x = Tensor::randn(shape, (Kind::Float, Device::Cpu));
                 let evaluation = interleaved(&models, |model| {

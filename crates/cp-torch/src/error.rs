@@ -22,6 +22,16 @@ pub enum TorchError {
         /// Shape of the tensor given, the batch axis included.
         got: Vec<i64>,
     },
+    /// Another number of tensors than the network has inputs.
+    #[error("the network '{network}' has {} inputs ({}), got {got}", expected.len(), expected.join(", "))]
+    InputCount {
+        /// Name of the architecture.
+        network: String,
+        /// Names of its inputs.
+        expected: Vec<String>,
+        /// How many tensors were given.
+        got: usize,
+    },
     /// The input has another kind of values, or lies elsewhere, than the network's arrays.
     #[error(
         "the network takes values of kind {expected_kind:?} on {expected_device:?}, got {got_kind:?} on {got_device:?}"

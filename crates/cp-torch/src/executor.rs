@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cp_net::{Architecture, INPUT, NetError, Network, Node, Op, ParamRole};
+use cp_net::{Architecture, NetError, Network, Node, ParamRole};
 use tch::{Device, Kind, Tensor};
 
 use crate::TorchError;
 use crate::convert::{array_from_tensor, shape_of, tensor_from_f32};
 use crate::layout::Layout;
-use crate::op::{self, Run};
+use crate::op::{Forward, Run};
 
 /// Whether the network trains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +42,7 @@ pub struct Executor {
     arch: Architecture,
     device: Device,
     layout: Layout,
-    /// One per node, in order.
-    steps: Vec<Step>,
+    schedule: Schedule,
     /// All parameters and statistics by name, sharing memory with those of the steps.
     params: BTreeMap<String, Tensor>,
     roles: BTreeMap<String, ParamRole>,
@@ -54,15 +53,24 @@ pub struct Executor {
 /// Sees every node and its inputs before the node runs.
 pub type Watch<'a, E> = dyn FnMut(&Node, &[&Tensor]) -> Result<(), E> + 'a;
 
-/// What a node needs to run. Slot 0 holds the network's input, slot i + 1 the output of node i.
+/// What a node needs to run. Every value of the network has a slot: the inputs first, then the outputs of the nodes.
 #[derive(Debug)]
 struct Step {
     inputs: Vec<usize>,
-    /// In the order of [`Op::params`].
+    outputs: Vec<usize>,
+    /// In the order of [`cp_net::Op::params`].
     params: Vec<Tensor>,
-    /// Slots that no later node reads.
+    /// Slots that no later node reads and the network does not put out.
     drops: Vec<usize>,
     in_place: bool,
+}
+
+/// The steps of a network, and the slots of what it puts out.
+#[derive(Debug)]
+struct Schedule {
+    steps: Vec<Step>,
+    slots: BTreeMap<String, usize>,
+    outputs: Vec<usize>,
 }
 
 impl Executor {
@@ -94,11 +102,11 @@ impl Executor {
             let trains = roles.get(name).is_some_and(|role| *role != ParamRole::Buffer);
             params.insert(name.clone(), tensor.f_set_requires_grad(trains)?);
         }
-        let steps = plan(&arch, &params)?;
-        Ok(Self { arch, device, layout, steps, params, roles, frozen: BTreeSet::new() })
+        let schedule = schedule(&arch, &params)?;
+        Ok(Self { arch, device, layout, schedule, params, roles, frozen: BTreeSet::new() })
     }
 
-    /// The output of the network's last node.
+    /// The first output of a network with one input.
     ///
     /// Other spatial sizes than the network was built for work as far as its layers allow.
     ///
@@ -109,7 +117,18 @@ impl Executor {
     /// Where `x` has other channels or another number of axes than the network's input, another kind or device, or where
     /// a layer cannot take what the one before gives (the error names the layer and the shapes).
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, TorchError> {
-        self.run(x, mode, &mut BTreeMap::new(), &mut |_, _| Ok(()))
+        self.run(&[x], mode, &mut BTreeMap::new(), &mut |_, _| Ok(())).and_then(first)
+    }
+
+    /// All outputs, from all inputs.
+    ///
+    /// # Shapes
+    /// `inputs`: one `[B, …]` for each input of the network, f32, on the executor's device; results: one for each output.
+    ///
+    /// # Errors
+    /// As [`Executor::forward`], and where there are more or fewer tensors than inputs.
+    pub fn forward_all(&self, inputs: &[&Tensor], mode: Mode) -> Result<Vec<Tensor>, TorchError> {
+        self.run(inputs, mode, &mut BTreeMap::new(), &mut |_, _| Ok(()))
     }
 
     /// As [`Executor::forward`], showing every node and its inputs to `watch` before the node runs.
@@ -125,7 +144,8 @@ impl Executor {
         mode: Mode,
         watch: &mut Watch<'_, E>,
     ) -> Result<Tensor, E> {
-        self.run(x, mode, &mut BTreeMap::new(), watch)
+        let outputs = self.run(&[x], mode, &mut BTreeMap::new(), watch)?;
+        Ok(first(outputs)?)
     }
 
     /// As [`Executor::forward`], with the outputs of the nodes `taps` beside that of the network, in their order.
@@ -140,30 +160,31 @@ impl Executor {
     ) -> Result<(Tensor, Vec<Tensor>), TorchError> {
         let mut slots = Vec::with_capacity(taps.len());
         for name in taps {
-            self.arch.node(name)?;
-            let position = self.arch.nodes.iter().position(|node| node.name == *name);
-            slots.extend(position.map(|index| index + 1));
+            slots.extend(self.schedule.slots.get(self.arch.node(name)?.output()).copied());
         }
         let mut kept: BTreeMap<usize, Option<Tensor>> =
             slots.iter().map(|&slot| (slot, None)).collect();
-        let output = self.run(x, mode, &mut kept, &mut |_, _| Ok::<(), TorchError>(()))?;
+        let outputs = self.run(&[x], mode, &mut kept, &mut |_, _| Ok::<(), TorchError>(()))?;
         let tapped =
             slots.iter().filter_map(|slot| Some(kept.get(slot)?.as_ref()?.shallow_clone()));
-        Ok((output, tapped.collect()))
+        Ok((first(outputs)?, tapped.collect()))
     }
 
-    /// The forward pass. The outputs of the slots in `kept` are put there, and no later node writes over them.
+    /// The forward pass. The values of the slots in `kept` are put there, and no later node writes over them.
     fn run<E: From<TorchError>>(
         &self,
-        x: &Tensor,
+        inputs: &[&Tensor],
         mode: Mode,
         kept: &mut BTreeMap<usize, Option<Tensor>>,
         watch: &mut Watch<'_, E>,
-    ) -> Result<Tensor, E> {
-        self.check_input(x)?;
-        let mut values: Vec<Option<Tensor>> = (0..=self.steps.len()).map(|_| None).collect();
-        values[0] = Some(self.layout.apply(x).map_err(TorchError::from)?);
-        for (index, (node, step)) in self.arch.nodes.iter().zip(&self.steps).enumerate() {
+    ) -> Result<Vec<Tensor>, E> {
+        self.check_inputs(inputs)?;
+        let Schedule { steps, slots, outputs } = &self.schedule;
+        let mut values: Vec<Option<Tensor>> = (0..slots.len()).map(|_| None).collect();
+        for (slot, x) in inputs.iter().enumerate() {
+            values[slot] = Some(self.layout.apply(x).map_err(TorchError::from)?);
+        }
+        for (node, step) in self.arch.nodes.iter().zip(steps) {
             let run = Run {
                 train: mode == Mode::Train && !self.frozen.contains(&node.name),
                 calibration: match mode {
@@ -173,35 +194,50 @@ impl Executor {
                 in_place: step.in_place
                     && !step.inputs.first().is_some_and(|slot| kept.contains_key(slot)),
             };
-            let output = {
+            let made = {
                 let inputs: Vec<&Tensor> =
                     step.inputs.iter().filter_map(|&slot| values[slot].as_ref()).collect();
                 watch(node, &inputs)?;
-                op::forward(&node.op, &inputs, &step.params, run).map_err(|source| {
-                    TorchError::Node {
-                        node: node.name.clone(),
-                        inputs: inputs.iter().map(|input| input.size()).collect(),
-                        source,
-                    }
+                node.op.forward(&inputs, &step.params, run).map_err(|source| TorchError::Node {
+                    node: node.name.clone(),
+                    inputs: inputs.iter().map(|input| input.size()).collect(),
+                    source,
                 })?
             };
             for &slot in &step.drops {
                 values[slot] = None;
             }
-            if let Some(kept) = kept.get_mut(&(index + 1)) {
-                *kept = Some(output.shallow_clone());
+            for (&slot, value) in step.outputs.iter().zip(made) {
+                if let Some(kept) = kept.get_mut(&slot) {
+                    *kept = Some(value.shallow_clone());
+                }
+                values[slot] = Some(value);
             }
-            values[index + 1] = Some(output);
         }
-        // A network without nodes is the identity.
-        Ok(values.pop().flatten().unwrap_or_else(|| x.shallow_clone()))
+        Ok(outputs
+            .iter()
+            .filter_map(|&slot| values[slot].as_ref().map(Tensor::shallow_clone))
+            .collect())
     }
 
-    fn check_input(&self, x: &Tensor) -> Result<(), TorchError> {
-        let expected = &self.arch.input.shape;
+    fn check_inputs(&self, inputs: &[&Tensor]) -> Result<(), TorchError> {
+        if inputs.len() != self.arch.inputs.len() {
+            return Err(TorchError::InputCount {
+                network: self.arch.name.clone(),
+                expected: self.arch.inputs.iter().map(|input| input.name.clone()).collect(),
+                got: inputs.len(),
+            });
+        }
+        inputs
+            .iter()
+            .zip(&self.arch.inputs)
+            .try_for_each(|(x, spec)| self.check_input(x, &spec.shape))
+    }
+
+    fn check_input(&self, x: &Tensor, expected: &[usize]) -> Result<(), TorchError> {
         let shape = shape_of(x);
         if shape.len() != expected.len() + 1 || shape.get(1) != expected.first() {
-            let (network, expected) = (self.arch.name.clone(), expected.clone());
+            let (network, expected) = (self.arch.name.clone(), expected.to_vec());
             return Err(TorchError::InputShape { network, expected, got: x.size() });
         }
         let (kind, device) = (x.f_kind()?, x.device());
@@ -220,10 +256,13 @@ impl Executor {
     /// executor's. Statistics and the parameters of frozen nodes are not among them.
     pub fn trainable(&self) -> Vec<(String, ParamRole, Tensor)> {
         let mut trainable = Vec::new();
+        let mut seen = BTreeSet::new();
         for node in self.arch.nodes.iter().filter(|node| !self.frozen.contains(&node.name)) {
-            for spec in node.op.params().iter().filter(|spec| spec.role != ParamRole::Buffer) {
-                let name = format!("{}.{}", node.name, spec.suffix);
-                if let Some(tensor) = self.params.get(&name) {
+            for (name, spec) in node.param_specs() {
+                if spec.role == ParamRole::Buffer || !seen.insert(name.clone()) {
+                    continue;
+                }
+                if let Some(tensor) = self.params.get(&name).filter(|_| !self.is_frozen(&name)) {
                     trainable.push((name, spec.role, tensor.shallow_clone()));
                 }
             }
@@ -244,15 +283,18 @@ impl Executor {
             .map(|node| node.name.clone())
             .filter(|name| frozen(name))
             .collect();
-        for node in &self.arch.nodes {
-            let trains = !self.frozen.contains(&node.name);
-            for spec in node.op.params().iter().filter(|spec| spec.role != ParamRole::Buffer) {
-                if let Some(tensor) = self.params.get(&format!("{}.{}", node.name, spec.suffix)) {
-                    // The tensor returned is the same one.
-                    let _ = tensor.set_requires_grad(trains);
-                }
+        for (name, tensor) in &self.params {
+            if self.roles.get(name).is_some_and(|role| *role != ParamRole::Buffer) {
+                // The tensor returned is the same one.
+                let _ = tensor.set_requires_grad(!self.is_frozen(name));
             }
         }
+    }
+
+    /// Whether a frozen node uses the parameter: a shared one is frozen with the first of its nodes that is.
+    fn is_frozen(&self, param: &str) -> bool {
+        let mut frozen = self.arch.nodes.iter().filter(|node| self.frozen.contains(&node.name));
+        frozen.any(|node| node.param_specs().any(|(name, _)| name == param))
     }
 
     /// The network as it is now: the architecture and a copy of the current arrays (f32, row-major).
@@ -327,36 +369,56 @@ fn difference(ours: &Architecture, other: &Architecture) -> Option<String> {
     (a != b).then(|| format!("{a} layers against {b}"))
 }
 
-/// Resolves names to slots, finds last uses, and where a node may write over its input.
-fn plan(arch: &Architecture, params: &BTreeMap<String, Tensor>) -> Result<Vec<Step>, TorchError> {
-    let slots: BTreeMap<&str, usize> = std::iter::once((INPUT, 0))
-        .chain(arch.nodes.iter().enumerate().map(|(index, node)| (node.name.as_str(), index + 1)))
+/// The first of the outputs.
+fn first(outputs: Vec<Tensor>) -> Result<Tensor, TorchError> {
+    outputs.into_iter().next().ok_or_else(|| NetError::Empty { name: String::new() }.into())
+}
+
+/// Gives every value a slot, finds last uses, and where a node may write over its input.
+fn schedule(
+    arch: &Architecture,
+    params: &BTreeMap<String, Tensor>,
+) -> Result<Schedule, TorchError> {
+    let values = arch.inputs.iter().map(|input| &input.name);
+    let slots: BTreeMap<String, usize> = values
+        .chain(arch.nodes.iter().flat_map(|node| &node.outputs))
+        .enumerate()
+        .map(|(slot, value)| (value.clone(), slot))
         .collect();
-    let unknown = |name: &str| NetError::UnknownLayer {
-        name: name.into(),
-        known: arch.nodes.iter().map(|node| node.name.clone()).collect(),
+    let slot_of = |value: &String| {
+        slots.get(value).copied().ok_or_else(|| NetError::UnknownValue {
+            value: value.clone(),
+            known: slots.keys().cloned().collect(),
+        })
     };
-    let mut readers = vec![0_usize; arch.nodes.len() + 1];
-    let mut last_reader = vec![None; arch.nodes.len() + 1];
+    let outputs = arch.outputs.iter().map(slot_of).collect::<Result<Vec<usize>, _>>()?;
+    let mut readers = vec![0_usize; slots.len()];
+    let mut last_reader = vec![None; slots.len()];
+    let mut free = vec![false; slots.len()];
     let mut steps = Vec::with_capacity(arch.nodes.len());
     for (index, node) in arch.nodes.iter().enumerate() {
-        let mut inputs = Vec::new();
-        for name in &node.inputs {
-            let slot = *slots.get(name.as_str()).ok_or_else(|| unknown(name))?;
+        let inputs = node.inputs.iter().map(slot_of).collect::<Result<Vec<usize>, _>>()?;
+        for &slot in &inputs {
             readers[slot] += 1;
             last_reader[slot] = Some(index);
-            inputs.push(slot);
         }
-        let mut tensors = Vec::new();
-        for spec in node.op.params() {
-            let name = format!("{}.{}", node.name, spec.suffix);
-            let tensor = params.get(&name).ok_or_else(|| NetError::UnknownParam {
+        let made = node.outputs.iter().map(slot_of).collect::<Result<Vec<usize>, _>>()?;
+        for &slot in &made {
+            free[slot] = node.op.frees_output();
+        }
+        let tensors = node.param_specs().map(|(name, _)| {
+            params.get(&name).map(Tensor::shallow_clone).ok_or_else(|| NetError::UnknownParam {
                 name: name.clone(),
                 known: params.keys().cloned().collect(),
-            })?;
-            tensors.push(tensor.shallow_clone());
-        }
-        steps.push(Step { inputs, params: tensors, drops: Vec::new(), in_place: false });
+            })
+        });
+        let params = tensors.collect::<Result<Vec<Tensor>, _>>()?;
+        steps.push(Step { inputs, outputs: made, params, drops: Vec::new(), in_place: false });
+    }
+    for &slot in &outputs {
+        // Kept to the end, and not written over.
+        last_reader[slot] = None;
+        free[slot] = false;
     }
     for (slot, reader) in last_reader.into_iter().enumerate() {
         if let Some(reader) = reader {
@@ -364,16 +426,9 @@ fn plan(arch: &Architecture, params: &BTreeMap<String, Tensor>) -> Result<Vec<St
         }
     }
     for (step, node) in steps.iter_mut().zip(&arch.nodes) {
-        let Some(&first) = step.inputs.first() else { continue };
-        step.in_place = matches!(node.op, Op::Relu | Op::Add)
-            && readers[first] == 1
-            && first > 0
-            && overwritable(&arch.nodes[first - 1].op);
+        let first = step.inputs.first();
+        step.in_place =
+            node.op.in_place() && first.is_some_and(|&slot| readers[slot] == 1 && free[slot]);
     }
-    Ok(steps)
-}
-
-/// Whether the output of `op` is memory of its own that the op's gradient does not need.
-fn overwritable(op: &Op) -> bool {
-    matches!(op, Op::Conv(_) | Op::Linear(_) | Op::BatchNorm(_) | Op::Add)
+    Ok(Schedule { steps, slots, outputs })
 }

@@ -70,7 +70,10 @@ impl Layout {
     pub fn resolve(self, arch: &Architecture, device: Device) -> Self {
         match self {
             // The channels and at least two spatial axes.
-            Layout::Auto if device == Device::Cpu && arch.input.shape.len() >= 3 => {
+            Layout::Auto
+                if device == Device::Cpu
+                    && arch.inputs.iter().any(|input| input.shape.len() >= 3) =>
+            {
                 Layout::ChannelsLast
             }
             Layout::Auto => Layout::Nchw,
@@ -159,7 +162,7 @@ mod tests {
         assert_eq!(Layout::Auto.resolve(&arch, Device::Cpu), Layout::ChannelsLast);
         assert_eq!(Layout::Auto.resolve(&arch, Device::Cuda(0)), Layout::Nchw);
         assert_eq!(Layout::Nchw.resolve(&arch, Device::Cpu), Layout::Nchw);
-        arch.input.shape.pop();
+        arch.inputs[0].shape.pop();
         assert_eq!(Layout::Auto.resolve(&arch, Device::Cpu), Layout::Nchw);
     }
 

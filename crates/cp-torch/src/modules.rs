@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 
 use cp_core::{CpTensor, Svd};
-use cp_net::{Architecture, Conv, ConvGeometry, Form, InputSpec, NetError, Network, Node, Op};
-use ndarray::{ArrayD, ArrayView1, ArrayView2, Axis, IxDyn, concatenate};
+use cp_net::{Architecture, Conv, Factors, Form, InputSpec, NetError, Network, Node, Op, Rank};
+use ndarray::{ArrayD, ArrayView1};
 use tch::{Tensor, nn};
 
 use crate::TorchError;
 use crate::convert::tensor_from_f32;
 use crate::layout::Layout;
-use crate::op::conv;
+use crate::op::{conv, linear};
 
 /// A convolution over two axes as the sequence that the CP decomposition of its kernel gives.
 ///
@@ -24,7 +24,7 @@ use crate::op::conv;
 ///
 /// ```
 /// use cp_core::{Als, Init, Solver};
-/// use cp_net::{Conv, ConvGeometry};
+/// use cp_net::{Conv, Padding};
 /// use cp_torch::{CpConv2d, tch};
 /// use tch::nn::Module;
 ///
@@ -32,8 +32,7 @@ use crate::op::conv;
 /// let kernel = ndarray::Array4::from_shape_fn((8, 4, 3, 3), |(t, s, i, j)| ((t + 2 * s + 3 * i + 5 * j) % 7) as f32);
 /// let cp = Als::new(6).init(Init::Random { seed: 1 }).decompose(kernel.view().into_dyn())?.cp;
 ///
-/// let geometry = ConvGeometry { padding: vec![1, 1], ..ConvGeometry::unit(2) };
-/// let dense = Conv { in_channels: 4, out_channels: 8, kernel: vec![3, 3], geometry, bias: false };
+/// let dense = Conv { padding: Padding::symmetric([1, 1]), bias: false, ..Conv::new(4, 8, [3, 3]) };
 /// let variables = tch::nn::VarStore::new(tch::Device::Cpu);
 /// let layer = CpConv2d::from_cp(&variables.root(), &dense, &[cp], None)?;
 /// let x = tch::Tensor::ones([1, 4, 5, 5], (tch::Kind::Float, tch::Device::Cpu));
@@ -50,7 +49,7 @@ pub struct CpConv2d {
 struct Part {
     weight: Tensor,
     bias: Option<Tensor>,
-    geometry: ConvGeometry,
+    conv: Conv,
 }
 
 impl CpConv2d {
@@ -71,7 +70,7 @@ impl CpConv2d {
         const LAYER: &str = "layer";
         let mismatch =
             |what, expected, got| NetError::Factors { layer: LAYER.into(), what, expected, got };
-        let groups = dense.geometry.groups;
+        let groups = dense.groups;
         let Some(first) = factors.first().filter(|_| factors.len() == groups) else {
             return Err(mismatch(
                 "number of models (one per group)",
@@ -94,42 +93,32 @@ impl CpConv2d {
                 return Err(mismatch("shape and rank of a model", expected, got).into());
             }
         }
-        let mut arch = Architecture {
-            name: LAYER.into(),
-            input: InputSpec::gray(1),
-            nodes: vec![Node { name: LAYER.into(), op: Op::Conv(dense), inputs: Vec::new() }],
-            factorized: BTreeMap::new(),
-        };
-        arch.factorize(LAYER, form, first.rank())?;
-
-        let balanced: Vec<CpTensor<f32>> =
-            factors.iter().cloned().map(|mut cp| (cp.balance(), cp).1).collect();
-        let last = arch.nodes.len() - 1;
-        let mut arrays = BTreeMap::new();
-        for (index, node) in arch.nodes.iter().enumerate() {
-            // The rows of a part's weight are its output channels: T for `expand`, R for the others.
-            let rows: Vec<ArrayView2<'_, f32>> =
-                balanced
-                    .iter()
-                    .map(|cp| {
-                        if index == last { cp.factors[0].view() } else { cp.factors[index + 1].t() }
-                    })
-                    .collect();
-            let weight = concatenate(Axis(0), &rows)
-                .and_then(|rows| {
-                    rows.as_standard_layout()
-                        .into_owned()
-                        .into_shape_with_order(IxDyn(&weight_shape(node)))
-                })
-                .map_err(|_| {
-                    mismatch("factor", weight_shape(node), rows.iter().map(|r| r.nrows()).collect())
-                })?;
-            arrays.insert(format!("{}.weight", node.name), weight);
-        }
+        // A network of this one layer, in which it is factorized.
+        let mut map = vec![dense.in_channels];
+        map.extend(
+            dense.kernel.iter().zip(&dense.dilation).map(|(taps, step)| (taps - 1) * step + 1),
+        );
+        let mut params =
+            BTreeMap::from([(format!("{LAYER}.weight"), ArrayD::zeros(dense.weight_shape()))]);
         if let Some(bias) = bias {
-            arrays.insert(format!("{}.bias", arch.nodes[last].name), bias.to_owned().into_dyn());
+            params.insert(format!("{LAYER}.bias"), bias.to_owned().into_dyn());
         }
-        Self::assemble(path.borrow(), LAYER, &arch.nodes.iter().collect::<Vec<_>>(), &arrays)
+        let input = InputSpec::features(map);
+        let node = Node::new(LAYER, dense, [input.name.clone()]);
+        let mut net = Network::new(Architecture::new("CpConv2d", input, vec![node]), params)?;
+        let factors: Vec<Factors> = factors
+            .iter()
+            .map(|cp| {
+                let mut cp = cp.clone();
+                cp.balance();
+                // The rows of a part's weight are its output channels: T for `expand`, R for the others.
+                let mut parts: Vec<_> = cp.factors[1..].iter().map(|f| f.t().to_owned()).collect();
+                parts.extend(cp.factors.first().cloned());
+                Factors { form, rank: Rank::One(cp.rank()), parts }
+            })
+            .collect();
+        net.put_factors(LAYER, &factors, 0.0)?;
+        Self::from_network(path, &net, LAYER)
     }
 
     /// The factorized convolution `layer` of `net`.
@@ -142,17 +131,8 @@ impl CpConv2d {
         layer: &str,
     ) -> Result<Self, TorchError> {
         let record = net.architecture().factorization(layer)?;
-        let parts =
+        let nodes =
             record.parts.iter().map(|part| net.node(part)).collect::<Result<Vec<_>, _>>()?;
-        Self::assemble(path.borrow(), layer, &parts, net.params())
-    }
-
-    fn assemble(
-        path: &nn::Path<'_>,
-        layer: &str,
-        nodes: &[&Node],
-        arrays: &BTreeMap<String, ArrayD<f32>>,
-    ) -> Result<Self, TorchError> {
         let wrong = || TorchError::NotFactorized {
             layer: layer.into(),
             expected: "CP-3 or CP-4 convolution over two axes",
@@ -166,8 +146,8 @@ impl CpConv2d {
             if conv.kernel.len() != 2 {
                 return Err(wrong());
             }
-            let (weight, bias) = variables(path, node, arrays)?;
-            parts.push(Part { weight, bias, geometry: conv.geometry.clone() });
+            let (weight, bias) = variables(path.borrow(), node, net.params())?;
+            parts.push(Part { weight, bias, conv: conv.clone() });
         }
         Ok(Self { parts })
     }
@@ -193,8 +173,8 @@ impl CpConv2d {
             .into());
         }
         let mut x = Layout::ChannelsLast.apply(x)?;
-        for Part { weight, bias, geometry } in &self.parts {
-            x = conv::conv(&x, weight, bias.as_ref(), geometry)?;
+        for Part { weight, bias, conv } in &self.parts {
+            x = conv::conv(&x, weight, bias.as_ref(), conv)?;
         }
         Ok(x)
     }
@@ -294,8 +274,8 @@ impl LowRankLinear {
     /// # Errors
     /// Where `x` has another shape, kind or device than the layer needs.
     pub fn f_forward(&self, x: &Tensor) -> Result<Tensor, TorchError> {
-        let reduced = conv::linear(x, &self.reduce, None)?;
-        Ok(conv::linear(&reduced, &self.expand, self.bias.as_ref())?)
+        let reduced = linear::linear(x, &self.reduce, None)?;
+        Ok(linear::linear(&reduced, &self.expand, self.bias.as_ref())?)
     }
 }
 
@@ -309,15 +289,6 @@ impl nn::Module for LowRankLinear {
     }
 }
 
-fn weight_shape(node: &Node) -> Vec<usize> {
-    node.op
-        .params()
-        .into_iter()
-        .find(|spec| spec.suffix == "weight")
-        .map(|spec| spec.shape)
-        .unwrap_or_default()
-}
-
 /// Variables for weight and bias of a part, under the last component of its name.
 fn variables(
     path: &nn::Path<'_>,
@@ -325,12 +296,12 @@ fn variables(
     arrays: &BTreeMap<String, ArrayD<f32>>,
 ) -> Result<(Tensor, Option<Tensor>), TorchError> {
     let path = path / part.name.rsplit('.').next().unwrap_or_default();
-    let copy = |suffix: &str| -> Result<Option<Tensor>, TorchError> {
-        let Some(array) = arrays.get(&format!("{}.{suffix}", part.name)) else { return Ok(None) };
-        Ok(Some(path.f_var_copy(suffix, &tensor_from_f32(array.view())?)?))
+    let copy = |slot: &str| -> Result<Option<Tensor>, TorchError> {
+        let Some(array) = arrays.get(&part.param(slot)) else { return Ok(None) };
+        Ok(Some(path.f_var_copy(slot, &tensor_from_f32(array.view())?)?))
     };
     let weight = copy("weight")?.ok_or_else(|| NetError::UnknownParam {
-        name: format!("{}.weight", part.name),
+        name: part.param("weight"),
         known: arrays.keys().cloned().collect(),
     })?;
     Ok((weight, copy("bias")?))

@@ -7,25 +7,27 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::{architecture, assert_close, chain, executor, max_difference, network, tensor};
 use cp_net::{
-    BatchNorm, Conv, ConvGeometry, Form, INPUT, Linear, Lrn, Network, Node, Op, ParamRole, Pool,
-    arch,
+    AdaptiveAvgPool, Add, Architecture, AvgPool, BatchNorm, Concat, Constant, Conv, Dropout,
+    Flatten, Form, INPUT, InputSpec, Linear, Lrn, MaxPool, Maxout, Mul, Network, Node, Op, Pad,
+    Padding, ParamRole, Relu, Slice, Softmax, Split, arch,
 };
+use cp_plan::Factorize as _;
 use cp_torch::tch::{self, Device, Kind, Tensor};
 use cp_torch::{Executor, Layout, Mode, TorchError};
 
 const LAYOUTS: [Layout; 2] = [Layout::Nchw, Layout::ChannelsLast];
 
 fn conv(in_channels: usize, out_channels: usize) -> Op {
-    let geometry = ConvGeometry { padding: vec![1, 1], ..ConvGeometry::unit(2) };
-    Op::Conv(Conv { in_channels, out_channels, kernel: vec![3, 3], geometry, bias: true })
+    let padding = Padding::symmetric([1, 1]);
+    Conv { padding, ..Conv::new(in_channels, out_channels, [3, 3]) }.into()
 }
 
 fn norm(channels: usize) -> Op {
-    Op::BatchNorm(BatchNorm { channels, eps: 1e-5, momentum: 0.1 })
+    BatchNorm::new(channels).into()
 }
 
-fn node(name: &str, op: Op, inputs: &[&str]) -> Node {
-    Node { name: name.into(), op, inputs: inputs.iter().map(ToString::to_string).collect() }
+fn node(name: &str, op: impl Into<Op>, inputs: &[&str]) -> Node {
+    Node::new(name, op, inputs.iter().copied())
 }
 
 /// conv–bn–relu with a residual branch, dropout and a linear head: every kind of node whose behaviour depends on the mode,
@@ -34,15 +36,15 @@ fn residual() -> Network {
     let nodes = vec![
         node("conv1", conv(3, 8), &[INPUT]),
         node("bn1", norm(8), &["conv1"]),
-        node("relu1", Op::Relu, &["bn1"]),
+        node("relu1", Relu {}, &["bn1"]),
         node("conv2", conv(8, 8), &["relu1"]),
         node("bn2", norm(8), &["conv2"]),
-        node("sum", Op::Add, &["bn2", "relu1"]),
-        node("relu2", Op::Relu, &["sum"]),
-        node("pool", Op::AdaptiveAvgPool { output: vec![1, 1] }, &["relu2"]),
-        node("flat", Op::Flatten, &["pool"]),
-        node("drop", Op::Dropout { p: 0.5 }, &["flat"]),
-        node("fc", Op::Linear(Linear { in_features: 8, out_features: 4, bias: true }), &["drop"]),
+        node("sum", Add {}, &["bn2", "relu1"]),
+        node("relu2", Relu {}, &["sum"]),
+        node("pool", AdaptiveAvgPool { output: vec![1, 1] }, &["relu2"]),
+        node("flat", Flatten { axis: 0 }, &["pool"]),
+        node("drop", Dropout { p: 0.5 }, &["flat"]),
+        node("fc", Linear { in_features: 8, out_features: 4, bias: true }, &["drop"]),
     ];
     network(architecture(&[3, 6, 6], nodes), 5)
 }
@@ -125,10 +127,10 @@ fn what_runs_in_place_changes_neither_outputs_nor_gradients() {
 fn the_input_stays_as_it_is() {
     // ReLU and Add directly behind the input, and an input that is read twice.
     let nodes = vec![
-        node("relu", Op::Relu, &[INPUT]),
-        node("sum", Op::Add, &["relu", INPUT]),
-        node("twice", Op::Add, &["sum", "sum"]),
-        node("out", Op::Relu, &["twice"]),
+        node("relu", Relu {}, &[INPUT]),
+        node("sum", Add {}, &["relu", INPUT]),
+        node("twice", Add {}, &["sum", "sum"]),
+        node("out", Relu {}, &["twice"]),
     ];
     let net = network(architecture(&[3, 2, 2], nodes), 1);
     for layout in LAYOUTS {
@@ -242,7 +244,8 @@ fn trained_tensors_are_the_executors_own() {
 #[test]
 fn loading_another_architecture_is_an_error() {
     let mut model = executor(&residual(), Layout::Auto);
-    let other = network(chain(&[3, 6, 6], vec![("conv1", conv(3, 8)), ("relu", Op::Relu)]), 1);
+    let other =
+        network(chain(&[3, 6, 6], vec![("conv1", conv(3, 8)), ("relu", Relu {}.into())]), 1);
     let message = model.load(&other).unwrap_err().to_string();
     assert!(message.contains("'bn1' against 'relu'"), "{message}");
     let shorter = network(chain(&[3, 6, 6], vec![("conv1", conv(3, 8))]), 1);
@@ -272,15 +275,13 @@ fn wrong_input_is_an_error_that_names_both_shapes() {
         model.forward(&Tensor::zeros([0, 3, 6, 6], floats), Mode::Eval).unwrap().size(),
         [0, 4]
     );
-    let valid = Conv {
-        in_channels: 3,
-        out_channels: 2,
-        kernel: vec![5, 5],
-        geometry: ConvGeometry::unit(2),
-        bias: false,
-    };
+    let valid = Conv { bias: false, ..Conv::new(3, 2, [5, 5]) };
     let fixed = Linear { in_features: 8, out_features: 2, bias: false };
-    let ops = vec![("valid", Op::Conv(valid)), ("flat", Op::Flatten), ("fc", Op::Linear(fixed))];
+    let ops = vec![
+        ("valid", Op::Conv(valid)),
+        ("flat", Flatten { axis: 0 }.into()),
+        ("fc", Op::Linear(fixed)),
+    ];
     let model = executor(&network(chain(&[3, 6, 6], ops), 1), Layout::Auto);
     assert!(model.forward(&Tensor::zeros([1, 3, 6, 6], floats), Mode::Eval).is_ok());
     for (size, layer) in [(4, "'valid'"), (7, "'fc'")] {
@@ -360,18 +361,24 @@ fn layouts_agree_on_the_built_in_networks() {
 
 #[test]
 fn layouts_agree_on_everything_else() {
-    let pool = |ceil| Pool { kernel: vec![3, 3], stride: vec![2, 2], padding: vec![1, 1], ceil };
+    let (kernel, stride, padding) = (vec![3, 3], vec![2, 2], Padding::symmetric([1, 1]));
+    let mean = AvgPool { kernel, stride, padding, ceil: true, count_padding: true };
+    let AvgPool { kernel, stride, padding, ceil, .. } = mean.clone();
+    let max = MaxPool { kernel, stride, padding, dilation: vec![1, 1], ceil };
+    let every_other = |axis| Slice { axis, start: 0, end: None, step: 2 };
     let nodes = vec![
         node("conv", conv(1, 12), &[INPUT]),
-        node("lrn", Op::Lrn(Lrn { size: 5, alpha: 0.1, beta: 0.75, k: 1.0 }), &["conv"]),
-        node("maxout", Op::Maxout { pieces: 3 }, &["lrn"]),
-        node("max", Op::MaxPool(pool(true)), &["maxout"]),
-        node("mean", Op::AvgPool(pool(true)), &["maxout"]),
-        node("both", Op::Concat, &["max", "mean"]),
-        node("short", Op::PadShortcut { stride: 2, before: 2, after: 1 }, &["both"]),
+        node("lrn", Lrn { size: 5, alpha: 0.1, beta: 0.75, k: 1.0 }, &["conv"]),
+        node("maxout", Maxout { pieces: 3 }, &["lrn"]),
+        node("max", max, &["maxout"]),
+        node("mean", mean, &["maxout"]),
+        node("both", Concat { axis: 0 }, &["max", "mean"]),
+        node("rows", every_other(1), &["both"]),
+        node("columns", every_other(2), &["rows"]),
+        node("short", Pad::zeros([2, 0, 0], [1, 0, 0]), &["columns"]),
         node("conv2", conv(11, 5), &["short"]),
-        node("flat", Op::Flatten, &["conv2"]),
-        node("softmax", Op::Softmax, &["flat"]),
+        node("flat", Flatten { axis: 0 }, &["conv2"]),
+        node("softmax", Softmax { axis: 0 }, &["flat"]),
     ];
     let net = network(architecture(&[1, 14, 13], nodes), 2);
     check_layouts(&net, 3);
@@ -419,4 +426,83 @@ fn the_rest_of_a_chain_may_run_under_no_grad() {
     let x = tensor(&[1, 3, 6, 6], 1);
     assert!(model.forward(&x, Mode::Eval).unwrap().requires_grad());
     assert!(!tch::no_grad(|| model.forward(&x, Mode::Eval).unwrap()).requires_grad());
+}
+
+/// Two inputs, two outputs, a split, a constant, one kernel and one norm in two places.
+fn branched() -> Architecture {
+    let shared = |name: &str, op: Op, input: &str, other: &str| {
+        let mut node = Node::new(name, op, [input]);
+        for spec in node.op.params() {
+            node.params.insert(spec.slot.into(), format!("{other}.{}", spec.slot));
+        }
+        node
+    };
+    let nodes = vec![
+        node("parts", Split { axis: 0, sizes: vec![2, 2] }, &["left"]),
+        node("conv", conv(2, 3), &["parts.0"]),
+        shared("again", conv(2, 3), "parts.1", "conv"),
+        node("norm", norm(3), &["conv"]),
+        shared("norm2", norm(3), "again", "norm"),
+        node("relu", Relu {}, &["norm"]),
+        node("sum", Add {}, &["norm2", "right", "relu"]),
+        node("scale", Constant { shape: vec![3, 1, 1], trained: true }, &[]),
+        node("out", Mul {}, &["sum", "scale"]),
+    ];
+    let mut arch =
+        Architecture::new("branched", InputSpec::features([4, 5, 5]).named("left"), nodes);
+    arch.inputs.push(InputSpec::features([3, 1, 1]).named("right"));
+    arch.outputs = vec!["out".into(), "norm".into()];
+    arch
+}
+
+#[test]
+fn several_inputs_and_outputs_and_shared_parameters() {
+    let _alone = generator();
+    let net = network(branched(), 4);
+    let p = |name: &str| cp_torch::tensor_from_f32(net.params()[name].view()).unwrap();
+    let (x, y) = (tensor(&[2, 4, 5, 5], 1), tensor(&[2, 3, 1, 1], 2));
+    let (mean, var) = (p("norm.running_mean"), p("norm.running_var"));
+    let step = |x: &Tensor, train| {
+        let x = x.conv2d(&p("conv.weight"), Some(p("conv.bias")), [1, 1], [1, 1], [1, 1], 1);
+        let (weight, bias) = (Some(p("norm.weight")), Some(p("norm.bias")));
+        let statistics = [&mean, &var].map(|tensor| Some(tensor.shallow_clone()));
+        let [mean, var] = statistics;
+        x.batch_norm(weight, bias, mean, var, train, 0.1, 1e-5, false)
+    };
+    for train in [false, true] {
+        let model = executor(&net, Layout::Auto);
+        let mode = if train { Mode::Train } else { Mode::Eval };
+        let got = model.forward_all(&[&x, &y], mode).unwrap();
+        // In the order of the nodes: the statistics move twice.
+        let a = step(&x.narrow(1, 0, 2), train);
+        let b = step(&x.narrow(1, 2, 2), train);
+        let expected = (b + &y + a.relu()) * p("scale.value");
+        assert_close(&got[0], &expected, 1e-5);
+        assert_close(&got[1], &a, 1e-5);
+        let after = model.network().unwrap();
+        let moved = cp_torch::tensor_from_f32(after.params()["norm.running_mean"].view()).unwrap();
+        assert_close(&moved, &mean, 1e-6);
+        // A shared parameter is there once.
+        let names: Vec<String> = model.trainable().into_iter().map(|(name, ..)| name).collect();
+        let expected = ["conv.weight", "conv.bias", "norm.weight", "norm.bias", "scale.value"];
+        assert_eq!(names, expected);
+    }
+    let model = executor(&net, Layout::Auto);
+    let message = model.forward(&x, Mode::Eval).unwrap_err().to_string();
+    assert!(message.contains("has 2 inputs (left, right), got 1"), "{message}");
+}
+
+/// The view that only runs forward gives what the network gives.
+#[test]
+fn folded_networks_give_the_same() {
+    for name in ["resnet20", "googlenet", "squeezenet1_1"] {
+        let net = network(arch::by_name(name).unwrap(), 3);
+        let x = tensor(&[&[2], &net.input().shape[..]].concat(), 1);
+        let run = |net: &Network| {
+            tch::no_grad(|| executor(net, Layout::Auto).forward(&x, Mode::Eval).unwrap())
+        };
+        let (expected, got) = (run(&net), run(&net.folded().unwrap()));
+        let size = expected.abs().max().double_value(&[]) as f32;
+        assert!(max_difference(&got, &expected) <= 1e-5 * size.max(1.0), "{name}");
+    }
 }

@@ -6,7 +6,8 @@ mod common;
 
 use common::{assert_close, chain, executor, network, random, random_cp, tensor};
 use cp_core::{CpTensor, truncated_svd};
-use cp_net::{Conv, ConvGeometry, Form, Linear, Network, Op};
+use cp_net::{Conv, Flatten, Form, Linear, Network, Op, Padding};
+use cp_plan::Factorize as _;
 use cp_torch::tch::nn::{Module, VarStore};
 use cp_torch::tch::{Device, Kind, Tensor};
 use cp_torch::{CpConv2d, Layout, LowRankLinear, Mode, TorchError};
@@ -15,21 +16,36 @@ use ndarray::{Array1, ArrayD, Axis, IxDyn, concatenate};
 const LAYOUTS: [Layout; 2] = [Layout::Nchw, Layout::ChannelsLast];
 const RANK: usize = 5;
 
-fn conv(in_channels: usize, out_channels: usize, kernel: &[usize], geometry: ConvGeometry) -> Op {
-    Op::Conv(Conv { in_channels, out_channels, kernel: kernel.to_vec(), geometry, bias: true })
+/// Stride, padding, dilation and groups of a convolution.
+#[derive(Clone)]
+struct Geometry {
+    stride: Vec<usize>,
+    padding: Vec<usize>,
+    dilation: Vec<usize>,
+    groups: usize,
+}
+
+fn conv(in_channels: usize, out_channels: usize, kernel: &[usize], geometry: &Geometry) -> Conv {
+    let Geometry { stride, padding, dilation, groups } = geometry.clone();
+    let padding = Padding::symmetric(padding);
+    Conv { stride, padding, dilation, groups, ..Conv::new(in_channels, out_channels, kernel) }
+}
+
+fn unit(axes: usize) -> Geometry {
+    geometry(&vec![1; axes], &vec![0; axes], &vec![1; axes], 1)
 }
 
 /// 3 → 6 channels by a 1×1 convolution, then `layer`, 6 → 12 channels, whose kernel is exactly that of the CP models.
 fn planted(
     kernel: &[usize],
-    geometry: &ConvGeometry,
+    geometry: &Geometry,
     form: Form,
     input: &[usize],
 ) -> (Network, Vec<CpTensor<f32>>) {
     let axes = kernel.len();
     let ops = vec![
-        ("stem", conv(3, 6, &vec![1; axes], ConvGeometry::unit(axes))),
-        ("layer", conv(6, 12, kernel, geometry.clone())),
+        ("stem", conv(3, 6, &vec![1; axes], &unit(axes)).into()),
+        ("layer", conv(6, 12, kernel, geometry).into()),
     ];
     let mut net = network(chain(input, ops), 1);
     let shape = net.tensors("layer", form).unwrap()[0].shape().to_vec();
@@ -47,7 +63,7 @@ fn planted(
     (net, models)
 }
 
-fn check(kernel: &[usize], geometry: &ConvGeometry, form: Form, input: &[usize]) {
+fn check(kernel: &[usize], geometry: &Geometry, form: Form, input: &[usize]) {
     let (dense, models) = planted(kernel, geometry, form, input);
     let mut factorized = dense.clone();
     factorized.factorize("layer", form, &models).unwrap();
@@ -94,13 +110,8 @@ fn check(kernel: &[usize], geometry: &ConvGeometry, form: Form, input: &[usize])
     }
 }
 
-fn geometry(
-    stride: &[usize],
-    padding: &[usize],
-    dilation: &[usize],
-    groups: usize,
-) -> ConvGeometry {
-    ConvGeometry {
+fn geometry(stride: &[usize], padding: &[usize], dilation: &[usize], groups: usize) -> Geometry {
+    Geometry {
         stride: stride.to_vec(),
         padding: padding.to_vec(),
         dilation: dilation.to_vec(),
@@ -157,10 +168,10 @@ fn one_and_three_axes() {
 #[test]
 fn low_rank() {
     let ops = vec![
-        ("stem", conv(3, 6, &[3, 3], geometry(&[1, 1], &[1, 1], &[1, 1], 1))),
-        ("point", conv(6, 12, &[1, 1], geometry(&[2, 1], &[0, 1], &[1, 1], 2))),
-        ("flat", Op::Flatten),
-        ("fc", Op::Linear(Linear { in_features: 12 * 3 * 7, out_features: 9, bias: true })),
+        ("stem", conv(3, 6, &[3, 3], &geometry(&[1, 1], &[1, 1], &[1, 1], 1)).into()),
+        ("point", conv(6, 12, &[1, 1], &geometry(&[2, 1], &[0, 1], &[1, 1], 2)).into()),
+        ("flat", Flatten { axis: 0 }.into()),
+        ("fc", Linear { in_features: 12 * 3 * 7, out_features: 9, bias: true }.into()),
     ];
     let mut dense = network(chain(&[3, 6, 5], ops), 2);
     let mut factorized = dense.clone();
@@ -247,13 +258,8 @@ fn gradients_of_a_factorized_network_are_those_of_finite_differences() {
 #[test]
 fn a_module_trains() {
     let variables = VarStore::new(Device::Cpu);
-    let op = Conv {
-        in_channels: 4,
-        out_channels: 6,
-        kernel: vec![3, 3],
-        geometry: geometry(&[1, 1], &[1, 1], &[1, 1], 1),
-        bias: false,
-    };
+    let padding = Padding::symmetric([1, 1]);
+    let op = Conv { padding, bias: false, ..Conv::new(4, 6, [3, 3]) };
     let layer =
         CpConv2d::from_cp(variables.root(), &op, &[random_cp(&[6, 4, 3, 3], 3, 1)], None).unwrap();
     let x = tensor(&[2, 4, 5, 5], 1);
@@ -266,13 +272,7 @@ fn a_module_trains() {
 #[test]
 fn modules_refuse_what_does_not_fit() {
     let variables = VarStore::new(Device::Cpu);
-    let op = |kernel: &[usize], groups| Conv {
-        in_channels: 4,
-        out_channels: 6,
-        kernel: kernel.to_vec(),
-        geometry: ConvGeometry { groups, ..ConvGeometry::unit(kernel.len()) },
-        bias: false,
-    };
+    let op = |kernel: &[usize], groups| Conv { groups, bias: false, ..Conv::new(4, 6, kernel) };
     let build =
         |op: &Conv, models: &[CpTensor<f32>]| CpConv2d::from_cp(variables.root(), op, models, None);
     let message = |result: Result<CpConv2d, TorchError>| result.unwrap_err().to_string();
@@ -294,7 +294,7 @@ fn modules_refuse_what_does_not_fit() {
     assert!(layer.f_forward(&wrong).is_err());
     assert!(layer.f_forward(&wrong.squeeze()).unwrap_err().to_string().contains("[5, 8, 8]"));
 
-    let (net, _) = planted(&[3, 3], &ConvGeometry::unit(2), Form::Cp3, &[3, 8, 8]);
+    let (net, _) = planted(&[3, 3], &unit(2), Form::Cp3, &[3, 8, 8]);
     let dense = CpConv2d::from_network(variables.root(), &net, "layer").unwrap_err().to_string();
     assert!(dense.contains("layer"), "{dense}");
     let svd = truncated_svd(random(&[6, 4], 1).into_dimensionality().unwrap().view(), 2).unwrap();

@@ -45,7 +45,7 @@ pub fn calibrate(
     if !model.architecture().nodes.iter().any(|node| matches!(node.op, Op::BatchNorm(_))) {
         return Ok(0);
     }
-    let input = model.architecture().input.clone();
+    let input = model.architecture().input().clone();
     let transform = batch::training_transform(data.as_ref(), &input, options.augmentation)?;
     let loader = Loader::new(
         data.clone(),

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use cp_net::{
-    Decomposer, LayerReport, MAX_ENERGY, Method, Network, PART_SUFFIXES, PlannedLayer, Rank,
-    RankPlan, Totals,
-};
+use cp_net::{Network, PART_SUFFIXES, Rank, Totals};
+use cp_plan::{Decomposer, LayerReport, MAX_ENERGY, Method, PlannedLayer, RankPlan};
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::{CalibrationOptions, calibrate};
@@ -257,11 +255,11 @@ impl Run<'_> {
             let mut compressed = network.clone();
             let bar = progress::bar(plan.layers.len() as u64, "decompose");
             let reports =
-                cp_net::compress(&mut compressed, plan, &decomposer, &|event| match event {
-                    cp_net::Event::Iteration { layer, rel_error, .. } => {
+                cp_plan::compress(&mut compressed, plan, &decomposer, &|event| match event {
+                    cp_plan::Event::Iteration { layer, rel_error, .. } => {
                         bar.set_message(format!("{layer}: relative error {rel_error:.4}"));
                     }
-                    cp_net::Event::Finished { .. } => bar.inc(1),
+                    cp_plan::Event::Finished { .. } => bar.inc(1),
                     _ => {}
                 })?;
             bar.finish_and_clear();
@@ -304,11 +302,15 @@ impl Run<'_> {
         let mut model = self.stages.executor(network)?;
         let mut still = BTreeSet::new();
         let mut config = fine_tune.clone();
-        for (layer, record) in &network.architecture().factorized {
+        let factorized = &network.architecture().factorized;
+        for (layer, record) in factorized {
+            // A layer with the kernel of a frozen one is frozen with it.
+            let done = frozen.iter().filter_map(|done| factorized.get(*done));
+            let is_done = done.into_iter().any(|done| done.weight == record.weight);
             for part in &record.parts {
                 let suffix = part.strip_prefix(&format!("{layer}.")).unwrap_or(part);
                 let held = self.config.frozen_parts.iter().any(|part| part == suffix);
-                if held || frozen.contains(layer.as_str()) {
+                if held || is_done {
                     still.insert(part.clone());
                 }
                 if (self.config.factor_lr - 1.0).abs() > f64::EPSILON {

@@ -71,12 +71,10 @@ impl<'a> Teacher<'a> {
     ) -> Result<Self, TrainError> {
         config.check()?;
         let (dense, small) = (model.architecture(), student.architecture());
-        if dense.input != small.input {
+        if dense.inputs != small.inputs {
             return Err(TrainError::Teacher { what: "the input" });
         }
-        let output = |arch: &cp_net::Architecture| {
-            arch.output_shapes(&arch.input.shape).map(|mut shapes| shapes.pop().map(|last| last.1))
-        };
+        let output = |arch: &cp_net::Architecture| arch.output_shape(arch.input_shapes());
         if output(dense)? != output(small)? {
             return Err(TrainError::Teacher { what: "the output" });
         }

@@ -95,6 +95,9 @@ pub enum TrainError {
     /// The network.
     #[error(transparent)]
     Net(Box<cp_net::NetError>),
+    /// The plan, or a decomposition that it asks for.
+    #[error(transparent)]
+    Plan(Box<cp_plan::PlanError>),
     /// libtorch.
     #[error(transparent)]
     Torch(Box<cp_torch::TorchError>),
@@ -112,6 +115,12 @@ impl From<cp_data::DataError> for TrainError {
 impl From<cp_net::NetError> for TrainError {
     fn from(error: cp_net::NetError) -> Self {
         Self::Net(Box::new(error))
+    }
+}
+
+impl From<cp_plan::PlanError> for TrainError {
+    fn from(error: cp_plan::PlanError) -> Self {
+        Self::Plan(Box::new(error))
     }
 }
 

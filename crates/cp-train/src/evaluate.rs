@@ -52,7 +52,7 @@ pub fn evaluate(
     options: &EvalOptions,
 ) -> Result<Evaluation, TrainError> {
     let watch = Stopwatch::start();
-    let input = &model.architecture().input;
+    let input = model.architecture().input();
     let transform = batch::fitting_transform(data.as_ref(), input)?;
     let config = LoaderConfig {
         batch_size: options.batch_size,
@@ -85,7 +85,7 @@ pub fn logits(
     data: &Arc<dyn Dataset>,
     options: &EvalOptions,
 ) -> Result<Tensor, TrainError> {
-    let input = &model.architecture().input;
+    let input = model.architecture().input();
     let transform = batch::fitting_transform(data.as_ref(), input)?;
     let config = LoaderConfig {
         batch_size: options.batch_size,

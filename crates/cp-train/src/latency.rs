@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use cp_net::{Architecture, Channels, Form, InputSpec, Network, Node, Op, Profile, Rank};
+use cp_net::{Architecture, Form, InputSpec, Network, Node, Op, Rank};
+use cp_plan::Profile;
 use cp_torch::tch::Device;
 use cp_torch::{Executor, Layout};
 
@@ -33,30 +34,33 @@ pub fn time_choices(
     let seconds = timing::latency(&[&whole], &profile.input, batch, options)?;
     profile.dense_seconds = seconds.first().map(|timing| timing.median);
 
-    let shapes: BTreeMap<String, Vec<usize>> =
-        arch.output_shapes(&profile.input)?.into_iter().collect();
+    let shapes = arch.shapes(&profile.input)?;
     let bar = progress::bar(profile.layers.len() as u64, "time layers");
     // Layers of one shape: their op, what they read, and the forms asked for.
     type Key = (String, Vec<usize>, Vec<(Form, Rank)>);
     let mut known: BTreeMap<Key, Vec<f64>> = BTreeMap::new();
     for layer in &mut profile.layers {
-        let node = arch.node(&layer.layer)?;
-        let input =
-            node.inputs.first().and_then(|name| shapes.get(name)).unwrap_or(&profile.input).clone();
         let forms: Vec<(Form, Rank)> =
             layer.choices.iter().map(|choice| (choice.form, choice.rank)).collect();
-        let key = (format!("{:?}", node.op), input.clone(), forms.clone());
-        let times = match known.get(&key) {
-            Some(times) => times.clone(),
-            None => {
-                let times = time_layer(&node.op, &input, &forms, batch, device, layout, options)?;
-                let times: Vec<f64> = times.iter().map(|timing| timing.median).collect();
-                known.insert(key, times.clone());
-                times
-            }
-        };
-        layer.dense_seconds = times.first().copied();
-        for (choice, time) in layer.choices.iter_mut().zip(times.iter().skip(1)) {
+        // A kernel that several layers share takes its time in each of them.
+        let mut sums = vec![0.0; forms.len() + 1];
+        for node in arch.kernel_users(&layer.layer)? {
+            let input = shapes.inputs_of(node).first().copied().unwrap_or(&profile.input);
+            let key = (format!("{:?}", node.op), input.to_vec(), forms.clone());
+            let times = match known.get(&key) {
+                Some(times) => times.clone(),
+                None => {
+                    let times =
+                        time_layer(&node.op, input, &forms, batch, device, layout, options)?;
+                    let times: Vec<f64> = times.iter().map(|timing| timing.median).collect();
+                    known.insert(key, times.clone());
+                    times
+                }
+            };
+            sums.iter_mut().zip(times).for_each(|(sum, time)| *sum += time);
+        }
+        layer.dense_seconds = sums.first().copied();
+        for (choice, time) in layer.choices.iter_mut().zip(sums.iter().skip(1)) {
             choice.seconds = Some(*time);
         }
         bar.inc(1);
@@ -92,20 +96,8 @@ fn time_layer(
     options: &TimingOptions,
 ) -> Result<Vec<Timing>, TrainError> {
     const LAYER: &str = "layer";
-    let spec = InputSpec {
-        shape: input.to_vec(),
-        channels: Channels::Features,
-        scale: 1.0,
-        mean: Vec::new(),
-        std: Vec::new(),
-    };
-    let node = Node { name: LAYER.into(), op: op.clone(), inputs: vec![cp_net::INPUT.into()] };
-    let dense = Architecture {
-        name: LAYER.into(),
-        input: spec,
-        nodes: vec![node],
-        factorized: BTreeMap::new(),
-    };
+    let node = Node::new(LAYER, op.clone(), [cp_net::INPUT]);
+    let dense = Architecture::new(LAYER, InputSpec::features(input), vec![node]);
     let mut models = vec![Executor::with_layout(&dense.initialize(0)?, device, layout)?];
     for &(form, rank) in forms {
         let mut arch = dense.clone();
@@ -119,7 +111,7 @@ fn time_layer(
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use cp_net::{Decomposer, ProfileOptions};
+    use cp_plan::{Decomposer, ProfileOptions};
 
     use super::*;
 

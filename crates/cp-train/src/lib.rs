@@ -16,7 +16,8 @@
 //! A network compressed, from a budget to a fine-tuned file:
 //!
 //! ```
-//! use cp_net::{Budget, Decomposer, Objective, PlanOptions, Profile, ProfileOptions, arch};
+//! use cp_net::arch;
+//! use cp_plan::{Budget, Decomposer, Objective, PlanOptions, Profile, ProfileOptions};
 //! use cp_torch::tch::Device;
 //! use cp_train::{CompressConfig, RunDir, Stages, TrainConfig, TrainData, compress};
 //! # use std::sync::Arc;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use cp_net::{Decomposer, Form, Network, PlannedLayer, Rank, RankPlan, compress};
+use cp_net::{Form, Network, Rank};
+use cp_plan::{Decomposer, PlannedLayer, RankPlan, compress};
 use cp_torch::Executor;
 use cp_torch::tch::Device;
 use serde::{Deserialize, Serialize};
@@ -105,7 +106,7 @@ impl Sensitivity {
     }
 
     /// The rise of the cross-entropy per squared relative error of a layer's kernel, at least 0: weights for
-    /// [`Objective::SumOfSquares`](cp_net::Objective).
+    /// [`Objective::SumOfSquares`](cp_plan::Objective).
     pub fn weights(&self) -> BTreeMap<String, f64> {
         self.means(|probe| {
             let rise = (probe.evaluation.loss - self.dense.loss).max(0.0);
@@ -203,7 +204,7 @@ fn probes(
                 expected: "a form with one rank to probe with: cp3 or cp4",
             });
         }
-        let even = arch.breakeven(&name, form, &arch.input.shape)?.params;
+        let even = arch.breakeven(&name, form, &arch.input().shape)?.params;
         // The largest rank below break-even.
         let most = (even.ceil() as usize).saturating_sub(1);
         if most == 0 {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use cp_core::InputStatistics;
 use cp_data::{Dataset, Loader, LoaderConfig, Order};
-use cp_net::{Conv, LayerStatistics, Op};
+use cp_net::{Conv, Op};
+use cp_plan::LayerStatistics;
 use cp_torch::tch::{Device, Tensor};
 use cp_torch::{Executor, Mode, array_from_tensor, tensor_from_i64};
 use ndarray::Ix2;
@@ -42,10 +43,11 @@ impl Default for StatisticsOptions {
 /// Images of a forward pass.
 const BATCH: usize = 50;
 
-/// Second moments Σ = E\[x xᵀ\] of the unfolded inputs of `layers`, for [`Decomposer::statistics`](cp_net::Decomposer).
+/// Second moments Σ = E\[x xᵀ\] of the unfolded inputs of `layers`, for [`Decomposer::statistics`](cp_plan::Decomposer).
 ///
 /// Of a convolution, x is the window under the kernel, `[S/g · kh · kw]` for each of the g groups, at random positions; of a
-/// linear layer the input itself. Labels are not used. The images run through the dense network in eval mode.
+/// linear layer the input itself. Of layers that share a kernel, the first one's name stands for all. Labels are not used. The
+/// images run through the dense network in eval mode.
 ///
 /// # Errors
 /// Unknown layers and layers without a kernel, convolutions over other than two axes, images that cannot be read.
@@ -56,21 +58,23 @@ pub fn input_statistics(
     options: &StatisticsOptions,
     workers: usize,
 ) -> Result<LayerStatistics, TrainError> {
+    let arch = model.architecture();
     let mut sums: BTreeMap<&str, Vec<InputStatistics>> = BTreeMap::new();
     for layer in layers {
-        let groups = match &model.architecture().node(layer)?.op {
+        let node = arch.node(layer)?;
+        let groups = match &node.op {
             Op::Linear(linear) => vec![InputStatistics::new(linear.in_features)],
             Op::Conv(conv) if conv.kernel.len() == 2 => {
                 let size = conv.group_shape()[1..].iter().product();
-                vec![InputStatistics::new(size); conv.geometry.groups]
+                vec![InputStatistics::new(size); conv.groups]
             }
             other => {
                 return Err(TrainError::Statistics { layer: layer.clone(), op: other.kind() });
             }
         };
-        sums.insert(layer, groups);
+        sums.insert(arch.layer_of(node), groups);
     }
-    let input = &model.architecture().input;
+    let input = arch.input();
     let transform = batch::fitting_transform(data.as_ref(), input)?;
     let loader = Loader::new(
         data.clone(),
@@ -89,7 +93,8 @@ pub fn input_statistics(
     for batch in loader.take(batches) {
         let (x, _) = batch::to_tensors(&batch?, input, model.device())?;
         let _ = model.forward_watched(&x, Mode::Eval, &mut |node, inputs| {
-            let (Some(groups), Some(x)) = (sums.get_mut(node.name.as_str()), inputs.first()) else {
+            let (Some(groups), Some(x)) = (sums.get_mut(arch.layer_of(node)), inputs.first())
+            else {
                 return Ok(());
             };
             match &node.op {
@@ -115,14 +120,13 @@ fn add_windows(
     rng: &mut ChaCha8Rng,
 ) -> Result<(), TrainError> {
     let pair = |values: &[usize]| values.iter().map(|&v| v as i64).collect::<Vec<_>>();
-    let geometry = &conv.geometry;
+    let size = x.size();
+    // From the last axis to the first, before and behind.
+    let sides = [1, 0].map(|axis| conv.padding(axis, size[axis + 2] as usize));
+    let x = x.f_contiguous()?.f_constant_pad_nd(pair(sides.as_flattened()))?;
     // [B, S·kh·kw, L], the window slowest by channel.
-    let windows = x.f_contiguous()?.f_im2col(
-        pair(&conv.kernel),
-        pair(&geometry.dilation),
-        pair(&geometry.padding),
-        pair(&geometry.stride),
-    )?;
+    let windows =
+        x.f_im2col(pair(&conv.kernel), pair(&conv.dilation), [0, 0], pair(&conv.stride))?;
     let (count, size, places) = windows.size3()?;
     let drawn = positions.min(places as usize);
     let mut at: Vec<i64> =
@@ -139,14 +143,17 @@ fn add_windows(
 }
 
 fn add_rows(groups: &mut [InputStatistics], x: &Tensor) -> Result<(), TrainError> {
-    groups.iter_mut().try_for_each(|sum| add(sum, x))
+    // All axes in front of the last one are treated alike.
+    let features = x.size().last().copied().unwrap_or(1);
+    let rows = x.f_reshape([-1, features])?;
+    groups.iter_mut().try_for_each(|sum| add(sum, &rows))
 }
 
 fn add(sum: &mut InputStatistics, rows: &Tensor) -> Result<(), TrainError> {
     let rows = array_from_tensor(rows)?;
     match rows.into_dimensionality::<Ix2>() {
         Ok(rows) => Ok(sum.add(rows.view())?),
-        // Only where a linear layer reads a map, which shape inference has refused.
+        // Never: both callers give matrices.
         Err(_) => Ok(()),
     }
 }

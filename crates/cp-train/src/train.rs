@@ -108,7 +108,7 @@ pub fn train_from(
             });
         }
     };
-    let input = model.architecture().input.clone();
+    let input = model.architecture().input().clone();
     let transform = batch::training_transform(data.train.as_ref(), &input, config.augmentation)?;
     let steps_per_epoch = steps_per_epoch(data.train.len(), config.batch_size);
     let mut optimizer = Optimizer::new(model, config);
@@ -202,8 +202,7 @@ pub fn train_from(
 /// That every class of `data` has an output.
 fn check_outputs(data: &dyn Dataset, model: &Executor) -> Result<(), TrainError> {
     let arch = model.architecture();
-    let shapes = arch.output_shapes(&arch.input.shape)?;
-    let outputs = shapes.last().and_then(|(_, shape)| shape.first()).copied().unwrap_or(0);
+    let outputs = arch.output_shape(arch.input_shapes())?.first().copied().unwrap_or(0);
     let classes = data.classes().len();
     if classes > outputs {
         return Err(TrainError::Classes { name: data.name().into(), classes, outputs });

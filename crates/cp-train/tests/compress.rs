@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use common::images;
 use cp_data::{Dataset, Images};
 use cp_net::arch::{Builder, window};
-use cp_net::{Form, InputSpec, Network, RankPlan};
+use cp_net::{Conv, Form, InputSpec, Network, Padding};
+use cp_plan::RankPlan;
 use cp_torch::tch::{self, Device};
 use cp_torch::{Executor, Mode};
 use cp_train::{
@@ -20,7 +21,7 @@ use cp_train::{
     SensitivityOptions, Stages, StatisticsOptions, TrainConfig, TrainData, TrainError, calibrate,
     compress, evaluate, input_statistics, sensitivity, train, train_from,
 };
-use ndarray::Array4;
+use ndarray::{Array4, ArrayD};
 
 /// libtorch has one generator and one number of threads for the whole process.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -269,7 +270,7 @@ fn distillation_follows_the_teacher_where_labels_say_nothing() {
     let dense = trained();
     let teacher = Executor::new(&dense, Device::Cpu).unwrap();
     let mut small = dense.clone();
-    cp_net::compress(&mut small, &plan(), &cp_net::Decomposer::als(20, 0), &|_| {}).unwrap();
+    cp_plan::compress(&mut small, &plan(), &cp_plan::Decomposer::als(20, 0), &|_| {}).unwrap();
     let config = TrainConfig {
         distill: Some(Distillation { weight: 1.0, temperature: 2.0, layers: 0.5 }),
         ..tuning(6)
@@ -333,6 +334,38 @@ fn statistics_are_the_second_moments_of_what_layers_read() {
     assert_eq!(found["fc"][0].size(), 8 * 16);
     let error = input_statistics(&model, &["relu1".to_owned()], &set, &options, 1).unwrap_err();
     assert!(error.to_string().contains("layer 'relu1' is a relu"), "{error}");
+}
+
+#[test]
+fn statistics_know_uneven_padding_and_shared_kernels() {
+    let _alone = alone();
+    let conv = Conv { padding: Padding::Same, bias: false, ..Conv::new(1, 1, [2, 3]) };
+    let arch = Builder::new("shared", InputSpec::gray(8))
+        .op("conv", conv.clone())
+        .shared("again", conv, "conv")
+        .build()
+        .unwrap();
+    let mut net = arch.initialize(1).unwrap();
+    // What the second layer reads is 0.
+    net.set_param("conv.weight", ArrayD::zeros(vec![1, 1, 2, 3])).unwrap();
+    let model = Executor::new(&net, Device::Cpu).unwrap();
+    let set: Arc<dyn Dataset> = images(0..50);
+    let options = StatisticsOptions { images: 50, positions: 64, shrink: 0.0, seed: 0 };
+    let found = input_statistics(&model, &["conv".to_owned()], &set, &options, 1).unwrap();
+    let found = &found["conv"][0];
+    assert_eq!(found.examples(), 2 * 50 * 64);
+    // The zeros are below: the upper middle tap sees every pixel once, the lower one all but those of the first row.
+    let (mut all, mut below) = (0.0, 0.0);
+    for index in 0..50 {
+        for ((_, row, _), pixel) in set.image(index).unwrap().indexed_iter() {
+            let square = (f64::from(*pixel) / 255.0).powi(2);
+            all += square;
+            below += if row > 0 { square } else { 0.0 };
+        }
+    }
+    let moments = found.moments() * (2.0 * 50.0 * 64.0);
+    assert!((moments[[1, 1]] / all - 1.0).abs() < 1e-4, "{} of {all}", moments[[1, 1]]);
+    assert!((moments[[4, 4]] / below - 1.0).abs() < 1e-4, "{} of {below}", moments[[4, 4]]);
 }
 
 #[test]

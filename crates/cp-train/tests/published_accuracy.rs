@@ -17,7 +17,7 @@ fn accuracy(arch: &str, weights: &str, dataset: &str, split: &str) -> Option<Eva
         return None;
     };
     let path = std::path::Path::new(&data).join("pretrained").join(weights);
-    let net = Network::load_as(path, arch::by_name(arch).unwrap()).unwrap();
+    let net = Network::load_as(path, arch::by_name(arch).unwrap()).unwrap().network;
     let set = cp_data::open(dataset, split, &DataDir::locate(None)).unwrap();
     let model = Executor::new(&net, Device::Cpu).unwrap();
     let result = evaluate(&model, &set, &EvalOptions::default()).unwrap();

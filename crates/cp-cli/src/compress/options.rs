@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use cp_net::{Form, MAX_ENERGY, Method};
+use cp_net::Form;
+use cp_plan::{MAX_ENERGY, Method};
 use cp_train::{
     Augmentation, CompressConfig, CompressSchedule, Distillation, OptimizerConfig, TrainConfig,
 };

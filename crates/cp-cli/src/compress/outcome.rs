@@ -5,7 +5,8 @@ mod page;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use cp_net::{DenseLayer, Form, LayerReport, Network, Rank, RankPlan, Totals};
+use cp_net::{Form, Network, Rank, Totals};
+use cp_plan::{DenseLayer, LayerReport, RankPlan};
 use cp_train::{Compressed, Evaluation};
 use serde::{Deserialize, Serialize};
 

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
-use cp_net::{
-    Architecture, Budget, Decomposer, DenseLayer, Form, Network, Objective, PlanOptions,
-    PlannedLayer, Profile, ProfileOptions, Rank, RankPlan, ShareBudgets,
+use cp_net::{Architecture, Form, Network, Rank};
+use cp_plan::{
+    Budget, Decomposer, DenseLayer, Objective, PlanOptions, PlannedLayer, Profile, ProfileOptions,
+    RankPlan, ShareBudgets,
 };
 use cp_train::timing::TimingOptions;
 use cp_train::{

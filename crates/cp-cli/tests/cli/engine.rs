@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::{fails, json, model, number, polyad, text};
-use cp_net::{Network, RankPlan};
+use cp_net::Network;
+use cp_plan::RankPlan;
 use serde_json::Value;
 
 /// A folder of grey images, bright in a place of the class's own: ten of each of ten classes to train on, two to test on.

@@ -88,6 +88,36 @@ fn weights_of_another_architecture_are_listed_by_name() {
 }
 
 #[test]
+fn architectures_have_settings_classes_and_files_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let parameters = |args: &[&str]| number(&json(&[&["inspect"], args].concat()), "parameters");
+    let of_100 = parameters(&["--arch", "resnet20", "--classes", "100"]);
+    // 64 features, with a bias for each class.
+    assert!((of_100 - (269_722.0 + 90.0 * 65.0)).abs() < 0.5, "{of_100}");
+    let of_setting = parameters(&["--arch", "resnet20(classes=100)"]);
+    assert!((of_setting - of_100).abs() < 0.5, "{of_setting}");
+
+    let net = network("small-cnn");
+    let file = folder.path().join("net.json");
+    fs::write(&file, net.architecture().to_json().unwrap()).unwrap();
+    let foreign = foreign(&model(folder.path(), "small-cnn"));
+    let of_file = parameters(&[text(&foreign), "--arch", text(&file)]);
+    assert!((of_file - net.param_count() as f64).abs() < 0.5, "{of_file}");
+    fs::write(&file, "{").unwrap();
+    fails(&["inspect", "--arch", text(&file)], 1, &["--arch", "net.json"]);
+    fails(&["inspect", "--arch", "none.json"], 1, &["--arch", "none.json"]);
+
+    // Weights for another number of classes say so, and are taken where nobody asked for one.
+    let named = ["inspect", text(&foreign), "--arch", "small-cnn(classes=7)"];
+    let output = polyad(&named).assert().success().get_output().clone();
+    let note = String::from_utf8(output.stderr).unwrap();
+    assert!(note.starts_with("note: ") && note.contains("10 classes"), "{note}");
+    let asked = ["inspect", text(&foreign), "--arch", "small-cnn", "--classes", "7"];
+    fails(&asked, 1, &["foreign", "10 classes", "--classes asks for 7"]);
+    fails(&["inspect", text(&foreign), "--classes", "7"], 2, &["--arch"]);
+}
+
+#[test]
 fn damaged_models_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let own = model(folder.path(), "charnet");

@@ -8,7 +8,8 @@ use std::process::Command;
 
 use cp_net::arch::{self, Builder, window};
 use cp_net::{
-    Architecture, Channels, Conv, ConvGeometry, Form, InputSpec, Lrn, Network, Op, ParamRole, Pool,
+    AdaptiveAvgPool, Architecture, AvgPool, Channels, Conv, Form, InputSpec, Lrn, METADATA_KEY,
+    MaxPool, Network, Pad, PadMode, Padding, ParamRole, Slice, Softmax,
 };
 use cp_torch::tch::{self, Device, Tensor};
 use cp_torch::{Executor, Mode, array_from_tensor, tensor_from_f32, tensor_from_u8};
@@ -16,6 +17,7 @@ use cp_train::batch::images_to_tensor;
 use ndarray::{Array4, ArrayD, IxDyn};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
 
 use crate::support::{json, text};
 
@@ -37,7 +39,7 @@ with torch.no_grad():
             array.zero_()
         model.load_state_dict(arrays)
         if x.dtype == torch.uint8:
-            x = prepare(x, model.architecture["input"])
+            x = prepare(x, model.architecture["inputs"][0])
         outputs[name] = model(x)
 
     own = nn.Module()
@@ -73,7 +75,12 @@ fn the_loader_of_the_document_computes_what_the_executor_does() {
         inputs.push((*name, given));
         expected.insert(*name, array_from_tensor(&y).unwrap());
     }
-    assert_eq!(kinds.len(), 15, "every operation: {kinds:?}");
+    assert_eq!(kinds.len(), 20, "every operation: {kinds:?}");
+    // The first network once more, in the format of before; this program reads it alike.
+    let [new, old] = ["half", "old"].map(|name| folder.join(format!("{name}.safetensors")));
+    format_1(&new, &old);
+    assert_eq!(Network::load(&old).unwrap(), networks[0].1);
+    inputs.push(("old", inputs[0].1.shallow_clone()));
     Tensor::write_safetensors(&inputs, folder.join("inputs.safetensors")).unwrap();
 
     let run = Command::new(&python)
@@ -85,10 +92,10 @@ fn the_loader_of_the_document_computes_what_the_executor_does() {
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
 
     let outputs = Tensor::read_safetensors(folder.join("outputs.safetensors")).unwrap();
-    assert_eq!(outputs.len(), networks.len() + 3);
+    assert_eq!(outputs.len(), networks.len() + 4);
     for (name, y) in outputs {
         let net = match name.as_str() {
-            "example" => "half",
+            "example" | "old" => "half",
             "adopted" | "exported" => "own",
             other => other,
         };
@@ -158,49 +165,80 @@ fn own() -> Architecture {
 /// Every operation that works over `axes` spatial axes, with settings that differ from axis to axis, and every form.
 fn every_op(axes: usize) -> Architecture {
     let of = |values: [usize; 3]| values[..axes].to_vec();
-    let conv = |channels: [usize; 2], kernel, geometry| {
-        let [in_channels, out_channels] = channels;
-        Op::Conv(Conv { in_channels, out_channels, kernel: of(kernel), geometry, bias: true })
+    let conv = |channels: [usize; 2], kernel, padding| {
+        let [inputs, outputs] = channels;
+        let padding = Padding::symmetric(of(padding));
+        Conv { padding, ..Conv::new(inputs, outputs, of(kernel)) }
     };
-    let unit = |padding| ConvGeometry { padding: of(padding), ..ConvGeometry::unit(axes) };
-    let grouped = ConvGeometry {
-        stride: of([2, 1, 1]),
-        padding: of([1, 0, 2]),
-        dilation: of([1, 2, 1]),
-        groups: 2,
-    };
-    let pool = |kernel, stride, padding| Pool {
+    let uneven = |pairs: [[usize; 2]; 3]| Padding::Each(pairs[..axes].to_vec());
+    let max_pool = |kernel, stride, padding| MaxPool {
         kernel: of(kernel),
         stride: of(stride),
-        padding: of(padding),
+        padding,
+        dilation: of([1; 3]),
         ceil: true,
+    };
+    let avg_pool = |kernel, stride, padding, count_padding| AvgPool {
+        kernel: of(kernel),
+        stride: of(stride),
+        padding,
+        ceil: true,
+        count_padding,
+    };
+    let grouped = Conv {
+        stride: of([2, 1, 1]),
+        dilation: of([1, 2, 1]),
+        groups: 2,
+        ..conv([4, 8], [3, 2, 3], [1, 0, 2])
     };
     let shape: Vec<usize> = [vec![4], of([9, 13, 7])].concat();
     let mut net = Builder::new("every-op", InputSpec::features(shape))
-        .op("block.0.conv", conv([4, 8], [3, 2, 3], grouped.clone()))
+        .op("block.0.conv", grouped)
         .batch_norm("block.0.norm")
         .relu("block.0.relu")
-        .op("lrn", Op::Lrn(Lrn { size: 4, alpha: 0.5, beta: 0.75, k: 2.0 }))
+        .op("lrn", Lrn { size: 4, alpha: 0.5, beta: 0.75, k: 2.0 })
         // 5, 11, 9 → 3, 6, 5: over the first two axes, the window that starts in the padding is dropped.
-        .op("max", Op::MaxPool(pool([2, 2, 3], [2, 2, 2], [1, 1, 1])))
+        .op("max", max_pool([2, 2, 3], [2, 2, 2], Padding::symmetric(of([1, 1, 1]))))
         // Over the second axis, the last window reaches beyond the padding and is a mean over less.
-        .op("mean", Op::AvgPool(pool([2, 3, 2], [1, 2, 1], [0, 1, 1])))
+        .op("mean", avg_pool([2, 3, 2], [1, 2, 1], Padding::symmetric(of([0, 1, 1])), true))
         .maxout("maxout", 2)
-        .op("body.conv", conv([4, 6], [3, 3, 3], unit([1, 1, 1])))
-        .op("body.wide", conv([6, 4], [1, 1, 1], unit([0, 0, 0])))
+        .op("body.conv", conv([4, 6], [3, 3, 3], [1, 1, 1]))
+        .op("body.wide", conv([6, 4], [1, 1, 1], [0, 0, 0]))
         .add("sum", "maxout")
-        .concat("both", &["maxout".into(), "sum".into()]);
+        .silu("silu")
+        .op("gate", Conv { padding: Padding::Same, ..conv([4, 4], [2, 3, 2], [0, 0, 0]) })
+        .sigmoid("sigmoid")
+        .mul("product", "silu")
+        .concat("both", &["maxout".into(), "product".into()])
+        .relu6("clip")
+        .op("upper", max_pool([2, 3, 2], [1, 1, 1], Padding::SameLower))
+        .op("uneven max", max_pool([2, 2, 2], [1, 2, 1], uneven([[0, 1], [1, 0], [1, 1]])))
+        .op("uneven mean", avg_pool([2, 2, 2], [1, 1, 1], uneven([[1, 0], [0, 1], [1, 1]]), false))
+        .op("even mean", avg_pool([2, 3, 3], [1, 1, 1], Padding::symmetric(of([1, 1, 1])), false));
     if axes == 2 {
-        net = net.op("shortcut", Op::PadShortcut { stride: 2, before: 1, after: 3 });
+        net = net
+            .op("shortcut.rows", Slice { axis: 1, start: 0, end: None, step: 2 })
+            .op("shortcut.columns", Slice { axis: 2, start: 1, end: Some(-1), step: 1 })
+            .op(
+                "shortcut",
+                Pad {
+                    before: vec![1, 0, 1],
+                    behind: vec![3, 0, 1],
+                    mode: PadMode::Constant,
+                    value: 0.25,
+                },
+            );
     }
     let channels = net.channels();
     let mut arch = net
-        .op("tail", conv([channels, 6], [2, 2, 2], ConvGeometry { groups: 2, ..unit([1, 1, 1]) }))
-        .op("pool", Op::AdaptiveAvgPool { output: of([2, 3, 2]) })
+        .op("tail", Conv { groups: 2, ..conv([channels, 6], [2, 2, 2], [1, 1, 1]) })
+        .op("again", conv([6, 6], [1, 1, 1], [0, 0, 0]))
+        .shared("and again", conv([6, 6], [1, 1, 1], [0, 0, 0]), "again")
+        .op("pool", AdaptiveAvgPool { output: of([2, 3, 2]) })
         .dropout("drop", 0.5)
         .flatten("flatten")
         .linear("head", 10)
-        .op("softmax", Op::Softmax)
+        .op("softmax", Softmax { axis: 0 })
         .build()
         .unwrap();
     arch.factorize("body.conv", Form::Cp4, 7).unwrap();
@@ -208,6 +246,65 @@ fn every_op(axes: usize) -> Architecture {
     arch.factorize("tail", Form::Cp3, 5).unwrap();
     arch.factorize("head", Form::LowRank, 6).unwrap();
     arch
+}
+
+/// The model in `path` as a file of format 1, which had its settings in the op, and the shortcut of ResNets as one op.
+fn format_1(path: &Path, to: &Path) {
+    let bytes = fs::read(path).unwrap();
+    let (length, rest) = bytes.split_at(8);
+    let arrays = u64::from_le_bytes(length.try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&rest[..arrays]).unwrap();
+    let metadata = &mut header["__metadata__"][METADATA_KEY];
+    let mut model: Value = serde_json::from_str(metadata.as_str().unwrap()).unwrap();
+    assert_eq!(model["format"], 2);
+    let arch = model["architecture"].as_object_mut().unwrap();
+    let mut input = arch.remove("inputs").unwrap()[0].take();
+    input.as_object_mut().unwrap().remove("name");
+    arch.remove("outputs");
+    let mut nodes = Vec::new();
+    let (mut read, mut step) = (Value::Null, Value::Null);
+    for mut node in arch["nodes"].take().as_array_mut().unwrap().drain(..) {
+        let mut op = node.as_object_mut().unwrap().clone();
+        let (name, mut inputs) = (op.remove("name").unwrap(), op.remove("inputs").unwrap());
+        match op["op"].as_str().unwrap() {
+            "slice" => {
+                if name.as_str().unwrap().ends_with(".rows") {
+                    (read, step) = (inputs, op["step"].clone());
+                }
+                continue;
+            }
+            "pad" => {
+                let (before, after) = (op["before"][0].clone(), op["behind"][0].clone());
+                op = serde_json::Map::new();
+                op.extend([
+                    ("op".to_string(), "pad_shortcut".into()),
+                    ("stride".into(), step.clone()),
+                    ("before".into(), before),
+                    ("after".into(), after),
+                ]);
+                inputs = read.clone();
+            }
+            "conv" => {
+                let of = ["stride", "padding", "dilation", "groups"];
+                let geometry: serde_json::Map<String, Value> =
+                    of.iter().map(|key| (key.to_string(), op.remove(*key).unwrap())).collect();
+                op.insert("geometry".into(), geometry.into());
+            }
+            "flatten" | "concat" | "softmax" => drop(op.remove("axis")),
+            "max_pool" => drop(op.remove("dilation")),
+            "avg_pool" => drop(op.remove("count_padding")),
+            _ => {}
+        }
+        nodes.push(serde_json::json!({"name": name, "op": op, "inputs": inputs}));
+    }
+    arch["nodes"] = nodes.into();
+    arch.insert("input".into(), input);
+    model["format"] = 1.into();
+    *metadata = model.to_string().into();
+    let mut header = serde_json::to_vec(&header).unwrap();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let length = (header.len() as u64).to_le_bytes();
+    fs::write(to, [&length[..], &header, &rest[arrays..]].concat()).unwrap();
 }
 
 /// Random weights, and biases and statistics that are not the 0 and 1 of a fresh network.

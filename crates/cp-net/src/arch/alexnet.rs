@@ -3,12 +3,14 @@
 //! References: Krizhevsky, Sutskever & Hinton (2012), with two groups, as in Caffe's `bvlc_alexnet`; Krizhevsky (2014,
 //! "One weird trick"), §5 footnote 1, without groups, as in torchvision.
 
-use super::{Builder, window};
+use super::builder::{Builder, window};
+use super::settings::Settings;
 use crate::error::NetError;
-use crate::network::{Architecture, InputSpec};
+use crate::network::architecture::Architecture;
+use crate::network::input::InputSpec;
 
 /// torchvision's AlexNet: 61,100,840 parameters, 714.2 M multiply-adds at 224×224.
-pub(super) fn alexnet() -> Result<Architecture, NetError> {
+pub(super) fn alexnet(settings: &mut Settings) -> Result<Architecture, NetError> {
     Builder::new("alexnet", InputSpec::imagenet(224))
         .conv("features.0", 64, window(11).stride(4).pad(2))
         .relu("features.1")
@@ -31,12 +33,12 @@ pub(super) fn alexnet() -> Result<Architecture, NetError> {
         .dropout("classifier.3", 0.5)
         .linear("classifier.4", 4096)
         .relu("classifier.5")
-        .linear("classifier.6", 1000)
+        .linear("classifier.6", settings.classes(1000)?)
         .build()
 }
 
 /// Caffe's AlexNet (`bvlc_alexnet`), with groups and local response normalization: 60,965,224 parameters.
-pub(super) fn alexnet_caffe() -> Result<Architecture, NetError> {
+pub(super) fn alexnet_caffe(settings: &mut Settings) -> Result<Architecture, NetError> {
     Builder::new("alexnet-caffe", InputSpec::caffe(227))
         .conv("conv1", 96, window(11).stride(4))
         .relu("relu1")
@@ -60,6 +62,6 @@ pub(super) fn alexnet_caffe() -> Result<Architecture, NetError> {
         .linear("fc7", 4096)
         .relu("relu7")
         .dropout("drop7", 0.5)
-        .linear("fc8", 1000)
+        .linear("fc8", settings.classes(1000)?)
         .build()
 }

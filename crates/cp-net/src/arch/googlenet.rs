@@ -3,15 +3,17 @@
 //!
 //! Reference: Szegedy et al. (2015), table 1.
 
-use super::{Builder, window};
+use super::builder::{Builder, window};
+use super::settings::Settings;
 use crate::error::NetError;
-use crate::network::{Architecture, InputSpec};
+use crate::network::architecture::Architecture;
+use crate::network::input::InputSpec;
 
 /// One row of table 1: channels of 1×1, 3×3 reduce, 3×3, 5×5 reduce, 5×5, pool projection.
 type Row = [usize; 6];
 
 /// 6,998,552 parameters.
-pub(super) fn googlenet() -> Result<Architecture, NetError> {
+pub(super) fn googlenet(settings: &mut Settings) -> Result<Architecture, NetError> {
     let pool = window(3).stride(2).ceil();
     let net = Builder::new("googlenet", InputSpec::caffe(224))
         .conv("conv1/7x7_s2", 64, window(7).stride(2).pad(3))
@@ -38,7 +40,7 @@ pub(super) fn googlenet() -> Result<Architecture, NetError> {
         .global_avg_pool("pool5/7x7_s1")
         .flatten("flatten")
         .dropout("pool5/drop_7x7_s1", 0.4)
-        .linear("loss3/classifier", 1000)
+        .linear("loss3/classifier", settings.classes(1000)?)
         .build()
 }
 

@@ -2,11 +2,13 @@
 //!
 //! Names and sizes of the Fashion-MNIST weights of `pavan24sai/hw-accel-cnns`.
 
-use super::{Builder, window};
+use super::builder::{Builder, window};
+use super::settings::Settings;
 use crate::error::NetError;
-use crate::network::{Architecture, InputSpec};
+use crate::network::architecture::Architecture;
+use crate::network::input::InputSpec;
 
-pub(super) fn small_cnn() -> Result<Architecture, NetError> {
+pub(super) fn small_cnn(settings: &mut Settings) -> Result<Architecture, NetError> {
     Builder::new("small-cnn", InputSpec::gray(28))
         .conv("conv1", 32, window(3).pad(1))
         .relu("relu1")
@@ -17,6 +19,6 @@ pub(super) fn small_cnn() -> Result<Architecture, NetError> {
         .flatten("flatten")
         .linear("fc1", 128)
         .relu("relu3")
-        .linear("fc2", 10)
+        .linear("fc2", settings.classes(10)?)
         .build()
 }

@@ -2,12 +2,14 @@
 //!
 //! References: Iandola et al. (2016), table 1; `forresti/SqueezeNet`, `SqueezeNet_v1.1/deploy.prototxt`.
 
-use super::{Builder, window};
+use super::builder::{Builder, window};
+use super::settings::Settings;
 use crate::error::NetError;
-use crate::network::{Architecture, InputSpec};
+use crate::network::architecture::Architecture;
+use crate::network::input::InputSpec;
 
 /// 1,235,496 parameters.
-pub(super) fn squeezenet1_1() -> Result<Architecture, NetError> {
+pub(super) fn squeezenet1_1(settings: &mut Settings) -> Result<Architecture, NetError> {
     let pool = window(3).stride(2).ceil();
     let net = Builder::new("squeezenet1_1", InputSpec::caffe(227))
         .conv("conv1", 64, window(3).stride(2))
@@ -18,7 +20,7 @@ pub(super) fn squeezenet1_1() -> Result<Architecture, NetError> {
     let net = fire(fire(net, "fire6", 48, 192), "fire7", 48, 192);
     fire(fire(net, "fire8", 64, 256), "fire9", 64, 256)
         .dropout("drop9", 0.5)
-        .conv("conv10", 1000, window(1))
+        .conv("conv10", settings.classes(1000)?, window(1))
         .relu("relu_conv10")
         .global_avg_pool("pool10")
         .flatten("flatten")

@@ -2,12 +2,14 @@
 //!
 //! References: Simonyan & Zisserman (2015), table 1, column D; names as in torchvision.
 
-use super::{Builder, window};
+use super::builder::{Builder, window};
+use super::settings::Settings;
 use crate::error::NetError;
-use crate::network::{Architecture, InputSpec};
+use crate::network::architecture::Architecture;
+use crate::network::input::InputSpec;
 
 /// 138,357,544 parameters.
-pub(super) fn vgg16() -> Result<Architecture, NetError> {
+pub(super) fn vgg16(settings: &mut Settings) -> Result<Architecture, NetError> {
     let mut net = Builder::new("vgg16", InputSpec::imagenet(224));
     let mut index = 0;
     for (channels, convolutions) in [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)] {
@@ -27,6 +29,6 @@ pub(super) fn vgg16() -> Result<Architecture, NetError> {
         .linear("classifier.3", 4096)
         .relu("classifier.4")
         .dropout("classifier.5", 0.5)
-        .linear("classifier.6", 1000)
+        .linear("classifier.6", settings.classes(1000)?)
         .build()
 }

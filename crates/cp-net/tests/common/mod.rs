@@ -1,12 +1,14 @@
-//! Shared by the tests: seeded arrays and a slow convolution that the factorized forms are held to.
+//! Shared by the tests: seeded arrays, and a network run by the definitions of its ops.
 #![allow(
     dead_code,
     unreachable_pub,
     reason = "a module of several test files, each of which uses a part of it"
 )]
 
-use cp_net::{Conv, Decomposer, Network, Op};
-use ndarray::{ArrayD, Dimension, IxDyn};
+use std::collections::BTreeMap;
+
+use cp_net::{Factors, Form, Network};
+use ndarray::{Array2, ArrayD, ArrayViewD, IxDyn};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -16,55 +18,50 @@ pub fn random(shape: &[usize], seed: u64) -> ArrayD<f32> {
     ArrayD::from_shape_simple_fn(IxDyn(shape), || rng.random_range(-1.0..1.0))
 }
 
-/// A solver factory for tests: a few sweeps of ALS from a random start.
-pub fn als() -> Decomposer {
-    Decomposer::als(20, 99)
+/// All outputs of a network for one batch, node by node in plain Rust.
+pub fn run(net: &Network, inputs: &[ArrayD<f32>]) -> Vec<ArrayD<f32>> {
+    let arch = net.architecture();
+    let names = arch.inputs.iter().map(|input| input.name.clone());
+    let mut values: BTreeMap<String, ArrayD<f32>> = names.zip(inputs.iter().cloned()).collect();
+    for node in &arch.nodes {
+        let inputs: Vec<ArrayViewD<'_, f32>> =
+            node.inputs.iter().map(|value| values[value].view()).collect();
+        let params: Vec<ArrayViewD<'_, f32>> =
+            node.param_specs().map(|(name, _)| net.params()[&name].view()).collect();
+        let outputs = node.op.eval(&inputs, &params);
+        values.extend(node.outputs.iter().cloned().zip(outputs));
+    }
+    arch.outputs.iter().map(|output| values[output].clone()).collect()
 }
 
-/// out[t, y…] = bias[t] + Σ_{s, j} weight[t, s, j] · x[first channel of the group + s, stride·y + dilation·j − padding].
-///
-/// # Shapes
-/// `x`: `[S, H…]`, `weight`: `[T, S/g, k…]`, result: `[T, H′…]`.
-pub fn convolve(
-    conv: &Conv,
-    x: &ArrayD<f64>,
-    weight: &ArrayD<f64>,
-    bias: Option<&ArrayD<f64>>,
-) -> ArrayD<f64> {
-    let geometry = &conv.geometry;
-    let mut shape = vec![conv.out_channels];
-    for axis in 0..conv.kernel.len() {
-        shape.push(geometry.output_size(axis, x.shape()[axis + 1], conv.kernel[axis]).unwrap());
-    }
-    let per_group = [conv.out_channels / geometry.groups, conv.in_channels / geometry.groups];
-    let inner = IxDyn(&weight.shape()[1..]);
-    ArrayD::from_shape_fn(IxDyn(&shape), |out| {
-        let first = out[0] / per_group[0] * per_group[1];
-        let mut sum = bias.map_or(0.0, |bias| bias[[out[0]]]);
-        for tap in ndarray::indices(inner.clone()) {
-            let mut at = vec![first + tap[0]];
-            for axis in 0..conv.kernel.len() {
-                let place =
-                    geometry.stride[axis] * out[axis + 1] + geometry.dilation[axis] * tap[axis + 1];
-                at.push(place.wrapping_sub(geometry.padding[axis]));
-            }
-            let mut kernel_at = vec![out[0]];
-            kernel_at.extend(tap.slice());
-            sum += x.get(IxDyn(&at)).map_or(0.0, |value| value * weight[IxDyn(&kernel_at)]);
-        }
-        sum
-    })
+/// Random factors for a layer: what a decomposition might give.
+pub fn factors(net: &Network, layer: &str, form: Form, rank: usize, seed: u64) -> Vec<Factors> {
+    let mut arch = net.architecture().clone();
+    arch.factorize(layer, form, rank).unwrap();
+    let groups = net.tensors(layer, form).unwrap().len();
+    let parts = arch.factorized[layer].parts.clone();
+    (0..groups)
+        .map(|group| Factors {
+            form,
+            rank: rank.into(),
+            parts: parts
+                .iter()
+                .enumerate()
+                .map(|(index, part)| {
+                    let shape = arch.node(part).unwrap().op.params()[0].shape.clone();
+                    let rows = shape[0] / groups;
+                    let columns: usize = shape[1..].iter().product();
+                    let array = random(&[rows, columns], seed + (10 * group + index) as u64);
+                    array.into_dimensionality::<ndarray::Ix2>().unwrap() as Array2<f32>
+                })
+                .collect(),
+        })
+        .collect()
 }
 
-/// Runs a chain of convolutions.
-pub fn run(net: &Network, x: &ArrayD<f32>) -> ArrayD<f64> {
-    let mut x = x.mapv(f64::from);
-    for node in net.nodes() {
-        let Op::Conv(conv) = &node.op else { panic!("{} is no convolution", node.name) };
-        let array = |suffix: &str| {
-            net.params().get(&format!("{}.{suffix}", node.name)).map(|a| a.mapv(f64::from))
-        };
-        x = convolve(conv, &x, &array("weight").unwrap(), array("bias").as_ref());
-    }
-    x
+/// The largest difference, relative to the largest value.
+pub fn difference(a: &ArrayD<f32>, b: &ArrayD<f32>) -> f32 {
+    assert_eq!(a.shape(), b.shape());
+    let largest = b.iter().fold(1e-6_f32, |most, value| most.max(value.abs()));
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest
 }

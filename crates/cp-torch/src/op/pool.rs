@@ -1,44 +1,169 @@
 //! Pooling over 1 to 3 spatial axes.
 
-use cp_net::Pool;
+use cp_net::{AvgPool, MaxPool, OpSpec};
 use tch::{TchError, Tensor};
 
+use super::conv::symmetric;
+use super::{along, pad_list, simple};
 use crate::convert::{dims, shape_of};
+
+simple! {
+    MaxPool: |op, x, _, _| max_pool(x, op);
+    AvgPool: |op, x, _, _| avg_pool(x, op);
+    GlobalAvgPool: |_, x, _, _| global_avg_pool(x);
+    GlobalMaxPool: |_, x, _, _| x.f_amax(spatial(x), true);
+    AdaptiveAvgPool: |op, x, _, _| adaptive_avg_pool(x, &op.output);
+    AdaptiveMaxPool: |op, x, _, _| adaptive_max_pool(x, &op.output);
+}
+
+/// The padding of each axis and the sizes of the output.
+fn sizes(
+    op: &impl OpSpec,
+    x: &Tensor,
+    axes: usize,
+    padding: impl Fn(usize, usize) -> [usize; 2],
+) -> Result<(Vec<[usize; 2]>, Vec<usize>), TchError> {
+    if !(1..=3).contains(&axes) {
+        return Err(too_many_axes(axes));
+    }
+    let shape = shape_of(x);
+    let outputs = shape.get(1..).ok_or("no axes".to_string()).and_then(|input| {
+        let refused = |mismatch: cp_net::Mismatch| format!("{}, got {input:?}", mismatch.expected);
+        op.output(&[input]).map_err(refused)
+    });
+    let output = outputs.map_err(TchError::Shape)?.swap_remove(0);
+    let pairs = (0..axes).map(|axis| padding(axis, shape[axis + 2])).collect();
+    Ok((pairs, output[1..].to_vec()))
+}
+
+/// `x` with `value` around it, or with less of it behind, so that as many windows fit exactly along each axis as the output has
+/// values.
+///
+/// # Shapes
+/// `x`: `[B, C, H₀, …]`; `reach`: values that a window reaches over along each axis; result: `[B, C, H″₀, …]`.
+fn fitted(
+    x: &Tensor,
+    pairs: &[[usize; 2]],
+    output: &[usize],
+    reach: &[usize],
+    stride: &[usize],
+    value: f64,
+) -> Result<Tensor, TchError> {
+    let size = shape_of(x);
+    let amounts = (0..pairs.len()).map(|axis| {
+        let before = pairs[axis][0] as i64;
+        let end = ((output[axis] - 1) * stride[axis] + reach[axis]) as i64;
+        [before, end - before - size[axis + 2] as i64]
+    });
+    x.f_pad(pad_list(amounts), "constant", value)
+}
+
+/// Whether libtorch pads by itself: the same before and behind, and at most half of the window.
+fn torch_padding(pairs: &[[usize; 2]], kernel: &[usize]) -> Option<Vec<i64>> {
+    let small = pairs.iter().zip(kernel).all(|([before, _], kernel)| 2 * before <= *kernel);
+    symmetric(pairs).filter(|_| small)
+}
 
 /// Maximum over each window; padding never wins.
 ///
 /// # Shapes
 /// `x`: `[B, C, H₀, …]`; result: `[B, C, H′₀, …]`.
-pub(crate) fn max_pool(x: &Tensor, pool: &Pool) -> Result<Tensor, TchError> {
-    let [kernel, stride, padding] = geometry(pool);
-    let dilation = vec![1; kernel.len()];
-    match kernel.len() {
-        1 => x.f_max_pool1d(kernel, stride, padding, dilation, pool.ceil),
-        2 => x.f_max_pool2d(kernel, stride, padding, dilation, pool.ceil),
-        3 => x.f_max_pool3d(kernel, stride, padding, dilation, pool.ceil),
+fn max_pool(x: &Tensor, pool: &MaxPool) -> Result<Tensor, TchError> {
+    let axes = pool.kernel.len();
+    let (pairs, output) = sizes(pool, x, axes, |axis, size| pool.padding(axis, size))?;
+    let (padding, ceil, x) = match torch_padding(&pairs, &pool.kernel) {
+        Some(padding) => (padding, pool.ceil, x.shallow_clone()),
+        None => {
+            let reach = |(kernel, dilation): (&usize, &usize)| dilation * (kernel - 1) + 1;
+            let reach: Vec<usize> = pool.kernel.iter().zip(&pool.dilation).map(reach).collect();
+            let x = fitted(x, &pairs, &output, &reach, &pool.stride, f64::NEG_INFINITY)?;
+            (vec![0; axes], false, x)
+        }
+    };
+    let [kernel, stride, dilation] = [&pool.kernel, &pool.stride, &pool.dilation].map(|v| dims(v));
+    match axes {
+        1 => x.f_max_pool1d(kernel, stride, padding, dilation, ceil),
+        2 => x.f_max_pool2d(kernel, stride, padding, dilation, ceil),
+        3 => x.f_max_pool3d(kernel, stride, padding, dilation, ceil),
         axes => Err(too_many_axes(axes)),
     }
 }
 
-/// Mean over each window; padding counts as zeros, what a window rounded up reaches beyond it does not count.
+/// Mean over each window; padding counts as zeros where the op says so, what a window rounded up reaches beyond it does not count.
 ///
 /// # Shapes
 /// `x`: `[B, C, H₀, …]`; result: `[B, C, H′₀, …]`.
-pub(crate) fn avg_pool(x: &Tensor, pool: &Pool) -> Result<Tensor, TchError> {
-    let [kernel, stride, padding] = geometry(pool);
+fn avg_pool(x: &Tensor, pool: &AvgPool) -> Result<Tensor, TchError> {
+    let axes = pool.kernel.len();
+    let amounts = |axis: usize, size: usize| {
+        pool.padding.amounts(axis, size, pool.kernel[axis], pool.stride[axis])
+    };
+    let (pairs, output) = sizes(pool, x, axes, amounts)?;
+    if let Some(padding) = torch_padding(&pairs, &pool.kernel) {
+        return mean(x, pool, padding, pool.ceil, pool.count_padding);
+    }
+    // The mean over whole windows, and along each axis how much larger they are than what counts of them.
+    let whole = fitted(x, &pairs, &output, &pool.kernel, &pool.stride, 0.0)?;
+    let mut y = mean(&whole, pool, vec![0; axes], false, true)?;
+    let size = shape_of(x);
+    for axis in 0..axes {
+        let [before, behind] = pairs[axis];
+        let map = before + size[axis + 2];
+        let counted = if pool.count_padding { 0..map + behind } else { before..map };
+        let ratios: Vec<f64> = (0..output[axis])
+            .map(|at| {
+                let first = at * pool.stride[axis];
+                let end = (first + pool.kernel[axis]).min(counted.end);
+                let count = end.saturating_sub(first.max(counted.start)).max(1);
+                pool.kernel[axis] as f64 / count as f64
+            })
+            .collect();
+        if ratios.iter().any(|&ratio| ratio > 1.0) {
+            y = y.f_mul(&along(axis + 2, &ratios, x)?)?;
+        }
+    }
+    Ok(y)
+}
+
+/// libtorch's average pooling.
+fn mean(
+    x: &Tensor,
+    pool: &AvgPool,
+    padding: Vec<i64>,
+    ceil: bool,
+    count_padding: bool,
+) -> Result<Tensor, TchError> {
+    let (kernel, stride) = (dims(&pool.kernel), dims(&pool.stride));
     match kernel.len() {
-        1 => x.f_avg_pool1d(kernel, stride, padding, pool.ceil, true),
-        2 => x.f_avg_pool2d(kernel, stride, padding, pool.ceil, true, None),
-        3 => x.f_avg_pool3d(kernel, stride, padding, pool.ceil, true, None),
+        1 => x.f_avg_pool1d(kernel, stride, padding, ceil, count_padding),
+        2 => x.f_avg_pool2d(kernel, stride, padding, ceil, count_padding, None),
+        3 => x.f_avg_pool3d(kernel, stride, padding, ceil, count_padding, None),
         axes => Err(too_many_axes(axes)),
     }
+}
+
+/// Mean over each map.
+///
+/// # Shapes
+/// `x`: `[B, C, H₀, …]`; result: `[B, C, 1, …]`.
+fn global_avg_pool(x: &Tensor) -> Result<Tensor, TchError> {
+    match x.dim() {
+        // Keeps the layout.
+        4 => x.f_adaptive_avg_pool2d([1, 1]),
+        _ => x.f_mean_dim(&spatial(x)[..], true, x.f_kind()?),
+    }
+}
+
+/// The axes behind the channels.
+fn spatial(x: &Tensor) -> Vec<i64> {
+    (2..x.dim() as i64).collect()
 }
 
 /// Mean over windows that split each axis evenly into `output` parts.
 ///
 /// # Shapes
 /// `x`: `[B, C, H₀, …]`; result: `[B, C, output₀, …]`.
-pub(crate) fn adaptive_avg_pool(x: &Tensor, output: &[usize]) -> Result<Tensor, TchError> {
+fn adaptive_avg_pool(x: &Tensor, output: &[usize]) -> Result<Tensor, TchError> {
     // The mean of single values; AlexNet at 224 × 224.
     if shape_of(x).get(2..) == Some(output) {
         return Ok(x.shallow_clone());
@@ -51,124 +176,23 @@ pub(crate) fn adaptive_avg_pool(x: &Tensor, output: &[usize]) -> Result<Tensor, 
     }
 }
 
-fn geometry(pool: &Pool) -> [Vec<i64>; 3] {
-    [dims(&pool.kernel), dims(&pool.stride), dims(&pool.padding)]
+/// Maximum over windows that split each axis evenly into `output` parts.
+///
+/// # Shapes
+/// `x`: `[B, C, H₀, …]`; result: `[B, C, output₀, …]`.
+fn adaptive_max_pool(x: &Tensor, output: &[usize]) -> Result<Tensor, TchError> {
+    if shape_of(x).get(2..) == Some(output) {
+        return Ok(x.shallow_clone());
+    }
+    let pooled = match output.len() {
+        1 => x.f_adaptive_max_pool1d(dims(output)),
+        2 => x.f_adaptive_max_pool2d(dims(output)),
+        3 => x.f_adaptive_max_pool3d(dims(output)),
+        axes => return Err(too_many_axes(axes)),
+    };
+    Ok(pooled?.0)
 }
 
 fn too_many_axes(axes: usize) -> TchError {
     TchError::Shape(format!("pooling runs over 1 to 3 spatial axes, not {axes}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use ndarray::{ArrayD, IxDyn};
-
-    use super::*;
-    use crate::layout::is_channels_last;
-    use crate::testing::{assert_close, both_layouts, random};
-
-    /// Output size of one axis: as many windows as start inside the image or the padding before it, rounded up or down.
-    fn output_size(pool: &Pool, axis: usize, size: usize) -> usize {
-        let (kernel, stride, padding) = (pool.kernel[axis], pool.stride[axis], pool.padding[axis]);
-        let room = size + 2 * padding - kernel;
-        let windows = if pool.ceil { room.div_ceil(stride) } else { room / stride } + 1;
-        if pool.ceil && (windows - 1) * stride >= size + padding { windows - 1 } else { windows }
-    }
-
-    /// `reduce` of the values in each window and of the window's size clipped to image and padding.
-    fn pool_slow(
-        x: &ArrayD<f32>,
-        pool: &Pool,
-        reduce: impl Fn(&[f32], usize) -> f32,
-    ) -> ArrayD<f32> {
-        let axes = pool.kernel.len();
-        let mut shape = x.shape()[..2].to_vec();
-        shape.extend((0..axes).map(|axis| output_size(pool, axis, x.shape()[axis + 2])));
-        ArrayD::from_shape_fn(IxDyn(&shape), |at| {
-            let mut values = Vec::new();
-            let mut clipped = 1;
-            let first = |axis: usize| at[axis + 2] * pool.stride[axis];
-            for axis in 0..axes {
-                let end = (first(axis) + pool.kernel[axis])
-                    .min(x.shape()[axis + 2] + 2 * pool.padding[axis]);
-                clipped *= end - first(axis);
-            }
-            for offset in ndarray::indices(pool.kernel.clone()) {
-                let mut there = vec![at[0], at[1]];
-                for axis in 0..axes {
-                    // Wraps to a huge position, which `get` refuses, in the padding before the image.
-                    there.push((first(axis) + offset[axis]).wrapping_sub(pool.padding[axis]));
-                }
-                values.extend(x.get(there.as_slice()));
-            }
-            reduce(&values, clipped)
-        })
-    }
-
-    #[track_caller]
-    fn check(shape: &[usize], kernel: &[usize], stride: &[usize], padding: &[usize], ceil: bool) {
-        let pool = Pool {
-            kernel: kernel.to_vec(),
-            stride: stride.to_vec(),
-            padding: padding.to_vec(),
-            ceil,
-        };
-        let array = random(shape, 5);
-        let max = pool_slow(&array, &pool, |values, _| {
-            values.iter().copied().fold(f32::NEG_INFINITY, f32::max)
-        });
-        let mean =
-            pool_slow(&array, &pool, |values, clipped| values.iter().sum::<f32>() / clipped as f32);
-        for x in both_layouts(&array) {
-            assert_close(&max_pool(&x, &pool).unwrap(), &max, 0.0);
-            assert_close(&avg_pool(&x, &pool).unwrap(), &mean, 1e-6);
-        }
-    }
-
-    #[test]
-    fn pooling_is_its_definition() {
-        for ceil in [false, true] {
-            check(&[2, 3, 8, 7], &[2, 2], &[2, 2], &[0, 0], ceil);
-            check(&[1, 2, 7, 7], &[3, 3], &[2, 2], &[0, 0], ceil);
-            // GoogLeNet's pool1: 112 → 56 rounded up.
-            check(&[1, 2, 12, 12], &[3, 3], &[2, 2], &[0, 0], ceil);
-            // The last window would start in the padding behind the image, and is dropped.
-            check(&[1, 1, 3, 3], &[2, 2], &[2, 2], &[1, 1], ceil);
-            check(&[1, 2, 9, 6], &[3, 2], &[2, 3], &[1, 0], ceil);
-            check(&[2, 2, 9], &[3], &[2], &[1], ceil);
-            check(&[1, 2, 5, 6, 7], &[2, 3, 2], &[2, 2, 3], &[0, 1, 1], ceil);
-        }
-    }
-
-    #[test]
-    fn adaptive_pooling_splits_evenly() {
-        let x = Tensor::from_slice(&[1.0_f32, 2.0, 3.0, 4.0]).reshape([1, 1, 2, 2]);
-        assert_close(
-            &adaptive_avg_pool(&x, &[1, 1]).unwrap(),
-            &ndarray::arr1(&[2.5]).into_shape_with_order(vec![1, 1, 1, 1]).unwrap(),
-            0.0,
-        );
-        assert_eq!(
-            adaptive_avg_pool(&x, &[1, 2]).unwrap().flatten(0, -1),
-            Tensor::from_slice(&[2.0_f32, 3.0])
-        );
-        assert_eq!(adaptive_avg_pool(&x, &[2, 2]).unwrap(), x);
-    }
-
-    #[test]
-    fn pooling_keeps_channels_last() {
-        let [_, x] = both_layouts(&random(&[2, 8, 6, 6], 1));
-        let pool = Pool { kernel: vec![3, 3], stride: vec![2, 2], padding: vec![1, 1], ceil: true };
-        assert!(is_channels_last(&max_pool(&x, &pool).unwrap()));
-        assert!(is_channels_last(&avg_pool(&x, &pool).unwrap()));
-        assert!(is_channels_last(&adaptive_avg_pool(&x, &[2, 2]).unwrap()));
-    }
-
-    #[test]
-    fn four_axes_are_an_error() {
-        let pool =
-            Pool { kernel: vec![1; 4], stride: vec![1; 4], padding: vec![0; 4], ceil: false };
-        let x = Tensor::zeros([1, 1, 2, 2, 2, 2], (tch::Kind::Float, tch::Device::Cpu));
-        assert!(max_pool(&x, &pool).unwrap_err().to_string().contains("not 4"));
-    }
 }

@@ -1,10 +1,8 @@
 //! Helpers shared by the tests: seeded arrays, small networks, comparison.
 #![allow(dead_code, reason = "every test program uses a part of these")]
 
-use std::collections::BTreeMap;
-
 use cp_core::CpTensor;
-use cp_net::{Architecture, Channels, INPUT, InputSpec, Network, Node, Op, ParamRole};
+use cp_net::{Architecture, INPUT, InputSpec, Network, Node, Op, ParamRole};
 use cp_torch::tch::{Device, Tensor};
 use cp_torch::{Executor, Layout, array_from_tensor, tensor_from_f32};
 use ndarray::{Array1, Array2, ArrayD, IxDyn};
@@ -38,25 +36,13 @@ pub(crate) fn chain(shape: &[usize], ops: Vec<(&str, Op)>) -> Architecture {
     let mut before = INPUT.to_owned();
     let mut nodes = Vec::new();
     for (name, op) in ops {
-        nodes.push(Node {
-            name: name.into(),
-            op,
-            inputs: vec![std::mem::replace(&mut before, name.into())],
-        });
+        nodes.push(Node::new(name, op, [std::mem::replace(&mut before, name.into())]));
     }
     architecture(shape, nodes)
 }
 
 pub(crate) fn architecture(shape: &[usize], nodes: Vec<Node>) -> Architecture {
-    let channels = if shape[0] == 1 { Channels::Gray } else { Channels::Rgb };
-    let input = InputSpec {
-        shape: shape.to_vec(),
-        channels,
-        scale: 1.0,
-        mean: vec![0.0; shape[0]],
-        std: vec![1.0; shape[0]],
-    };
-    Architecture { name: "test".into(), input, nodes, factorized: BTreeMap::new() }
+    Architecture::new("test", InputSpec::features(shape), nodes)
 }
 
 /// Random weights of the size that keeps activations near 1; running variances are positive.
@@ -69,7 +55,7 @@ pub(crate) fn network(arch: Architecture, seed: u64) -> Network {
             let fan_in: usize = spec.shape.iter().skip(1).product();
             let array = match spec.role {
                 ParamRole::Weight => values / (fan_in as f32).sqrt(),
-                _ if spec.suffix == "running_var" || spec.suffix == "weight" => values * 0.4 + 1.0,
+                _ if spec.slot == "running_var" || spec.slot == "weight" => values * 0.4 + 1.0,
                 _ => values * 0.2,
             };
             (name, array)

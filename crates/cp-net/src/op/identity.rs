@@ -1,0 +1,8 @@
+//! Identity.
+
+use super::unary::unary;
+
+unary! {
+    /// x as it is.
+    Identity = |x| x, effect Passes
+}

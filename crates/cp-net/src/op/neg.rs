@@ -1,0 +1,8 @@
+//! Negation.
+
+use super::unary::unary;
+
+unary! {
+    /// −x.
+    Neg = |x| -x
+}

@@ -1,0 +1,11 @@
+//! What changes the graph of a network: one primitive ([`edit`](mod@edit)), and a file for each rewriting.
+//!
+//! A rewriting leaves the function of the network as it is, or, where it approximates, as the arrays that it is given say.
+
+mod edit;
+mod factorize;
+mod factors;
+mod fold;
+mod unshare;
+
+pub use factors::{Factors, tensor_shape};

@@ -1,5 +1,0 @@
-//! Model files.
-
-mod safetensors;
-
-pub use safetensors::METADATA_KEY;

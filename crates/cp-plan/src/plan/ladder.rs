@@ -1,0 +1,137 @@
+//! [`Ladder`]: the ranks that a form of a layer can have, by one number.
+
+use cp_net::{Architecture, Form, NetError, Rank, Shapes, Totals, replacement, tensor_shape};
+
+use super::plannable;
+use crate::error::PlanError;
+
+/// The ranks of one form of a layer as steps 1, 2, …, each of which costs at least as much as the one before.
+///
+/// For one number R the step is R. Tucker-2 goes up with \[R_out, R_in\] in proportion to \[T/g, S/g\], the larger of which is the
+/// last step, and TKD-CPD likewise with R = max(R_out, R_in). A number never goes above what the other allows,
+/// R_out ≤ R_in ∏k and R_in ≤ R_out ∏k.
+pub(super) struct Ladder<'a> {
+    pub(super) layer: &'a str,
+    pub(super) form: Form,
+    arch: &'a Architecture,
+    shapes: &'a Shapes,
+    /// What the dense layer costs, without its bias.
+    pub(super) dense: Totals,
+    /// Channels of a group, `[T/g, S/g]`, and the number of spatial taps.
+    channels: [usize; 2],
+    taps: usize,
+}
+
+impl<'a> Ladder<'a> {
+    /// The ladder of `form`; `None` where it does not fit the layer.
+    pub(super) fn new(
+        arch: &'a Architecture,
+        layer: &'a str,
+        form: Form,
+        shapes: &'a Shapes,
+    ) -> Result<Option<Self>, PlanError> {
+        let op = plannable(arch, layer)?;
+        match replacement(layer, op, form, form.least_rank()) {
+            Ok(_) => {}
+            Err(NetError::FormMismatch { .. }) => return Ok(None),
+            Err(other) => return Err(other.into()),
+        }
+        let dense = arch.dense_cost(layer, shapes)?;
+        let shape = tensor_shape(op, form);
+        let channels = [shape[0], shape[1]];
+        let taps = shape[2..].iter().product();
+        Ok(Some(Self { layer, form, arch, shapes, dense, channels, taps }))
+    }
+
+    /// Number of steps.
+    pub(super) fn len(&self) -> usize {
+        let [out, input] = self.channels;
+        match self.form {
+            Form::LowRank => out.min(input),
+            Form::Tucker2 | Form::TkdCpd => out.max(input),
+            // A CP form.
+            _ => out * input * self.taps,
+        }
+    }
+
+    /// The rank of a step, from 1.
+    pub(super) fn rank(&self, step: usize) -> Rank {
+        let [out, input] = self.channels;
+        let largest = out.max(input);
+        let share = |size: usize| ((step * size + largest / 2) / largest).clamp(1, size);
+        self.of_outer([share(out), share(input)]).unwrap_or(Rank::One(step))
+    }
+
+    /// The rank of a form with two outer ranks that has these; `None` for the others.
+    pub(super) fn of_outer(&self, [out, input]: [usize; 2]) -> Option<Rank> {
+        let (out, input) = (out.min(input * self.taps), input.min(out * self.taps));
+        match self.form {
+            Form::Tucker2 => Some(Rank::Two([out, input])),
+            Form::TkdCpd => Some(Rank::Three([out, input, out.max(input)])),
+            _ => None,
+        }
+    }
+
+    /// The most directions that the unfoldings of output and input channels can have.
+    pub(super) fn full(&self) -> [usize; 2] {
+        let [out, input] = self.channels;
+        [out.min(input * self.taps), input.min(out * self.taps)]
+    }
+
+    /// The largest that the number at this place of a rank can be.
+    pub(super) fn limit(&self, place: usize) -> usize {
+        match (self.form, place) {
+            (Form::Tucker2 | Form::TkdCpd, 0 | 1) => self.channels[place],
+            (Form::TkdCpd, _) => self.channels.iter().product::<usize>() * self.taps,
+            _ => self.len(),
+        }
+    }
+
+    /// Whether neither of two outer ranks is above what the other allows.
+    pub(super) fn holds(&self, rank: Rank) -> bool {
+        match rank {
+            Rank::One(_) => true,
+            Rank::Two([out, input]) | Rank::Three([out, input, _]) => {
+                out <= input * self.taps && input <= out * self.taps
+            }
+        }
+    }
+
+    /// What the factors cost, without the bias.
+    pub(super) fn cost(&self, rank: Rank) -> Result<Totals, PlanError> {
+        Ok(self.arch.factors_cost(self.layer, self.form, rank, self.shapes)?)
+    }
+
+    /// The last step whose cost will do, 0 for none; `fits` says no from some cost on.
+    pub(super) fn last(&self, fits: impl Fn(&Totals) -> bool) -> Result<usize, PlanError> {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = high - (high - low) / 2;
+            if fits(&self.cost(self.rank(middle))?) {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
+        }
+        Ok(low)
+    }
+
+    /// `rank` with each number at the nearest multiple that is at least one and that the layer has; numbers of modes that are
+    /// smaller than one multiple stay. `largest` bounds the number of a CP form.
+    pub(super) fn to_multiple(&self, rank: Rank, multiple: usize, largest: usize) -> Rank {
+        let near = |number: usize, limit: usize| {
+            if limit < multiple {
+                return number;
+            }
+            let nearest = (number + multiple / 2) / multiple * multiple;
+            nearest.clamp(multiple, limit / multiple * multiple)
+        };
+        let [out, input] = self.channels;
+        match rank {
+            Rank::One(rank) => Rank::One(near(rank, largest)),
+            Rank::Two(ranks) | Rank::Three([ranks @ .., _]) => {
+                self.of_outer([near(ranks[0], out), near(ranks[1], input)]).unwrap_or(rank)
+            }
+        }
+    }
+}
