@@ -67,6 +67,7 @@ macro_rules! for_each_op {
             max_pool::MaxPool = "max_pool",
             maxout::Maxout = "maxout",
             min::Min = "min",
+            mish::Mish = "mish",
             mul::Mul = "mul",
             neg::Neg = "neg",
             pad::Pad = "pad",

@@ -23,6 +23,7 @@ simple! {
     Floor: |_, x, _, _| x.f_floor();
     HardSwish: |_, x, _, _| x.f_hardswish();
     Log: |_, x, _, _| x.f_log();
+    Mish: |_, x, _, _| x.f_mish();
     Neg: |_, x, _, _| x.f_neg();
     Reciprocal: |_, x, _, _| x.f_reciprocal();
     Sigmoid: |_, x, _, _| x.f_sigmoid();
