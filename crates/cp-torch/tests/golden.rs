@@ -1,0 +1,232 @@
+//! Networks with shared batch norms, transposed axes and several forms of one block, written as files (`nets/`) and nothing else, against
+//! what their authors' programs compute: outputs, gradients, statistics, a few steps of training, a test set.
+//!
+//! The numbers stand in `shared/golden` beside the workspace, or where `POLYAD_GOLDEN` says; without them the tests are skipped.
+//! Nodes have the names of the original modules, so that weights move by name. As in the original, `conv3D1` of StasGT's network sums
+//! over the columns of the map and `conv3D2` over its rows.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use common::executor;
+use cp_net::{Architecture, Network};
+use cp_torch::tch::{Kind, Tensor, no_grad};
+use cp_torch::{Executor, Layout, Mode, array_from_tensor};
+
+const LAYOUTS: [Layout; 2] = [Layout::Nchw, Layout::ChannelsLast];
+
+/// The folder of the numbers; without it, says so.
+fn golden_folder() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden");
+    let folder = std::env::var_os("POLYAD_GOLDEN").map_or_else(beside, PathBuf::from);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    println!("skipped: no golden data at {}", folder.display());
+    None
+}
+
+/// The arrays of a file by name.
+struct Golden(BTreeMap<String, Tensor>);
+
+impl Golden {
+    /// Of `NAME.safetensors`.
+    fn load(name: &str) -> Option<Self> {
+        let path = golden_folder()?.join(format!("{name}.safetensors"));
+        Some(Self(Tensor::read_safetensors(path).unwrap().into_iter().collect()))
+    }
+
+    fn get(&self, name: &str) -> Tensor {
+        self.0.get(name).unwrap_or_else(|| panic!("no array '{name}'")).shallow_clone()
+    }
+
+    /// The arrays whose names start with `prefix`, by what follows, and at least one.
+    fn under(&self, prefix: &str) -> Vec<(&str, &Tensor)> {
+        let arrays =
+            self.0.iter().filter_map(|(name, array)| Some((name.strip_prefix(prefix)?, array)));
+        let arrays: Vec<(&str, &Tensor)> = arrays.collect();
+        assert!(!arrays.is_empty(), "no array '{prefix}…'");
+        arrays
+    }
+
+    /// The network of `nets/NET.json` with the arrays that are called like its parameters behind `prefix`.
+    fn network(&self, net: &str, prefix: &str) -> Network {
+        let file = format!("tests/nets/{net}.json");
+        let arch = Architecture::load(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+        let params = arch.params().map(|(name, spec)| {
+            let array = array_from_tensor(&self.get(&format!("{prefix}{name}"))).unwrap();
+            // A pointwise kernel may be a matrix there.
+            (name, array.into_shape_with_order(spec.shape).unwrap())
+        });
+        let params = params.collect();
+        Network::new(arch, params).unwrap()
+    }
+}
+
+/// The tolerance that the numbers were made for: they are float64 results, rounded.
+#[track_caller]
+fn check(got: &Tensor, expected: &Tensor, what: &str) {
+    let got = got.detach();
+    assert_eq!(got.size(), expected.size(), "{what}");
+    let limit = 2e-5 * expected.abs().max().double_value(&[]) + 1e-6;
+    let worst = (got - expected).abs().max().double_value(&[]);
+    assert!(worst <= limit, "{what} differs by up to {worst}, limit {limit}");
+}
+
+fn array(model: &Executor, name: &str) -> Tensor {
+    let found = model.tensors().find(|(known, ..)| *known == name);
+    found.map(|(_, _, tensor)| tensor.shallow_clone()).unwrap()
+}
+
+/// Evaluation, then one pass in train mode: output, statistics, gradients. `names` are those of the output in either mode, and what the
+/// statistics stand under.
+fn check_passes(golden: &Golden, net: &Network, names: [&str; 3]) {
+    let [eval, train, after] = names;
+    for layout in LAYOUTS {
+        let model = executor(net, layout);
+        let x = golden.get("x");
+        let y = no_grad(|| model.forward(&x, Mode::Eval).unwrap());
+        check(&y, &golden.get(eval), &format!("{eval} in {layout:?}"));
+
+        let x = x.copy().set_requires_grad(true);
+        let y = model.forward(&x, Mode::Train).unwrap();
+        check(&y, &golden.get(train), &format!("{train} in {layout:?}"));
+        for (name, expected) in golden.under(after) {
+            check(&array(&model, name), expected, &format!("{name} in {layout:?}"));
+        }
+
+        (y * golden.get("cotangent")).sum(Kind::Float).backward();
+        for (name, expected) in golden.under("grad.") {
+            let gradient = if name == "x" { x.grad() } else { array(&model, name).grad() };
+            let gradient = gradient.reshape(expected.size());
+            check(&gradient, expected, &format!("gradient of {name} in {layout:?}"));
+        }
+    }
+}
+
+/// One step of SGD that decays all parameters alike.
+fn sgd_step(model: &Executor, speeds: &mut BTreeMap<String, Tensor>) {
+    let (rate, momentum, decay) = (0.01, 0.8, 1e-4);
+    no_grad(|| {
+        for (name, _, mut param) in model.trainable() {
+            let gradient = param.grad() + &param * decay;
+            let speed = match speeds.get(&name) {
+                Some(speed) => speed * momentum + gradient,
+                None => gradient,
+            };
+            param -= &speed * rate;
+            param.zero_grad();
+            speeds.insert(name, speed);
+        }
+    });
+}
+
+fn check_stasgt(name: &str, params: usize) {
+    let Some(golden) = Golden::load(name) else { return };
+    let net = golden.network(name, "weight.");
+    assert_eq!(net.param_count(), params);
+    assert_eq!(net.params().len(), golden.under("weight.").len());
+    check_passes(&golden, &net, ["y_eval", "y_train", "after_train_forward."]);
+
+    let (x, labels) = (golden.get("x"), golden.get("labels"));
+    let model = executor(&net, Layout::Auto);
+    let y = model.forward(&x, Mode::Train).unwrap();
+    (y * golden.get("cotangent")).sum(Kind::Float).backward();
+    for (name, expected) in golden.under("grad_l2_and_sum.") {
+        let gradient = array(&model, name).grad().to_kind(Kind::Double);
+        let got = Tensor::stack(&[gradient.norm(), gradient.sum(Kind::Double)], 0);
+        check(&got.to_kind(Kind::Float), expected, &format!("gradient of {name}"));
+    }
+
+    let model = executor(&net, Layout::Auto);
+    let mut speeds = BTreeMap::new();
+    let losses = Vec::<f32>::try_from(golden.get("sgd_losses")).unwrap();
+    for (step, expected) in losses.into_iter().enumerate() {
+        let loss = model.forward(&x, Mode::Train).unwrap().cross_entropy_for_logits(&labels);
+        loss.backward();
+        let loss = loss.double_value(&[]);
+        assert!((loss - f64::from(expected)).abs() <= 1e-3, "step {step}: {loss} for {expected}");
+        sgd_step(&model, &mut speeds);
+    }
+    for (name, expected) in golden.under("sgd_after5.") {
+        let got = if name == "y_eval" {
+            no_grad(|| model.forward(&x, Mode::Eval).unwrap())
+        } else {
+            array(&model, name)
+        };
+        check(&got, expected, &format!("{name} after training"));
+    }
+}
+
+#[test]
+fn stasgt_simple() {
+    check_stasgt("stasgt-simple", 217_255);
+}
+
+#[test]
+fn stasgt_advanced() {
+    check_stasgt("stasgt-advanced", 282_925);
+}
+
+fn check_mobilenet(suffix: &str) {
+    let Some(golden) = Golden::load(&format!("mobilenet-block{suffix}")) else { return };
+    let block = golden.network(&format!("mobilenet-block{suffix}"), "");
+    check_passes(&golden, &block, ["mobilenet.y_eval", "mobilenet.y_train", "after_train."]);
+
+    let forms = golden.network(&format!("mobilenet-forms{suffix}"), "");
+    for layout in LAYOUTS {
+        let model = executor(&forms, layout);
+        let made = no_grad(|| model.forward_all(&[&golden.get("x")], Mode::Eval).unwrap());
+        let names = &forms.architecture().outputs;
+        assert_eq!(made.len(), 2);
+        for (name, got) in names.iter().zip(&made) {
+            check(got, &golden.get(&format!("{name}.y_eval")), &format!("{name} in {layout:?}"));
+        }
+    }
+}
+
+#[test]
+fn mobilenet() {
+    check_mobilenet("");
+}
+
+#[test]
+fn mobilenet_stride2() {
+    check_mobilenet("-stride2");
+}
+
+/// What a packed IDX file holds behind its header.
+fn idx(name: &str, header: usize) -> Tensor {
+    let file = File::open(golden_folder().unwrap().join("real").join(name)).unwrap();
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(file).read_to_end(&mut bytes).unwrap();
+    Tensor::from_slice(&bytes[header..])
+}
+
+#[test]
+fn lenet_on_mnist() {
+    let Some(golden) = Golden::load("real/lenet-mnist") else { return };
+    let net = golden.network("lenet-mnist", "");
+    let images = idx("mnist-t10k-images-idx3-ubyte.gz", 16).reshape([-1, 1, 28, 28]);
+    let labels = idx("mnist-t10k-labels-idx1-ubyte.gz", 8);
+    assert_eq!((images.size()[0], labels.size()[0]), (10_000, 10_000));
+    let images = images.to_kind(Kind::Float) * net.input().scale;
+
+    let model = executor(&net, Layout::Auto);
+    let correct: i64 = no_grad(|| {
+        let first = model.forward(&images.narrow(0, 0, 16), Mode::Eval).unwrap();
+        check(&first, &golden.get("logits_first_16"), "logits");
+        let batches = images.split(500, 0).into_iter().zip(labels.split(500, 0));
+        let correct = batches.map(|(images, labels)| {
+            let classes = model.forward(&images, Mode::Eval).unwrap().argmax(1, false);
+            classes.eq_tensor(&labels).sum(Kind::Int64).int64_value(&[])
+        });
+        correct.sum()
+    });
+    assert_eq!(correct, 9904);
+}
