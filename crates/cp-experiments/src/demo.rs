@@ -47,7 +47,7 @@ const PAPER: (f64, f64, f64) = (0.91, 0.90, 8.5);
 
 /// Cost and quality of one state of the network.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct State {
+struct DemoState {
     name: String,
     params: usize,
     macs: usize,
@@ -137,9 +137,9 @@ fn plan(config: &Config) -> RankPlan {
     RankPlan { layers: config.layers.iter().map(layer).collect(), dense: Vec::new() }
 }
 
-fn state(run: &Run, name: &str, network: &Network, sets: &Sets) -> Result<State> {
+fn state(run: &Run, name: &str, network: &Network, sets: &Sets) -> Result<DemoState> {
     let cost = network.cost(&network.input().shape)?.total;
-    Ok(State {
+    Ok(DemoState {
         name: name.into(),
         params: cost.params,
         macs: cost.macs,
@@ -174,7 +174,7 @@ fn write_report(
     run: &Run,
     config: &Config,
     layers: &[LayerReport],
-    states: &[State],
+    states: &[DemoState],
     latencies: &[Latency],
 ) -> Result<()> {
     let (dense, tuned) = (&states[0], &states[2]);
@@ -247,7 +247,7 @@ fn write_report(
     )
 }
 
-fn state_table(states: &[State]) -> Table {
+fn state_table(states: &[DemoState]) -> Table {
     let mut table = Table::new(
         "Cost and accuracy",
         [

@@ -55,7 +55,7 @@ impl Stage {
 }
 
 #[derive(Serialize)]
-struct Layer {
+struct LayerRow {
     name: String,
     form: Form,
     rank: Rank,
@@ -86,7 +86,7 @@ pub(super) struct Outcome {
     after: Size,
     params_ratio: f64,
     macs_ratio: f64,
-    layers: Vec<Layer>,
+    layers: Vec<LayerRow>,
     dense: Vec<DenseLayer>,
     stages: Vec<Stage>,
     #[serde(skip)]
@@ -145,13 +145,13 @@ impl Outcome {
     }
 }
 
-fn layer(dense: &Network, report: LayerReport) -> anyhow::Result<Layer> {
+fn layer(dense: &Network, report: LayerReport) -> anyhow::Result<LayerRow> {
     let input = &dense.input().shape;
     let breakeven = match report.rank {
         Rank::One(_) => Some(dense.breakeven(&report.layer, report.form, input)?.params),
         _ => None,
     };
-    Ok(Layer {
+    Ok(LayerRow {
         name: report.layer,
         form: report.form,
         rank: report.rank,

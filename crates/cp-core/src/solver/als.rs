@@ -124,7 +124,7 @@ impl<T: Real> Solver<T> for Als {
         self.check()?;
         let problem = Problem::new(&tensor, self.rank)?;
         let start = self.init.factors(&problem.tensor, self.rank)?;
-        let mut state = State::new(&problem, &start);
+        let mut state = AlsState::new(&problem, &start);
         let (trace, stop) = if problem.norm == 0.0 {
             state.weights.fill(0.0);
             (Vec::new(), StopReason::Converged)
@@ -150,7 +150,7 @@ impl<T: Real> Solver<T> for Als {
 
 /// The model while it is being improved: normalised factors with their Grams, and λ.
 #[derive(Debug)]
-struct State<T> {
+struct AlsState<T> {
     rank: usize,
     /// `[Iₙ, R]` each, columns of norm 1.
     factors: Vec<Vec<T>>,
@@ -164,7 +164,7 @@ struct State<T> {
     solution: Vec<f64>,
 }
 
-impl<T: Real> State<T> {
+impl<T: Real> AlsState<T> {
     /// `start` with its columns normalised, in units of the scaled tensor.
     fn new(problem: &Problem<'_, T>, start: &CpTensor<f64>) -> Self {
         let rank = start.rank();

@@ -147,21 +147,21 @@ impl<T: Real> Solver<T> for AlsQr {
         let problem = Problem::new(&tensor, self.rank)?;
         reserve(&problem.tensor.shape, self.rank)?;
         let start = self.init.factors(&problem.tensor, self.rank)?;
-        let mut state = State::new(self, &problem, start);
+        let mut state = QrState::new(self, &problem, start);
         let (trace, stop) = if problem.norm == 0.0 {
             state.weights.fill(0.0);
             (Vec::new(), StopReason::Converged)
         } else {
             iterate(self.max_iters, self.tol, observe, &mut |_| state.sweep().map(Some))?
         };
-        let State { factors, weights, .. } = state;
+        let QrState { factors, weights, .. } = state;
         let narrow = |factor: Vec<f64>| factor.into_iter().map(T::narrow).collect();
         problem.finish(&tensor, factors.into_iter().map(narrow).collect(), &weights, trace, stop)
     }
 }
 
 /// The model while it is being improved, in f64.
-struct State {
+struct QrState {
     /// The scaled tensor.
     tensor: Dense<'static, f64>,
     norm: f64,
@@ -175,7 +175,7 @@ struct State {
     weights: Vec<f64>,
 }
 
-impl State {
+impl QrState {
     fn new<T: Real>(options: &AlsQr, problem: &Problem<'_, T>, mut start: CpTensor<f64>) -> Self {
         start.normalize();
         let down = Scale::new(-problem.exponent);
@@ -197,7 +197,7 @@ impl State {
         let (rank, last) = (*rank, factors.len() - 1);
         let mut cheap = 0.0;
         let partial = Cow::Borrowed(&*tensor.data);
-        let root = Node { partial, depth: 1, r: Cow::Owned(vec![1.0; rank]) };
+        let root = QrNode { partial, depth: 1, r: Cow::Owned(vec![1.0; rank]) };
         descend(&tensor.shape, 0..last + 1, &root, factors, rank, &mut |mode, node, factors| {
             let mut solution = match method {
                 Method::BackSubstitution => back_substitute(node, rank),
@@ -219,7 +219,7 @@ impl State {
 
 /// A node of the tree: the tensor compressed to the group of modes G by an orthonormal basis Q of the column space of
 /// K = ⊙_{m∉G} A⁽ᵐ⁾, where K = QR₀. For a single mode these are Z and R₀ of its least-squares problem.
-struct Node<'a> {
+struct QrNode<'a> {
     /// X₍G₎Q, `[∏ G, depth]`.
     partial: Cow<'a, [f64]>,
     /// Columns of Q, at most R.
@@ -229,13 +229,13 @@ struct Node<'a> {
 }
 
 /// What is done with each mode: `(mode, its node, all factors)`.
-type Update<'u> = dyn FnMut(usize, &Node<'_>, &mut [Vec<f64>]) -> Result<(), CpError> + 'u;
+type Update<'u> = dyn FnMut(usize, &QrNode<'_>, &mut [Vec<f64>]) -> Result<(), CpError> + 'u;
 
 /// Visits the modes of a group in order, each with the newest factors of the others.
 fn descend(
     shape: &[usize],
     modes: Range<usize>,
-    node: &Node<'_>,
+    node: &QrNode<'_>,
     factors: &mut [Vec<f64>],
     rank: usize,
     update: &mut Update<'_>,
@@ -260,9 +260,13 @@ fn descend(
     descend(shape, middle..modes.end, &child, factors, rank, update)
 }
 
-impl<'a> Node<'a> {
-    fn borrow(&self) -> Node<'_> {
-        Node { partial: Cow::Borrowed(&self.partial), depth: self.depth, r: Cow::Borrowed(&self.r) }
+impl<'a> QrNode<'a> {
+    fn borrow(&self) -> QrNode<'_> {
+        QrNode {
+            partial: Cow::Borrowed(&self.partial),
+            depth: self.depth,
+            r: Cow::Borrowed(&self.r),
+        }
     }
 
     /// The node of the group without its last mode, whose factor is A = QR₁: `[p, b, d]` = Σ_q `partial[p, q, d]` Q`[q, b]`.
@@ -287,7 +291,7 @@ impl<'a> Node<'a> {
             let blocks = self.partial.par_chunks_exact(len);
             to.par_chunks_exact_mut(out).zip(blocks).for_each(contract);
         }
-        Node { partial: Cow::Owned(to), ..self }.joined(&r, kept, rank)
+        QrNode { partial: Cow::Owned(to), ..self }.joined(&r, kept, rank)
     }
 
     /// The node of the group without its first mode, whose factor is A = QR₁: `[q, b, d]` = Σ_p Q`[p, b]` `partial[p, q, d]`.
@@ -303,7 +307,7 @@ impl<'a> Node<'a> {
             let mut to = vec![0.0; width * kept * depth];
             if depth == 1 {
                 product(mat_mut(&mut to, kept, width), x.transpose(), q.as_ref());
-                return Node { partial: Cow::Owned(to), ..self }.joined(&r, kept, rank);
+                return QrNode { partial: Cow::Owned(to), ..self }.joined(&r, kept, rank);
             }
             product(mat_mut(&mut to, width, kept * depth), q.transpose(), x);
             compressed = Cow::Owned(to);
@@ -314,7 +318,7 @@ impl<'a> Node<'a> {
                 to[(column * width + b) * depth..][..depth].copy_from_slice(entries);
             }
         }
-        Node { partial: Cow::Owned(to), ..self }.joined(&r, kept, rank)
+        QrNode { partial: Cow::Owned(to), ..self }.joined(&r, kept, rank)
     }
 
     /// Brings the columns `(b, d)` of a node that has just taken in a mode down to at most R: K is now Q times the
@@ -323,7 +327,7 @@ impl<'a> Node<'a> {
         let joint = flat_khatri_rao(&[r, &self.r], rank);
         let rows = joint.len() / rank;
         if rows <= rank {
-            return Ok(Node { depth: rows, r: Cow::Owned(joint), ..self });
+            return Ok(QrNode { depth: rows, r: Cow::Owned(joint), ..self });
         }
         let failed = || out_of_memory(&joint, rank);
         let qr = Qr::new(mat(&joint, rows, rank)).ok_or_else(failed)?;
@@ -338,7 +342,7 @@ impl<'a> Node<'a> {
             let q = qr.q().ok_or_else(failed)?;
             product(mat_mut(&mut partial, kept, rank), mat(&self.partial, kept, rows), q.as_ref());
         }
-        Ok(Node { partial: Cow::Owned(partial), depth: rank, r: Cow::Owned(row_major(&qr.r)) })
+        Ok(QrNode { partial: Cow::Owned(partial), depth: rank, r: Cow::Owned(row_major(&qr.r)) })
     }
 }
 
@@ -356,7 +360,7 @@ fn out_of_memory(matrix: &[f64], rank: usize) -> CpError {
 }
 
 /// The solution of A R₀ᵀ = Z by back-substitution; `None` where R₀ is not square or too close to singular.
-fn back_substitute(node: &Node<'_>, rank: usize) -> Option<Vec<f64>> {
+fn back_substitute(node: &QrNode<'_>, rank: usize) -> Option<Vec<f64>> {
     if node.depth != rank {
         return None;
     }
@@ -381,7 +385,7 @@ fn back_substitute(node: &Node<'_>, rank: usize) -> Option<Vec<f64>> {
 }
 
 /// The least-squares solution of A R₀ᵀ = Z of least norm, Z U diag(s)⁺ Vᵀ for R₀ = U diag(s) Vᵀ.
-fn pseudo_solve(node: &Node<'_>, rank: usize, tol: f64) -> Result<Vec<f64>, CpError> {
+fn pseudo_solve(node: &QrNode<'_>, rank: usize, tol: f64) -> Result<Vec<f64>, CpError> {
     let depth = node.depth;
     let what = "singular value decomposition";
     let failed = CpError::NoConvergence { what, rows: depth, columns: rank };
@@ -402,7 +406,7 @@ fn pseudo_solve(node: &Node<'_>, rank: usize, tol: f64) -> Result<Vec<f64>, CpEr
 ///
 /// Unlike ‖X‖² − 2⟨X, X̂⟩ + ‖X̂‖², which has the numbers of the paper's equation, it does not subtract norms of terms that
 /// cancel each other.
-fn square_left(node: &Node<'_>, factor: &[f64], weights: &[f64], norm: f64) -> f64 {
+fn square_left(node: &QrNode<'_>, factor: &[f64], weights: &[f64], norm: f64) -> f64 {
     let (rank, depth) = (weights.len(), node.depth);
     let rows = factor.len() / rank;
     let weighted: Vec<f64> = factor

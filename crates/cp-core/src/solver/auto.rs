@@ -141,12 +141,13 @@ impl<T: Real> Solver<T> for Auto {
         }
         let als = Als::new(self.rank).max_iters(self.max_iters).tol(self.tol);
         let als = als.init(self.init.clone()).extrapolate(true);
-        let mut search = Search { tensor, observe, best: None, trace: Vec::new(), stopped: false };
+        let mut search =
+            BetterMinimum { tensor, observe, best: None, trace: Vec::new(), stopped: false };
         search.run(&als)?;
         // ALS has checked everything, so what follows can only fail for lack of memory or in the algebra; then its result stands.
         search.improve(self);
         search.bound_energy(self);
-        let Search { best, trace, stopped, .. } = search;
+        let BetterMinimum { best, trace, stopped, .. } = search;
         let mut found = best.ok_or(CpError::NoSolver)?;
         found.trace = trace;
         if stopped {
@@ -158,7 +159,7 @@ impl<T: Real> Solver<T> for Auto {
 }
 
 /// The best model so far, and what the observer has seen.
-struct Search<'t, 'o, T: Real> {
+struct BetterMinimum<'t, 'o, T: Real> {
     tensor: ArrayViewD<'t, T>,
     observe: &'o mut dyn FnMut(&Progress) -> ControlFlow<()>,
     best: Option<Decomposition<T>>,
@@ -166,7 +167,7 @@ struct Search<'t, 'o, T: Real> {
     stopped: bool,
 }
 
-impl<T: Real> Search<'_, '_, T> {
+impl<T: Real> BetterMinimum<'_, '_, T> {
     /// Runs a solver and keeps its model if it is the best; returns its error.
     fn run(&mut self, solver: &dyn Solver<T>) -> Result<f64, CpError> {
         let Self { tensor, observe, best, trace, stopped } = self;

@@ -4,7 +4,7 @@ use crate::linalg::dot;
 
 /// What [`conjugate_gradients`] found.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct CgSolution {
     /// The approximate solution x of H x = b.
     pub(super) x: Vec<f64>,
     /// b − H x, as the recursion has it.
@@ -32,9 +32,9 @@ pub(super) fn conjugate_gradients(
     precondition: impl Fn(&[f64], &mut [f64]),
     forcing: f64,
     most: usize,
-) -> Found {
+) -> CgSolution {
     let n = x.len();
-    let mut found = Found { x, residual, iterations: 0 };
+    let mut found = CgSolution { x, residual, iterations: 0 };
     let (mut z, mut hp) = (vec![0.0; n], vec![0.0; n]);
     precondition(&found.residual, &mut z);
     let mut direction = z.clone();

@@ -157,7 +157,7 @@ impl<T: Real> Solver<T> for DataAwareAls {
         let problem = Problem::new(&tensor, self.rank)?;
         let metric = Metric::new(&problem.tensor, &self.statistics)?;
         let start = self.init.factors(&problem.tensor, self.rank)?;
-        let mut model = Model::new(start, problem.exponent);
+        let mut model = WeightedModel::new(start, problem.exponent);
         let (trace, stop) = if metric.whole == 0.0 {
             model.weights.fill(0.0);
             (Vec::new(), StopReason::Converged)
@@ -173,7 +173,12 @@ impl<T: Real> Solver<T> for DataAwareAls {
 
 impl DataAwareAls {
     /// One sweep over all modes; returns the weighted error after it.
-    fn sweep(&self, metric: &Metric, model: &mut Model, iter: usize) -> Result<f64, CpError> {
+    fn sweep(
+        &self,
+        metric: &Metric,
+        model: &mut WeightedModel,
+        iter: usize,
+    ) -> Result<f64, CpError> {
         for mode in 0..metric.shape.len() {
             let mut solution = if mode == 0 {
                 let k = model.take_inputs(metric);
@@ -209,14 +214,14 @@ struct Inputs {
 }
 
 /// Normalised factors and λ, in units of the scaled tensor.
-struct Model {
+struct WeightedModel {
     factors: Vec<Vec<f64>>,
     weights: Vec<f64>,
     /// For the factors as they are, where it is known.
     inputs: Option<Inputs>,
 }
 
-impl Model {
+impl WeightedModel {
     fn new(mut cp: CpTensor<f64>, exponent: i32) -> Self {
         cp.normalize();
         let down = Scale::new(-exponent);

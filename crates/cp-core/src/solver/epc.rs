@@ -210,7 +210,7 @@ impl Epc {
         observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<Decomposition<T>, CpError> {
         let start = Init::Factors(cp.cast()).factors(&problem.tensor, self.rank)?;
-        let start = Model::new(start, problem.exponent)?;
+        let start = EpcModel::new(start, problem.exponent)?;
         if problem.norm == 0.0 {
             let zero = vec![0.0; self.rank];
             let factors = start.rounded();
@@ -296,7 +296,7 @@ impl<T: Real> Solver<T> for Epc {
 
 /// The model while it is being corrected: normalised factors with their Grams, and λ.
 #[derive(Debug, Clone)]
-struct Model {
+struct EpcModel {
     shape: Vec<usize>,
     /// `[Iₙ, R]` each, columns of norm 1.
     factors: Vec<Vec<f64>>,
@@ -308,7 +308,7 @@ struct Model {
     exponent: i32,
 }
 
-impl Model {
+impl EpcModel {
     fn new(mut cp: CpTensor<f64>, exponent: i32) -> Result<Self, CpError> {
         let rank = cp.rank();
         cp.normalize();

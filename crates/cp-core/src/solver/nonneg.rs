@@ -111,7 +111,7 @@ impl<T: Real> Solver<T> for NonNegAls {
         check_option("tol", self.tol)?;
         let problem = Problem::new(&tensor, self.rank)?;
         let start = self.init.factors(&problem.tensor, self.rank)?;
-        let mut state = State::new(&problem, start);
+        let mut state = NonNegState::new(&problem, start);
         let (trace, stop) = if problem.norm == 0.0 {
             state.weights.fill(0.0);
             (Vec::new(), StopReason::Converged)
@@ -126,7 +126,7 @@ impl<T: Real> Solver<T> for NonNegAls {
 }
 
 /// The model while it is being improved: normalised non-negative factors with their Grams, and λ.
-struct State<T> {
+struct NonNegState<T> {
     rank: usize,
     /// `[Iₙ, R]` each, columns of norm 1.
     factors: Vec<Vec<T>>,
@@ -138,7 +138,7 @@ struct State<T> {
     normal: Vec<f64>,
 }
 
-impl<T: Real> State<T> {
+impl<T: Real> NonNegState<T> {
     fn new(problem: &Problem<'_, T>, mut start: CpTensor<f64>) -> Self {
         let rank = start.rank();
         start.factors.iter_mut().for_each(|factor| factor.mapv_inplace(f64::abs));

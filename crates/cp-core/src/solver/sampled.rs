@@ -163,7 +163,7 @@ impl<T: Real> Solver<T> for SampledAls {
         self.check()?;
         let problem = Problem::new(&tensor, self.rank)?;
         let start = self.init.factors(&problem.tensor, self.rank)?;
-        let mut model = Model::new(&problem, start)?;
+        let mut model = SampledModel::new(&problem, start)?;
         let mut trace = Vec::new();
         if problem.norm == 0.0 {
             model.weights.fill(0.0);
@@ -232,7 +232,7 @@ impl<T: Real> Solver<T> for SampledAls {
 }
 
 /// The model while it is being improved.
-struct Model<T> {
+struct SampledModel<T> {
     rank: usize,
     /// `[Iₙ, R]` each, columns of norm 1.
     factors: Vec<Vec<T>>,
@@ -242,7 +242,7 @@ struct Model<T> {
     scores: Vec<Vec<f64>>,
 }
 
-impl<T: Real> Model<T> {
+impl<T: Real> SampledModel<T> {
     fn new(problem: &Problem<'_, T>, mut start: CpTensor<f64>) -> Result<Self, CpError> {
         start.normalize();
         let rank = start.rank();
@@ -266,7 +266,7 @@ impl<T: Real> Model<T> {
     ) -> Result<(), CpError> {
         let rank = self.rank;
         let size = tensor.shape[mode];
-        let Sample { places, rows } = self.sample(tensor, mode, samples, rng);
+        let DrawnRows { places, rows } = self.sample(tensor, mode, samples, rng);
         let count = places.len();
         // The fibers of the tensor, weighted like the rows: [S, Iₙ].
         let stride: usize = tensor.shape[mode + 1..].iter().product();
@@ -300,7 +300,7 @@ impl<T: Real> Model<T> {
         mode: usize,
         samples: usize,
         rng: &mut ChaCha8Rng,
-    ) -> Sample<T> {
+    ) -> DrawnRows<T> {
         let (rank, shape) = (self.rank, &tensor.shape);
         let others: Vec<usize> = (0..shape.len()).filter(|&m| m != mode).collect();
         let stride = |m: usize| shape[m + 1..].iter().product::<usize>();
@@ -335,12 +335,12 @@ impl<T: Real> Model<T> {
             row.iter_mut().for_each(|x| *x *= weight);
             places.push((place, weight));
         }
-        Sample { places, rows }
+        DrawnRows { places, rows }
     }
 }
 
 /// Equations of one mode.
-struct Sample<T> {
+struct DrawnRows<T> {
     /// Where the fiber of an equation begins in the tensor, and the root of its weight, `[S]`.
     places: Vec<(usize, T)>,
     /// Rows of the Khatri–Rao product times the roots of the weights, `[S, R]`.
@@ -424,7 +424,7 @@ impl Estimate {
         Self { places }
     }
 
-    fn rel_error<T: Real>(&self, problem: &Problem<'_, T>, model: &Model<T>) -> f64 {
+    fn rel_error<T: Real>(&self, problem: &Problem<'_, T>, model: &SampledModel<T>) -> f64 {
         let tensor = &problem.tensor;
         if self.places.is_empty() {
             let wide: Vec<Vec<f64>> =

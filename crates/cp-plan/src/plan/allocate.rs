@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cp_net::{Form, NetError, Rank, Totals};
 
 use super::budget::Budget;
-use super::knapsack::{Candidate, State, least_largest, least_sum};
+use super::knapsack::{Candidate, LayerState, least_largest, least_sum};
 use super::profile::{Choice, LayerProfile, Profile};
 use super::{DenseLayer, PlannedLayer, RankPlan};
 use crate::error::PlanError;
@@ -380,7 +380,7 @@ fn allowed<'a>(
     let mut states = Vec::with_capacity(layer.choices.len());
     for choice in &layer.choices {
         let (cost, error) = (choice.costs(layer, budget)?, choice.error());
-        states.push(State { cost, error, choice: Some(choice) });
+        states.push(LayerState { cost, error, choice: Some(choice) });
     }
     states.retain(|state| state.cost < dense);
     if states.is_empty() {
@@ -411,7 +411,7 @@ fn allowed<'a>(
             )));
         }
     }
-    states.push(State { cost: dense, error: 0.0, choice: None });
+    states.push(LayerState { cost: dense, error: 0.0, choice: None });
     states.sort_by(|a, b| a.cost.total_cmp(&b.cost).then(a.error.total_cmp(&b.error)));
     let mut least = f64::INFINITY;
     states.retain(|state| {
@@ -453,7 +453,7 @@ fn told(choice: &Choice, share: f64, budget: Budget) -> String {
 
 /// What a layer gets.
 fn settled(candidate: &Candidate<'_>, state: usize, budget: Budget) -> Entry {
-    let State { cost, choice, .. } = candidate.states[state];
+    let LayerState { cost, choice, .. } = candidate.states[state];
     match choice {
         Some(choice) => Entry::Planned {
             form: choice.form,

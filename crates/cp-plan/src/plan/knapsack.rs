@@ -12,12 +12,12 @@ pub(super) struct Candidate<'a> {
     pub(super) dense: f64,
     /// The ways that are left, from the cheapest to the dearest; each has a smaller error than all before. Dense is the last,
     /// unless a cheaper one has no error.
-    pub(super) states: Vec<State<'a>>,
+    pub(super) states: Vec<LayerState<'a>>,
 }
 
 /// One way to write a layer, or dense.
 #[derive(Clone, Copy)]
-pub(super) struct State<'a> {
+pub(super) struct LayerState<'a> {
     pub(super) cost: f64,
     pub(super) error: f64,
     pub(super) choice: Option<&'a Choice>,

@@ -14,7 +14,7 @@ const NEGLIGIBLE_SHARE: f64 = 0.001;
 const NEGLIGIBLE_HEAD_SHARE: f64 = 0.01;
 
 /// A layer that a rank is sought for.
-struct Candidate {
+struct UniformLayer {
     name: String,
     form: Form,
     /// Dense weights, in the budget's quantity.
@@ -25,7 +25,7 @@ struct Candidate {
     max: usize,
 }
 
-impl Candidate {
+impl UniformLayer {
     fn breakeven(&self) -> f64 {
         self.dense as f64 / self.unit as f64
     }
@@ -174,7 +174,7 @@ fn candidates(
     form: Form,
     layers: &[String],
     total: usize,
-) -> Result<(Vec<Candidate>, Vec<DenseLayer>), PlanError> {
+) -> Result<(Vec<UniformLayer>, Vec<DenseLayer>), PlanError> {
     let counted = budget.counted()?;
     let head = arch.compressible().pop();
     let (mut candidates, mut dense) = (Vec::new(), Vec::new());
@@ -203,7 +203,7 @@ fn candidates(
         } else if share < negligible {
             keep(format!("holds {:.3} % of the {}", 100.0 * share, budget.quantity()));
         } else {
-            candidates.push(Candidate { name: name.clone(), form, dense: weights, unit, max });
+            candidates.push(UniformLayer { name: name.clone(), form, dense: weights, unit, max });
         }
     }
     Ok((candidates, dense))

@@ -13,7 +13,7 @@
 
 use std::cmp::Ordering;
 
-use super::State;
+use super::AlsState;
 use crate::linalg::gram_upper;
 use crate::real::Real;
 use crate::solver::normal::normalize;
@@ -37,7 +37,7 @@ impl<T: Real> Extrapolation<T> {
 
     /// Takes the state after a sweep, puts the start of the next one into it, and returns the relative error of the model
     /// kept, or `None` where the sweep was thrown away.
-    pub(super) fn step(&mut self, state: &mut State<T>, rel_error: f64) -> Option<f64> {
+    pub(super) fn step(&mut self, state: &mut AlsState<T>, rel_error: f64) -> Option<f64> {
         if let Some((factors, weights)) = &self.accepted
             && !self.fresh
             && rel_error.partial_cmp(&self.rel_error).is_none_or(Ordering::is_gt)
@@ -70,14 +70,14 @@ impl<T: Real> Extrapolation<T> {
     }
 
     /// Puts the model kept into the state.
-    pub(super) fn finish(self, state: &mut State<T>) {
+    pub(super) fn finish(self, state: &mut AlsState<T>) {
         if let Some((factors, weights)) = self.accepted {
             (state.factors, state.weights) = (factors, weights);
         }
     }
 }
 
-impl<T: Real> State<T> {
+impl<T: Real> AlsState<T> {
     /// A ← A + β (A − `before`) with columns scaled to norm 1, and its Gram.
     fn extrapolate(&mut self, mode: usize, before: &[T], beta: f64) {
         let Self { rank, factors, grams, solution, .. } = self;

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use super::Model;
+use super::WeightedModel;
 use super::algebra::{inner, narrow, ridge_solve};
 use crate::error::CpError;
 use crate::linalg::{dot, gram_into, mat, mat_mut, product};
@@ -133,7 +133,7 @@ impl Metric {
     }
 
     /// The weighted error: the cheap formula where it has digits left, from the entries otherwise. Leaves K and ΣK in the model.
-    pub(super) fn rel_error(&self, model: &mut Model) -> f64 {
+    pub(super) fn rel_error(&self, model: &mut WeightedModel) -> f64 {
         let rank = model.weights.len();
         let inputs = model.take_inputs(self);
         let scale = |row: &[f64]| -> Vec<f64> {

@@ -2,7 +2,7 @@
 
 use super::algebra::{cholesky, inner, narrow, ridge_solve, symmetrize, widen};
 use super::metric::Metric;
-use super::{CG_TOL, Model};
+use super::{CG_TOL, WeightedModel};
 use crate::khatri_rao::flat_khatri_rao;
 use crate::linalg::{Singular, gram_into, mat, mat_mut, product, solve_factored};
 use crate::real::Real;
@@ -27,7 +27,7 @@ pub(super) struct ModeStep<'a> {
 }
 
 impl<'a> ModeStep<'a> {
-    pub(super) fn new(metric: &'a Metric, model: &Model, mode: usize) -> Self {
+    pub(super) fn new(metric: &'a Metric, model: &WeightedModel, mode: usize) -> Self {
         let rank = model.weights.len();
         let left = flat_khatri_rao(&model.factors[1..mode], rank);
         let right = flat_khatri_rao(&model.factors[mode + 1..], rank);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     /// Dense weighted least squares for one factor: the columns of the design matrix are the models of unit factors.
-    fn slow_update(metric: &Metric, model: &Model, mode: usize) -> Vec<f64> {
+    fn slow_update(metric: &Metric, model: &WeightedModel, mode: usize) -> Vec<f64> {
         let (rank, size) = (model.weights.len(), metric.size);
         let unknowns = metric.shape[mode] * rank;
         let mut design = Vec::new();
@@ -256,7 +256,7 @@ mod tests {
         let problem = Problem::new(&view, rank).unwrap();
         let metric = Metric::new(&problem.tensor, &statistics).unwrap();
         let start = Init::Random { seed: 3 }.factors(&problem.tensor, rank).unwrap();
-        let model = Model::new(start, 0);
+        let model = WeightedModel::new(start, 0);
         for mode in 1..shape.len() {
             let slow = slow_update(&metric, &model, mode);
             let step = ModeStep::new(&metric, &model, mode);

@@ -1,14 +1,14 @@
 //! The cycles of the correction: one update of each mode under the error bound, and the momentum between them.
 
-use super::Model;
-use super::search::{FIRST, Search, WINDOW};
+use super::EpcModel;
+use super::search::{FIRST, ShrinkSearch, WINDOW};
 use crate::error::CpError;
 use crate::linalg::gram_into;
 use crate::solver::normal::{normalize, product_of_grams};
 use crate::tree::{Dense, Workspace, sweep};
 
 /// What one cycle came to.
-pub(super) struct Step {
+pub(super) struct CycleStep {
     pub(super) rel_error: f64,
     /// Whether every mode could keep the bound.
     pub(super) feasible: bool,
@@ -21,26 +21,26 @@ pub(super) struct Cycles<'a> {
     space: Workspace<f64>,
     /// The root μ of each mode in the last cycle, where the next search starts.
     roots: Vec<f64>,
-    search: Search,
+    search: ShrinkSearch,
 }
 
 impl<'a> Cycles<'a> {
     pub(super) fn new(tensor: &'a Dense<'a, f64>, norm: f64) -> Self {
         let roots = vec![FIRST; tensor.shape.len()];
-        Self { tensor, norm, space: Workspace::new(), roots, search: Search::default() }
+        Self { tensor, norm, space: Workspace::new(), roots, search: ShrinkSearch::default() }
     }
 
     /// One update of each mode under the bound.
-    pub(super) fn next(&mut self, model: &mut Model, bound: f64) -> Result<Step, CpError> {
+    pub(super) fn next(&mut self, model: &mut EpcModel, bound: f64) -> Result<CycleStep, CpError> {
         let Self { tensor, norm, space, roots, search } = self;
-        let Model { factors, grams, weights, .. } = model;
+        let EpcModel { factors, grams, weights, .. } = model;
         let rank = weights.len();
         let whole = *norm * *norm;
         let mut square = None;
         let mut feasible = true;
         let done: Result<(), CpError> =
             sweep(tensor, factors, rank, space, &mut |mode, g, factors| {
-                // Rounding of the sums in `Search::residual`, which are as large as the terms.
+                // Rounding of the sums in `ShrinkSearch::residual`, which are as large as the terms.
                 let energy: f64 = weights.iter().map(|w| w * w).sum();
                 let noise = 64.0 * f64::EPSILON * energy.max(whole);
                 let goal = bound * bound * whole - noise;
@@ -67,7 +67,7 @@ impl<'a> Cycles<'a> {
             Some(square) => (square.max(0.0) / whole).sqrt(),
             None => model.error::<f64>(tensor, *norm),
         };
-        Ok(Step { rel_error, feasible })
+        Ok(CycleStep { rel_error, feasible })
     }
 }
 
@@ -77,7 +77,7 @@ impl<'a> Cycles<'a> {
 /// Reference: Ang, Cohen, Gillis & Le (2021), "Accelerating block coordinate descent for nonnegative tensor factorization".
 pub(super) struct Momentum {
     /// The model before the last one.
-    pub(super) last: Option<Model>,
+    pub(super) last: Option<EpcModel>,
     beta: f64,
     ceiling: f64,
 }
@@ -89,7 +89,7 @@ impl Momentum {
 
     /// Moves the factors of `model` on, columns of norm 1 again; mode 0 is solved for before it is used. False where there is
     /// nothing to go by.
-    pub(super) fn extrapolate(&self, model: &mut Model) -> bool {
+    pub(super) fn extrapolate(&self, model: &mut EpcModel) -> bool {
         let Some(last) = &self.last else { return false };
         let rank = model.weights.len();
         for mode in 1..model.factors.len() {

@@ -11,7 +11,7 @@ pub(super) const WINDOW: f64 = 1e-8;
 
 /// The search for the largest μ with ‖X − G (Γ + μI)⁻¹ Kᵀ‖² = ‖X‖² − ⟨A, G⟩ − μ‖A‖² ≤ goal.
 #[derive(Debug, Default)]
-pub(super) struct Search {
+pub(super) struct ShrinkSearch {
     /// Γ, `[R, R]`.
     pub(super) normal: Vec<f64>,
     /// The Cholesky factor of Γ + μI, `[R, R]`.
@@ -25,7 +25,7 @@ pub(super) struct Search {
     pub(super) square: f64,
 }
 
-impl Search {
+impl ShrinkSearch {
     /// Newton's method in ln μ between bounds that close in: the residual grows with μ, and is to end between `goal` − `window`
     /// and `goal`; `whole` is ‖X‖². Leaves the solution in `best`. ∞ where the zero model will do, `None` where no μ will.
     pub(super) fn largest_root(
@@ -133,7 +133,7 @@ mod tests {
         let slow = |mu: f64| slow_residual(&values, &squares, whole, mu);
         let least = slow(0.0);
         let goal = least + share * (whole - least);
-        let mut search = Search { normal, ..Search::default() };
+        let mut search = ShrinkSearch { normal, ..ShrinkSearch::default() };
         let root = search.largest_root(&g, rank, [whole, goal, WINDOW * goal], FIRST).unwrap();
         assert!(slow(root) <= goal * (1.0 + 1e-12), "{} above {goal}", slow(root));
         assert!((search.square - slow(root)).abs() < 1e-9 * whole);
