@@ -99,13 +99,16 @@ fn avg_pool(x: &Tensor, pool: &AvgPool) -> Result<Tensor, TchError> {
         pool.padding.amounts(axis, size, pool.kernel[axis], pool.stride[axis])
     };
     let (pairs, output) = sizes(pool, x, axes, amounts)?;
-    if let Some(padding) = torch_padding(&pairs, &pool.kernel) {
+    let size = shape_of(x);
+    // libtorch refuses three axes where a map is smaller than the window and only rounding up makes it fit.
+    let holds = |axis: usize| size[axis + 2] + pairs[axis][0] + pairs[axis][1] >= pool.kernel[axis];
+    let padding = torch_padding(&pairs, &pool.kernel);
+    if let Some(padding) = padding.filter(|_| axes < 3 || (0..axes).all(holds)) {
         return mean(x, pool, padding, pool.ceil, pool.count_padding);
     }
     // The mean over whole windows, and along each axis how much larger they are than what counts of them.
     let whole = fitted(x, &pairs, &output, &pool.kernel, &pool.stride, 0.0)?;
     let mut y = mean(&whole, pool, vec![0; axes], false, true)?;
-    let size = shape_of(x);
     for axis in 0..axes {
         let [before, behind] = pairs[axis];
         let map = before + size[axis + 2];

@@ -106,6 +106,26 @@ fn every_op_is_its_definition() {
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
+/// Rounding up admits a window that is larger than the map.
+#[test]
+fn a_window_may_be_larger_than_the_map() {
+    for axes in 1..=3 {
+        for kind in ["avg_pool", "max_pool"] {
+            let shape = [vec![2], vec![2; axes]].concat();
+            let (kernel, stride) = (vec![3; axes], vec![2; axes]);
+            let json =
+                serde_json::json!({"op": kind, "kernel": kernel, "stride": stride, "ceil": true});
+            let op = op(json, &shape);
+            let outputs = op.output(&[&shape]).unwrap();
+            let inputs = vec![Draw::new(7).array(&[vec![2], shape].concat(), (-1.0, 1.0))];
+            let case = Case { op, inputs, params: vec![], outputs, batch: 2 };
+            for layout in [0, 1] {
+                assert_eq!(compare(&case, layout), Ok(()), "{kind} over {axes} axes");
+            }
+        }
+    }
+}
+
 /// Σ y ⊙ c over all finite values of all outputs, where c are numbers that belong to the position.
 fn score(op: &Op, inputs: &[Tensor], params: &[Tensor]) -> Tensor {
     let inputs: Vec<&Tensor> = inputs.iter().collect();
