@@ -188,3 +188,27 @@ fn budgets_out_of_reach() {
         );
     }
 }
+
+/// The backbone sizes of the transfer experiments (without `fc`): CP-4, rank ⌊ratio · ⌊break-even⌋⌋.
+#[test]
+fn resnet18_at_ratios_of_breakeven() {
+    let arch = arch::by_name("resnet18").unwrap();
+    let check = |ratio, expected| {
+        let plan = RankPlan::at_breakeven_ratio(&arch, Form::Cp4, ratio).unwrap();
+        let cost = plan.cost(&arch, arch.input_shapes()).unwrap();
+        let backbone = cost.total.params - cost.layer("fc").unwrap().cost.params;
+        assert_eq!(backbone, expected, "ratio {ratio}");
+    };
+    check(0.01, 286_723);
+    check(0.03, 507_283);
+    check(0.05, 727_115);
+    check(0.1, 1_278_447);
+    check(0.2, 2_377_823);
+    check(0.3, 3_476_966);
+    check(0.4, 4_576_342);
+    check(0.5, 5_676_940);
+    check(0.6, 6_774_291);
+    check(0.7, 7_873_131);
+    check(0.8, 8_972_810);
+    check(0.9, 10_071_650);
+}

@@ -8,8 +8,8 @@ use crate::network::input::InputSpec;
 use crate::op::Shape;
 
 impl Architecture {
-    /// Checks that this is one network: distinct names of nodes and values, every value made before it is read and read or put
-    /// out by somebody, the number of inputs that each op takes, possible settings in every op, shapes that fit from the
+    /// Checks that this is one network: distinct names of nodes and values, every value made before it is read, every node read
+    /// or put out by somebody, the number of inputs that each op takes, possible settings in every op, shapes that fit from the
     /// [`InputSpec`]s to the outputs, one shape for each parameter, and records of factorized layers that agree with the nodes.
     ///
     /// # Errors
