@@ -24,7 +24,7 @@ Examples:
 Architectures: {}.
 
 A layer in factors of a rank below its break-even rank has fewer parameters than the dense layer. Multiply-adds are \
-counted for one image, convolutions and linear layers only.
+counted for one image, convolutions, linear layers and matrix products only.
 
 JSON: architecture, input, parameters, macs, activation_bytes, layers: a list of name, op, kernel, output, parameters, \
 macs, breakeven (rank by form, in parameters), breakeven_macs, and for factorized layers form, rank and relative_error.",

@@ -283,6 +283,18 @@ pub enum NetError {
         /// The shape given.
         got: Vec<usize>,
     },
+    /// One parameter is to be trained in one place and kept in another.
+    #[error(
+        "parameter '{name}' is a {first} of one node and a {second} of another: give one of them a parameter of its own"
+    )]
+    ParamRole {
+        /// Its name.
+        name: String,
+        /// What the first node takes it for.
+        first: &'static str,
+        /// What another node takes it for.
+        second: &'static str,
+    },
     /// The arrays are not those of the architecture.
     #[error(
         "the weights do not fit architecture '{name}':{}",

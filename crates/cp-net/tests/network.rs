@@ -49,6 +49,21 @@ fn mistakes_in_a_graph_name_the_layer() {
 }
 
 #[test]
+fn a_parameter_is_trained_everywhere_or_nowhere() {
+    let mut arch = Builder::new("tiny", InputSpec::gray(8))
+        .conv("conv", 4, window(3))
+        .batch_norm("norm")
+        .build()
+        .unwrap();
+    arch.nodes[1].params.insert("bias".into(), "norm.running_var".into());
+    let message = arch.check().unwrap_err().to_string();
+    assert!(
+        message.starts_with("parameter 'norm.running_var' is a bias or scale of one node and a"),
+        "{message}"
+    );
+}
+
+#[test]
 fn impossible_values_of_ops() {
     let with = |op: Op, expected: &str| fails(|arch| arch.nodes[1].op = op.clone(), expected);
     with(

@@ -97,9 +97,13 @@ impl Architecture {
         for (name, spec) in self.nodes.iter().flat_map(crate::Node::param_specs) {
             let shape = spec.shape.clone();
             let (expected, role) = known.entry(name.clone()).or_insert((shape, spec.role));
-            if (&*expected, &*role) != (&spec.shape, &spec.role) {
+            if *expected != spec.shape {
                 let (expected, got) = (expected.clone(), spec.shape);
                 return Err(NetError::ParamShape { name, expected, got });
+            }
+            if *role != spec.role {
+                let (first, second) = (role.name(), spec.role.name());
+                return Err(NetError::ParamRole { name, first, second });
             }
         }
         for node in &self.nodes {

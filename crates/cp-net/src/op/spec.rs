@@ -83,6 +83,17 @@ pub enum ParamRole {
     Buffer,
 }
 
+impl ParamRole {
+    /// In messages.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            ParamRole::Weight => "weight",
+            ParamRole::Bias => "bias or scale",
+            ParamRole::Buffer => "statistic or constant, which is not trained,",
+        }
+    }
+}
+
 /// Where training starts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Start {
