@@ -1,12 +1,10 @@
 //! Where a solver starts: [`Init`].
 
 use ndarray::{Array2, ArrayView2};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, StandardNormal};
 
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
+use crate::random::{self, Purpose};
 use crate::real::Real;
 use crate::svd::truncated_svd;
 use crate::tree::Dense;
@@ -56,7 +54,9 @@ impl Init {
         rank: usize,
     ) -> Result<CpTensor<f64>, CpError> {
         match self {
-            Init::Random { seed } => CpTensor::from_factors(random(&tensor.shape, rank, *seed)),
+            Init::Random { seed } => {
+                CpTensor::from_factors(random::factors(&tensor.shape, rank, *seed, Purpose::Start))
+            }
             Init::Hosvd { seed } => CpTensor::from_factors(hosvd(tensor, rank, *seed)?),
             Init::Factors(cp) => {
                 let expected = tensor.shape.len();
@@ -80,17 +80,6 @@ impl Init {
     }
 }
 
-/// Independent standard normal entries, `[Iₙ, rank]` for each mode. Each mode draws from a stream of its own, so that the
-/// numbers of one do not depend on the sizes of the others.
-pub(crate) fn random(shape: &[usize], rank: usize, seed: u64) -> Vec<Array2<f64>> {
-    let factor = |(mode, &size): (usize, &usize)| {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(mode as u64);
-        Array2::from_shape_simple_fn((size, rank), || StandardNormal.sample(&mut rng))
-    };
-    shape.iter().enumerate().map(factor).collect()
-}
-
 /// Left singular vectors of each unfolding, padded with random columns of expected norm 1.
 fn hosvd<T: Real>(
     tensor: &Dense<'_, T>,
@@ -99,7 +88,7 @@ fn hosvd<T: Real>(
 ) -> Result<Vec<Array2<f64>>, CpError> {
     let view = ndarray::ArrayViewD::from_shape(tensor.shape.as_slice(), &tensor.data);
     let view = view.expect("a dense tensor has as many entries as its shape says");
-    let mut factors = random(&tensor.shape, rank, seed);
+    let mut factors = random::factors(&tensor.shape, rank, seed, Purpose::Start);
     for (mode, factor) in factors.iter_mut().enumerate() {
         let unfolded: Array2<T> = unfold(view.view(), mode);
         let (rows, columns) = unfolded.dim();

@@ -98,6 +98,7 @@ mod linalg;
 pub mod measure;
 mod mttkrp;
 mod precompress;
+mod random;
 pub mod rank;
 mod real;
 mod scale;

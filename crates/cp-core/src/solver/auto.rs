@@ -7,6 +7,7 @@ use ndarray::ArrayViewD;
 use super::{Als, Decomposition, Epc, Nls, Progress, Solver, StopReason, Stopwatch};
 use crate::error::CpError;
 use crate::init::Init;
+use crate::random::further_seed;
 use crate::real::Real;
 
 /// What to use where nothing is known about the tensor: [`Als`] first, [`Nls`] and further starts where they still gain.
@@ -114,13 +115,11 @@ impl Auto {
 
     /// Random factors that are not those of the first start.
     fn other(&self, start: usize) -> Init {
-        /// Far from the seeds that people number their runs with.
-        const STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
         let first = match self.init {
             Init::Random { seed } | Init::Hosvd { seed } | Init::Resized { seed, .. } => seed,
             Init::Factors(_) => 0,
         };
-        Init::Random { seed: first.wrapping_add(STRIDE.wrapping_mul(start as u64)) }
+        Init::Random { seed: further_seed(first, start) }
     }
 }
 

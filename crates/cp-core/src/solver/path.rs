@@ -5,7 +5,8 @@ use ndarray::{Array1, Array2, ArrayViewD, Axis, concatenate, s};
 use super::{Als, Decomposition, Solver};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
-use crate::init::{self, Init};
+use crate::init::Init;
+use crate::random::{self, Purpose};
 use crate::real::Real;
 
 /// Norm of a new term relative to the smallest old one: enough to grow from, too little to disturb.
@@ -31,8 +32,10 @@ pub fn resize(cp: &CpTensor<f64>, rank: usize, seed: u64) -> Result<CpTensor<f64
     let smallest = cp.weights.iter().copied().filter(|w| *w > 0.0).fold(f64::INFINITY, f64::min);
     let weight = if smallest.is_finite() { NEW_TERM * smallest } else { 1.0 };
     let added = rank - kept;
-    let mut new =
-        CpTensor { weights: Array1::ones(added), factors: init::random(&cp.shape(), added, seed) };
+    let mut new = CpTensor {
+        weights: Array1::ones(added),
+        factors: random::factors(&cp.shape(), added, seed, Purpose::NewTerms),
+    };
     new.normalize();
     new.weights.fill(weight);
     cp.weights = cp.weights.slice(s![..kept]).to_owned();

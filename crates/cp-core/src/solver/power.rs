@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use ndarray::ArrayViewD;
-use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
 use super::{Decomposition, Problem, Progress, Solver, StopReason, check_option};
 use crate::error::CpError;
 use crate::measure::norm_times;
+use crate::random::{Purpose, generator};
 use crate::real::Real;
 use crate::scale::Scale;
 use crate::tree::{Dense, Workspace, sweep};
@@ -108,9 +108,8 @@ impl PowerMethod {
     ) -> Term<T> {
         let start = |which| {
             // A stream of its own for each term and start: the numbers do not depend on how many there are.
-            let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-            rng.set_stream(((term as u64) << 32) + which as u64);
-            Term::start(&residual.shape, &mut rng)
+            let place = ((term as u64) << 32) + which as u64;
+            Term::start(&residual.shape, &mut generator(self.seed, Purpose::Start, place))
         };
         let mut best: Option<Term<T>> = None;
         for which in 0..self.starts {

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use ndarray::ArrayViewD;
-use rand::{Rng, SeedableRng};
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
@@ -14,6 +14,7 @@ use crate::error::CpError;
 use crate::init::Init;
 use crate::linalg::{gram_into, mat, mat_mut, parallelism, product, solve_normal, symmetric_eigen};
 use crate::measure;
+use crate::random::{Purpose, generator};
 use crate::real::Real;
 use crate::scale::Scale;
 use crate::tree::Dense;
@@ -178,8 +179,8 @@ impl<T: Real> Solver<T> for SampledAls {
         let samples =
             self.samples.unwrap_or(FEWEST.max(SAMPLES_PER_TERM * self.rank)).max(self.rank);
         let ridge = self.ridge.unwrap_or(T::DEFAULT_RIDGE);
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        let estimate = Estimate::new(&problem, &mut rng);
+        let mut rng = generator(self.seed, Purpose::Samples, 0);
+        let estimate = Estimate::new(&problem, self.seed);
         let mut best: Option<(f64, Vec<Vec<T>>, Vec<f64>)> = None;
         let mut stale = 0;
         let mut stop = StopReason::MaxIters;
@@ -413,11 +414,12 @@ struct Estimate {
 }
 
 impl Estimate {
-    fn new<T: Real>(problem: &Problem<'_, T>, rng: &mut ChaCha8Rng) -> Self {
+    fn new<T: Real>(problem: &Problem<'_, T>, seed: u64) -> Self {
         let entries = problem.tensor.data.len();
         if entries <= ENTRIES {
             return Self { places: Vec::new() };
         }
+        let mut rng = generator(seed, Purpose::ErrorEstimate, 0);
         let mut places: Vec<usize> = (0..ENTRIES).map(|_| rng.random_range(0..entries)).collect();
         // In the order of memory.
         places.sort_unstable();

@@ -8,6 +8,7 @@ use super::hosvd::{columns, truncate};
 use super::ranks::Ranks;
 use super::{Parts, TuckerDecomposition, TuckerSolver, TuckerTensor, multiply, subspace};
 use crate::error::CpError;
+use crate::random::{self, Purpose};
 use crate::real::Real;
 use crate::solver::{Problem, Progress, StopReason, Stopwatch, check_option, iterate};
 use crate::tree::Dense;
@@ -115,7 +116,7 @@ impl Hooi {
             }
             TuckerInit::Random { seed } => {
                 let widest = ranks.iter().flatten().max().copied().unwrap_or(0);
-                let drawn = crate::init::random(shape, widest, *seed);
+                let drawn = random::factors(shape, widest, *seed, Purpose::TuckerStart);
                 let factor = |(rank, drawn): (&Option<usize>, Array2<f64>)| {
                     rank.map(|rank| orthonormal(&drawn.slice(ndarray::s![.., ..rank]).to_owned()))
                         .transpose()
