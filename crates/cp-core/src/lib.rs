@@ -69,8 +69,8 @@
 //! Tensors come in as views of any layout, and are copied only where they are not row-major. Large products run in the
 //! tensor's own type, Grams, small solves, norms and errors in f64 (see [`Real`]).
 //!
-//! Every random draw takes a seed. Work is shared between the threads of the current rayon pool, in a fixed order: one seed
-//! gives bit-equal results on one number of threads. With a pool of one thread nothing is spawned.
+//! Every random draw takes a seed. Work is shared between the threads of the current rayon pool, cut by its size alone:
+//! one seed gives bit-equal results on any number of threads. With a pool of one thread nothing is spawned.
 //!
 //! Bad tensors and options are a [`CpError`]. Not converging is a [`StopReason`]. Kernels ([`unfold`], [`mttkrp`], …)
 //! panic where shapes do not fit together.
@@ -106,6 +106,7 @@ mod side_by_side;
 mod solver;
 mod statistics;
 mod svd;
+mod threads;
 mod tree;
 mod tucker;
 mod unfold;

@@ -1,8 +1,7 @@
 //! The small dense tools, on faer: products, Grams, the Cholesky solve of the normal equations, the thin SVD.
 //!
-//! All of it takes row-major slices with their sizes. Threads: the current rayon pool, or none where the pool has one
-//! thread or the work is too small to share ([`parallelism`]). faer splits its work by the number of threads alone, so
-//! results are bit-equal for one number of threads.
+//! All of it takes row-major slices with their sizes. Products run on the current rayon pool, or on one thread where the work
+//! is too small to share ([`parallelism`]), and have the same bits on any number of threads; factorizations run on one.
 
 use faer::diag::DiagMut;
 use faer::dyn_stack::{MemBuffer, MemStack, StackReq};
@@ -12,18 +11,18 @@ use faer::linalg::qr::no_pivoting::factor as qr;
 use faer::linalg::{evd, householder, svd, triangular_solve};
 use faer::{Accum, Conj, Mat, MatMut, MatRef, Par};
 use ndarray::{Array2, ArrayView2};
-use rayon::prelude::*;
 
 use crate::real::Real;
-
-/// Multiply-adds below which a second thread costs more than it brings: about 50 µs of work on one core.
-const PARALLEL_FROM: f64 = 2e6;
+use crate::threads::{for_each_piece, map_pieces, pays, threads};
 
 /// The current rayon pool for `work` multiply-adds, or no threads where sharing would not pay.
 pub(crate) fn parallelism(work: f64) -> Par {
-    let threads = crate::side_by_side::threads();
-    if threads <= 1 || work < PARALLEL_FROM { Par::Seq } else { Par::rayon(threads) }
+    if pays(work) { Par::rayon(threads()) } else { Par::Seq }
 }
+
+/// Threads of faer's factorizations (QR, singular values, eigenvalues): none. They add up parts whose number is that of the
+/// threads, so that their results would depend on it, and gain little from a second one: half of their work is bound by memory.
+pub(crate) const FACTORIZATION: Par = Par::Seq;
 
 /// View of a row-major slice as a matrix `[rows, columns]`.
 pub(crate) fn mat<T>(data: &[T], rows: usize, columns: usize) -> MatRef<'_, T> {
@@ -146,37 +145,68 @@ pub(crate) fn solve_normal(
     if right.iter().all(|x| x.is_finite()) { Ok(()) } else { Err(Singular) }
 }
 
+/// Columns that are factorized at a time, on one thread.
+const BLOCK: usize = 128;
+
 /// Overwrites a symmetric positive definite matrix `[size, size]`, of which only the upper half is read, by its Cholesky
 /// factor.
+///
+/// Blocks of columns from the left: each is factorized on one thread, and what it explains is taken off the columns to its
+/// right in a product that threads share. faer's own recursion rounds differently on other numbers of threads.
+///
+/// Reference: Golub & Van Loan (2013), algorithm 4.2.3 in blocks ("outer product" form).
 fn factorize(matrix: &mut [f64], size: usize) -> Result<(), Singular> {
-    let par = parallelism((size as f64).powi(3) / 6.0);
-    let scratch = llt::cholesky_in_place_scratch::<f64>(size, par, Default::default());
+    let scratch = llt::cholesky_in_place_scratch::<f64>(BLOCK, Par::Seq, Default::default());
     let mut buffer = MemBuffer::try_new(scratch).map_err(|_| Singular)?;
-    let stack = MemStack::new(&mut buffer);
     // The transpose of the upper half is the lower half that faer reads.
-    let factor = mat_mut(matrix, size, size).transpose_mut();
-    llt::cholesky_in_place(factor, Default::default(), par, stack, Default::default())
-        .map(|_| ())
-        .map_err(|_| Singular)
+    let mut rest = mat_mut(matrix, size, size).transpose_mut();
+    loop {
+        let width = rest.nrows().min(BLOCK);
+        let (mut corner, _, mut below, mut right) = rest.split_at_mut(width, width);
+        let stack = MemStack::new(&mut buffer);
+        let plain = Default::default();
+        llt::cholesky_in_place(corner.as_mut(), plain, Par::Seq, stack, Default::default())
+            .map_err(|_| Singular)?;
+        if below.nrows() == 0 {
+            return Ok(());
+        }
+        let work = 0.5 * (below.nrows() * below.nrows() * width) as f64;
+        triangular_solve::solve_lower_triangular_in_place(
+            corner.as_ref(),
+            below.as_mut().transpose_mut(),
+            Par::Seq,
+        );
+        triangular::matmul(
+            right.as_mut(),
+            triangular::BlockStructure::TriangularLower,
+            Accum::Add,
+            below.as_ref(),
+            triangular::BlockStructure::Rectangular,
+            below.as_ref().transpose(),
+            triangular::BlockStructure::Rectangular,
+            -1.0,
+            parallelism(work),
+        );
+        rest = right;
+    }
 }
+
+/// Rows of right-hand sides that one thread solves for at a time; fixed, so that the result does not depend on the threads.
+const ROWS: usize = 128;
 
 /// Overwrites each row b of `right` with the solution x of x Γ = b, for a Γ that a Cholesky factor has taken the place of.
 ///
 /// Rows are independent, so that threads get some each: the substitution itself hardly gains from a second one.
 pub(crate) fn solve_factored(factor: &[f64], right: &mut [f64], rows: usize, rank: usize) {
-    let solve = |right: &mut [f64]| {
+    let work = rank as f64 * rank as f64 * rows as f64;
+    for_each_piece(work, right, ROWS * rank, |_, right| {
         let columns = mat_mut(right, right.len() / rank, rank).transpose_mut();
         let factor = mat(factor, rank, rank).transpose();
         // Solving in place needs no scratch.
         let mut buffer = MemBuffer::new(StackReq::EMPTY);
         let stack = MemStack::new(&mut buffer);
         llt_solve::solve_in_place_with_conj(factor, Conj::No, columns, Par::Seq, stack);
-    };
-    if matches!(parallelism(rank as f64 * rank as f64 * rows as f64), Par::Seq) {
-        return solve(right);
-    }
-    let share = rows.div_ceil(crate::side_by_side::threads());
-    right.par_chunks_mut(share * rank).for_each(solve);
+    });
 }
 
 /// U `[m, k]`, s `[k]` (non-increasing) and V `[n, k]` of A ≈ U diag(s) Vᵀ.
@@ -186,7 +216,7 @@ pub(crate) type SvdParts = (Mat<f64>, Vec<f64>, Mat<f64>);
 pub(crate) fn thin_svd(a: MatRef<'_, f64>) -> Option<SvdParts> {
     let (rows, columns) = (a.nrows(), a.ncols());
     let size = rows.min(columns);
-    let par = parallelism(rows as f64 * columns as f64 * size as f64);
+    let par = FACTORIZATION;
     let mut u = Mat::zeros(rows, size);
     let mut v = Mat::zeros(columns, size);
     let mut s = vec![0.0; size];
@@ -230,7 +260,7 @@ pub(crate) fn leading_svd(a: MatRef<'_, f64>, rank: usize) -> Option<SvdParts> {
 /// Eigenvalues, non-decreasing, and orthonormal eigenvectors (as columns) of a symmetric matrix.
 pub(crate) fn symmetric_eigen(a: MatRef<'_, f64>) -> Option<(Vec<f64>, Mat<f64>)> {
     let n = a.nrows();
-    let par = parallelism((n as f64).powi(3));
+    let par = FACTORIZATION;
     let mut values = vec![0.0; n];
     let mut vectors = Mat::zeros(n, n);
     let scratch = evd::self_adjoint_evd_scratch::<f64>(
@@ -264,7 +294,7 @@ impl Qr {
     pub(crate) fn new(a: MatRef<'_, f64>) -> Option<Self> {
         let (rows, columns) = (a.nrows(), a.ncols());
         let size = rows.min(columns);
-        let par = parallelism(rows as f64 * columns as f64 * size as f64);
+        let par = FACTORIZATION;
         let block = qr::recommended_block_size::<f64>(rows, columns);
         let mut basis = a.to_owned();
         let mut coefficients = Mat::zeros(block, size);
@@ -282,43 +312,65 @@ impl Qr {
     /// Q.
     pub(crate) fn q(&self) -> Option<Mat<f64>> {
         let (rows, size) = (self.basis.nrows(), self.coefficients.ncols());
-        let mut q = Mat::identity(rows, size);
+        let mut q = vec![0.0; rows * size];
+        q.iter_mut().step_by(rows + 1).for_each(|x| *x = 1.0);
         let block = self.coefficients.nrows();
-        let scratch = householder::apply_block_householder_sequence_on_the_left_in_place_scratch::<
-            f64,
-        >(rows, block, size);
-        let mut buffer = MemBuffer::try_new(scratch).ok()?;
-        householder::apply_block_householder_sequence_on_the_left_in_place_with_conj(
-            self.basis.as_ref().subcols(0, size),
-            self.coefficients.as_ref(),
-            Conj::No,
-            q.as_mut(),
-            parallelism(rows as f64 * size as f64 * size as f64),
-            MemStack::new(&mut buffer),
-        );
-        Some(q)
+        self.columnwise(&mut q, |columns| {
+            let scratch =
+                householder::apply_block_householder_sequence_on_the_left_in_place_scratch::<f64>(
+                    rows,
+                    block,
+                    columns.ncols(),
+                );
+            householder::apply_block_householder_sequence_on_the_left_in_place_with_conj(
+                self.basis.as_ref().subcols(0, size),
+                self.coefficients.as_ref(),
+                Conj::No,
+                columns,
+                Par::Seq,
+                MemStack::new(&mut MemBuffer::try_new(scratch).ok()?),
+            );
+            Some(())
+        })?;
+        Some(MatRef::from_column_major_slice(&q, rows, size).to_owned())
     }
 
     /// B Q for B `[count, m]`, row-major, which is overwritten: the first k entries of each row, without building Q. Cheaper
     /// where B has fewer rows than Q has columns.
     pub(crate) fn times_q(&self, b: &mut [f64]) -> Option<()> {
         let (rows, size) = (self.basis.nrows(), self.coefficients.ncols());
-        let count = b.len() / rows;
         let block = self.coefficients.nrows();
-        let scratch =
-            householder::apply_block_householder_sequence_transpose_on_the_left_in_place_scratch::<
-                f64,
-            >(rows, block, count);
-        let mut buffer = MemBuffer::try_new(scratch).ok()?;
-        householder::apply_block_householder_sequence_transpose_on_the_left_in_place_with_conj(
-            self.basis.as_ref().subcols(0, size),
-            self.coefficients.as_ref(),
-            Conj::No,
-            mat_mut(b, count, rows).transpose_mut(),
-            parallelism(rows as f64 * size as f64 * count as f64),
-            MemStack::new(&mut buffer),
-        );
-        Some(())
+        self.columnwise(b, |columns| {
+            let scratch =
+                householder::apply_block_householder_sequence_transpose_on_the_left_in_place_scratch::<
+                    f64,
+                >(rows, block, columns.ncols());
+            householder::apply_block_householder_sequence_transpose_on_the_left_in_place_with_conj(
+                self.basis.as_ref().subcols(0, size),
+                self.coefficients.as_ref(),
+                Conj::No,
+                columns,
+                Par::Seq,
+                MemStack::new(&mut MemBuffer::try_new(scratch).ok()?),
+            );
+            Some(())
+        })
+    }
+
+    /// Applies the reflections to the columns of a matrix `[m, count]`, in column-major order: so many at a time that the
+    /// result does not depend on the threads.
+    fn columnwise(
+        &self,
+        to: &mut [f64],
+        apply: impl Fn(MatMut<'_, f64>) -> Option<()> + Sync,
+    ) -> Option<()> {
+        let (rows, size) = (self.basis.nrows(), self.coefficients.ncols());
+        let work = to.len() as f64 * size as f64;
+        let done = map_pieces(work, to, rows * ROWS, |_, piece| {
+            let count = piece.len() / rows;
+            apply(MatMut::from_column_major_slice_mut(piece, rows, count))
+        });
+        done.into_iter().collect()
     }
 }
 
@@ -328,13 +380,15 @@ impl Qr {
 /// # Shapes
 /// `upper`: R, `[rank, rank]`, row-major; `right`: `[rows, rank]`.
 pub(crate) fn solve_upper(upper: &[f64], right: &mut [f64], rows: usize, rank: usize) {
-    let par = parallelism(0.5 * (rank * rank) as f64 * rows as f64);
-    triangular_solve::solve_upper_triangular_in_place_with_conj(
-        mat(upper, rank, rank),
-        Conj::No,
-        mat_mut(right, rows, rank).transpose_mut(),
-        par,
-    );
+    let work = 0.5 * (rank * rank) as f64 * rows as f64;
+    for_each_piece(work, right, ROWS * rank, |_, right| {
+        triangular_solve::solve_upper_triangular_in_place_with_conj(
+            mat(upper, rank, rank),
+            Conj::No,
+            mat_mut(right, right.len() / rank, rank).transpose_mut(),
+            Par::Seq,
+        );
+    });
 }
 
 /// The entries of a matrix in row-major order.

@@ -1,13 +1,11 @@
 //! Many tensors at once: [`decompose_all`].
 
-use std::cell::Cell;
-
 use ndarray::ArrayViewD;
-use rayon::prelude::*;
 
 use crate::error::CpError;
 use crate::real::Real;
 use crate::solver::{Decomposition, Solver};
+use crate::threads::{each_on_one, threads};
 
 /// A tensor and the solver for it.
 #[derive(Clone)]
@@ -24,25 +22,20 @@ pub struct Job<'a, T: Real> {
 /// the order of the jobs, one for each.
 ///
 /// Small products gain little from a second thread, so that tensors are decomposed side by side, each on one thread and the
-/// largest first, unless one of them would keep the others waiting; then they come one after another, on all threads. The
-/// choice depends on the work and the number of threads alone.
+/// largest first, unless one of them would keep the others waiting; then they come one after another, on all threads. Either
+/// way each result is, bit for bit, what its solver gives alone.
 ///
 /// # Errors
 /// In the place of each job that fails, what [`Solver::decompose`] says.
 pub fn decompose_all<T: Real>(jobs: &[Job<'_, T>]) -> Vec<Result<Decomposition<T>, CpError>> {
     let run = |job: &Job<'_, T>| job.solver.decompose(job.tensor.view());
     let work: Vec<f64> = jobs.iter().map(|job| job.work).collect();
-    let threads = rayon::current_num_threads();
-    if !pays(&work, threads) {
+    if !pays(&work, threads()) {
         return jobs.iter().map(run).collect();
     }
     let mut order: Vec<usize> = (0..jobs.len()).collect();
     order.sort_by(|&a, &b| work[b].total_cmp(&work[a]));
-    let mut found: Vec<_> = order
-        .par_iter()
-        .with_max_len(1)
-        .map(|&place| (place, on_one_thread(|| run(&jobs[place]))))
-        .collect();
+    let mut found = each_on_one(&order, |&place| (place, run(&jobs[place])));
     found.sort_by_key(|&(place, _)| place);
     found.into_iter().map(|(_, result)| result).collect()
 }
@@ -69,29 +62,6 @@ fn pays(work: &[f64], threads: usize) -> bool {
 /// them and 2.0 times on 4 were measured; less for smaller kernels.
 fn shared_speedup(threads: usize) -> f64 {
     (threads as f64).sqrt()
-}
-
-thread_local! {
-    static ALONE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs `body` without handing work to other threads. Nothing in it waits for another task, so no other task can come to
-/// see the mark.
-fn on_one_thread<R>(body: impl FnOnce() -> R) -> R {
-    /// Takes the mark away, also where `body` panics.
-    struct Mark(bool);
-    impl Drop for Mark {
-        fn drop(&mut self) {
-            ALONE.set(self.0);
-        }
-    }
-    let _mark = Mark(ALONE.replace(true));
-    body()
-}
-
-/// Threads that a kernel may use here.
-pub(crate) fn threads() -> usize {
-    if ALONE.get() { 1 } else { rayon::current_num_threads() }
 }
 
 #[cfg(test)]

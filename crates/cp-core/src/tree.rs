@@ -17,10 +17,10 @@
 use std::borrow::Cow;
 
 use ndarray::ArrayViewD;
-use rayon::prelude::*;
 
-use crate::linalg::{mat, mat_mut, parallelism, product};
+use crate::linalg::{mat, mat_mut, product};
 use crate::real::Real;
+use crate::threads::{for_each_piece, pass, threads};
 
 /// A tensor in row-major order.
 #[derive(Debug, Clone)]
@@ -220,54 +220,42 @@ fn with_khatri_rao<T: Real>(
 
 /// `to` = `upper` ⊙ `lower`, the rows of `lower` fastest.
 fn khatri_rao_into<T: Real>(to: &mut [T], upper: &[T], lower: &[T], rank: usize) {
-    let block = |(to, upper): (&mut [T], &[T])| {
+    for_each_piece(pass(to.len()), to, lower.len(), |i, to| {
+        let upper = &upper[i * rank..][..rank];
         for (to, lower) in to.chunks_exact_mut(rank).zip(lower.chunks_exact(rank)) {
             for ((to, &x), &y) in to.iter_mut().zip(upper).zip(lower) {
                 *to = x * y;
             }
         }
-    };
-    if is_parallel(to.len()) {
-        to.par_chunks_exact_mut(lower.len()).zip(upper.par_chunks_exact(rank)).for_each(block);
-    } else {
-        to.chunks_exact_mut(lower.len()).zip(upper.chunks_exact(rank)).for_each(block);
-    }
+    });
 }
 
 /// `to[p, r]` = Σ_q `partial[p, q, r]` · `w[q, r]`.
 fn contract_right<T: Real>(to: &mut [T], partial: &[T], w: &[T], rank: usize) {
-    let row = |(to, block): (&mut [T], &[T])| {
+    for_each_piece(pass(partial.len()), to, rank, |i, to| {
+        let block = &partial[i * w.len()..][..w.len()];
         to.fill(T::zero());
         for (t, w) in block.chunks_exact(rank).zip(w.chunks_exact(rank)) {
             multiply_add(to, t, w);
         }
-    };
-    if is_parallel(partial.len()) {
-        to.par_chunks_exact_mut(rank).zip(partial.par_chunks_exact(w.len())).for_each(row);
-    } else {
-        to.chunks_exact_mut(rank).zip(partial.chunks_exact(w.len())).for_each(row);
-    }
+    });
 }
 
 /// `to[q, r]` = Σ_p `partial[p, q, r]` · `w[p, r]`.
 fn contract_left<T: Real>(to: &mut [T], partial: &[T], w: &[T], rank: usize) {
     let block = to.len();
     // Each thread owns some rows q and sums over all p in the same order, so the result does not depend on the split.
-    let rows = |first: usize, to: &mut [T]| {
+    let work = pass(partial.len());
+    let share = (block / rank).div_ceil(threads()).max(1);
+    for_each_piece(work, to, share * rank, |i, to| {
         to.fill(T::zero());
         for (partial, w) in partial.chunks_exact(block).zip(w.chunks_exact(rank)) {
-            let partial = &partial[first * rank..][..to.len()];
+            let partial = &partial[i * share * rank..][..to.len()];
             for (to, t) in to.chunks_exact_mut(rank).zip(partial.chunks_exact(rank)) {
                 multiply_add(to, t, w);
             }
         }
-    };
-    if is_parallel(partial.len()) {
-        let share = (block / rank).div_ceil(crate::side_by_side::threads()).max(1);
-        to.par_chunks_mut(share * rank).enumerate().for_each(|(i, to)| rows(i * share, to));
-    } else {
-        rows(0, to);
-    }
+    });
 }
 
 #[inline(always)]
@@ -275,11 +263,6 @@ fn multiply_add<T: Real>(to: &mut [T], t: &[T], w: &[T]) {
     for ((to, &t), &w) in to.iter_mut().zip(t).zip(w) {
         *to += t * w;
     }
-}
-
-/// Whether an elementwise pass over `len` numbers should be shared: these are bound by memory, at about 1 ns a number.
-fn is_parallel(len: usize) -> bool {
-    !matches!(parallelism(16.0 * len as f64), faer::Par::Seq)
 }
 
 #[cfg(test)]

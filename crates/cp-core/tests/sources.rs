@@ -45,3 +45,9 @@ fn only_in(only: &str, words: &[&str]) {
 fn generators_come_from_one_file() {
     only_in("random.rs", &["seed_from_u64", "set_stream"]);
 }
+
+/// Whatever hands work to threads asks first how many it may use.
+#[test]
+fn threads_come_from_one_file() {
+    only_in("threads.rs", &["rayon::", "par_chunks", "par_iter"]);
+}

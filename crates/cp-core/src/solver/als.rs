@@ -28,7 +28,7 @@ use crate::tree::{Workspace, sweep};
 /// Two matrix products of 2 R ∏ Iₙ operations per sweep, shared by the modes (see `tree.rs`), and O(R² Σ Iₙ + N R³).
 ///
 /// # Numbers
-/// The products run in the tensor's own type, Grams, solves and norms in f64. One seed gives bit-equal results on one
+/// The products run in the tensor's own type, Grams, solves and norms in f64. One seed gives bit-equal results on any
 /// number of threads.
 ///
 /// ```

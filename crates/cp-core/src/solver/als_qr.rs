@@ -3,9 +3,8 @@
 use std::borrow::Cow;
 use std::ops::{ControlFlow, Range};
 
-use faer::{Mat, Par};
+use faer::Mat;
 use ndarray::ArrayViewD;
-use rayon::prelude::*;
 
 use super::normal::normalize;
 use super::{Decomposition, Problem, Progress, Solver, StopReason, check_option, iterate};
@@ -13,10 +12,11 @@ use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::init::Init;
 use crate::khatri_rao::flat_khatri_rao;
-use crate::linalg::{Qr, mat, mat_mut, parallelism, product, row_major, solve_upper, thin_svd};
+use crate::linalg::{Qr, mat, mat_mut, product, row_major, solve_upper, thin_svd};
 use crate::measure;
 use crate::real::Real;
 use crate::scale::Scale;
+use crate::threads::for_each_piece;
 use crate::tree::{Dense, split};
 
 /// Alternating least squares by QR, or by QR and the singular value decomposition: the iterates of [`Als`](crate::Als)
@@ -42,7 +42,7 @@ use crate::tree::{Dense, split};
 ///
 /// # Numbers
 /// Everything is f64 also for f32 tensors, which are widened once; factors are rounded when the run ends. One seed gives
-/// bit-equal results on one number of threads.
+/// bit-equal results on any number of threads.
 ///
 /// ```
 /// use cp_core::{AlsQr, CpTensor, Init, Solver};
@@ -277,19 +277,16 @@ impl<'a> QrNode<'a> {
         }
         let (q, r) = thin_qr(factor, size, rank)?;
         let mut to = vec![0.0; kept * rank * depth];
-        let contract = |(to, block): (&mut [f64], &[f64])| {
-            let block = mat(block, size, depth);
-            product(mat_mut(to, rank, depth), q.transpose(), block);
-        };
         let (out, len) = (rank * depth, size * depth);
         if depth == 1 {
             let x = mat(&self.partial, kept, size);
             product(mat_mut(&mut to, kept, rank), x, q.as_ref());
-        } else if matches!(parallelism(self.partial.len() as f64 * rank as f64), Par::Seq) {
-            to.chunks_exact_mut(out).zip(self.partial.chunks_exact(len)).for_each(contract);
         } else {
-            let blocks = self.partial.par_chunks_exact(len);
-            to.par_chunks_exact_mut(out).zip(blocks).for_each(contract);
+            let work = self.partial.len() as f64 * rank as f64;
+            for_each_piece(work, &mut to, out, |i, to| {
+                let block = mat(&self.partial[i * len..][..len], size, depth);
+                product(mat_mut(to, rank, depth), q.transpose(), block);
+            });
         }
         QrNode { partial: Cow::Owned(to), ..self }.joined(&r, kept, rank)
     }

@@ -24,7 +24,7 @@ use crate::real::Real;
 ///    [`max_energy`](Auto::max_energy), [`Epc`] spends up to 1 % of the error, 1e-3 at most, on smaller ones.
 ///
 /// All decisions depend on errors and counts of operations, not on the clock: one seed
-/// gives bit-equal results on one number of threads.
+/// gives bit-equal results on any number of threads.
 ///
 /// The trace, and the observer, see the lowest error so far, and then that of the corrected model.
 ///

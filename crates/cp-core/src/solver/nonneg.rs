@@ -3,17 +3,17 @@
 use std::ops::ControlFlow;
 
 use ndarray::ArrayViewD;
-use rayon::prelude::*;
 
 use super::normal::{inner_product, normalize, product_of_grams};
 use super::{Decomposition, Problem, Progress, Solver, StopReason, check_option, iterate};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::init::Init;
-use crate::linalg::{gram_into, parallelism};
+use crate::linalg::gram_into;
 use crate::measure;
 use crate::real::Real;
 use crate::scale::Scale;
+use crate::threads::for_each_piece;
 use crate::tree::{Workspace, sweep};
 
 /// Non-negative CP by hierarchical alternating least squares (HALS): min ‖X − ⟦λ; A⁽⁰⁾, …, A⁽ᴺ⁻¹⁾⟧‖² with every entry of
@@ -32,7 +32,7 @@ use crate::tree::{Workspace, sweep};
 ///
 /// # Numbers
 /// The products run in the tensor's own type, Grams, column updates and norms in f64. One seed gives bit-equal results on
-/// one number of threads.
+/// any number of threads.
 ///
 /// ```
 /// use cp_core::{Init, NonNegAls, Solver};
@@ -211,7 +211,8 @@ impl<T: Real> NonNegState<T> {
 /// # Shapes
 /// `solution`: B, `[I, R]`; `g`: G, `[I, R]`; `normal`: Γ, `[R, R]`.
 fn improve<T: Real>(solution: &mut [f64], g: &[T], normal: &[f64], rank: usize, passes: usize) {
-    let row = |(b, g): (&mut [f64], &[T])| {
+    let row = |i: usize, b: &mut [f64]| {
+        let g = &g[i * rank..][..rank];
         for _ in 0..passes {
             let mut changed = false;
             for (r, gamma) in normal.chunks_exact(rank).enumerate() {
@@ -227,9 +228,5 @@ fn improve<T: Real>(solution: &mut [f64], g: &[T], normal: &[f64], rank: usize, 
         }
     };
     let work = (passes * rank) as f64 * solution.len() as f64;
-    if matches!(parallelism(work), faer::Par::Seq) {
-        solution.chunks_exact_mut(rank).zip(g.chunks_exact(rank)).for_each(row);
-    } else {
-        solution.par_chunks_exact_mut(rank).zip(g.par_chunks_exact(rank)).for_each(row);
-    }
+    for_each_piece(work, solution, rank, row);
 }

@@ -3,11 +3,11 @@
 use std::ops::ControlFlow;
 
 use ndarray::ArrayViewD;
-use rayon::prelude::*;
 
 use super::{Decomposition, Progress, Solver, StopReason, Stopwatch};
 use crate::error::CpError;
 use crate::real::Real;
+use crate::threads::{each_on_one, threads};
 
 /// Entries of a tensor up to which several runs go side by side. Products with larger ones keep the threads busy
 /// themselves, and each run needs a work space of its own.
@@ -15,8 +15,8 @@ const SIDE_BY_SIDE: usize = 1 << 18;
 
 /// Runs all `solvers` on one tensor and keeps the result of lowest error; of equal ones the first.
 ///
-/// Small tensors are decomposed side by side on the threads of the current rayon pool. For one number of threads the
-/// result is bit-equal, whatever the scheduling.
+/// Small tensors are decomposed side by side on the threads of the current rayon pool, each on one of them. The result is
+/// bit-equal on any number of threads, whatever the scheduling.
 ///
 /// `observe` is called once for each solver, in their order, with the number of solvers done and the lowest error so far;
 /// [`ControlFlow::Break`] ends the search with the best model up to there ([`StopReason::Observer`]). The trace is the best
@@ -41,13 +41,13 @@ pub fn best_of<T: Real>(
     observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Decomposition<T>, CpError> {
     let watch = Stopwatch::start();
-    let together = if tensor.len() <= SIDE_BY_SIDE { rayon::current_num_threads() } else { 1 };
+    let together = if tensor.len() <= SIDE_BY_SIDE { threads() } else { 1 };
     let mut best: Option<Decomposition<T>> = None;
     let mut failed = None;
     let mut done = 0;
     'search: for group in solvers.chunks(together) {
         let found: Vec<_> = if group.len() > 1 {
-            group.par_iter().map(|solver| solver.decompose(tensor.view())).collect()
+            each_on_one(group, |solver| solver.decompose(tensor.view()))
         } else {
             group.iter().map(|solver| solver.decompose(tensor.view())).collect()
         };

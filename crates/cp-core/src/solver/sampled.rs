@@ -5,18 +5,18 @@ use std::ops::ControlFlow;
 use ndarray::ArrayViewD;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
 
 use super::normal::normalize;
 use super::{Als, Decomposition, Problem, Progress, Solver, StopReason, check_option};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::init::Init;
-use crate::linalg::{gram_into, mat, mat_mut, parallelism, product, solve_normal, symmetric_eigen};
+use crate::linalg::{gram_into, mat, mat_mut, product, solve_normal, symmetric_eigen};
 use crate::measure;
 use crate::random::{Purpose, generator};
 use crate::real::Real;
 use crate::scale::Scale;
+use crate::threads::{for_each_piece, map, pass};
 use crate::tree::Dense;
 
 /// Alternating least squares that looks at a few fibers of the tensor in each step, for tensors too large for exact sweeps.
@@ -272,15 +272,11 @@ impl<T: Real> SampledModel<T> {
         // The fibers of the tensor, weighted like the rows: [S, Iₙ].
         let stride: usize = tensor.shape[mode + 1..].iter().product();
         let mut fibers = vec![T::zero(); count * size];
-        let gather = |(to, &(place, weight)): (&mut [T], &(usize, T))| {
+        for_each_piece(pass(fibers.len()), &mut fibers, size, |i, to| {
+            let (place, weight) = places[i];
             let from = tensor.data[place..].iter().step_by(stride);
             to.iter_mut().zip(from).for_each(|(to, &x)| *to = weight * x);
-        };
-        if matches!(parallelism(16.0 * fibers.len() as f64), faer::Par::Seq) {
-            fibers.chunks_exact_mut(size).zip(&places).for_each(gather);
-        } else {
-            fibers.par_chunks_exact_mut(size).zip(&places).for_each(gather);
-        }
+        });
         let mut g = vec![T::zero(); size * rank];
         let right = mat(&rows, count, rank);
         product(mat_mut(&mut g, size, rank), mat(&fibers, count, size).transpose(), right);
@@ -449,8 +445,11 @@ impl Estimate {
             }
             total
         };
-        // Summed up in the same blocks on any number of threads.
-        let blocks: Vec<f64> = self.places.par_chunks(1024).map(squares).collect();
+        /// Places whose squares are added up by one thread.
+        const BLOCK: usize = 1024;
+        let blocks: Vec<&[usize]> = self.places.chunks(BLOCK).collect();
+        let work = self.places.len() as f64 * (rank * model.factors.len()) as f64;
+        let blocks = map(work, blocks.len(), |i| squares(blocks[i]));
         let scale = tensor.data.len() as f64 / self.places.len() as f64;
         (scale * blocks.iter().sum::<f64>()).sqrt() / problem.norm
     }

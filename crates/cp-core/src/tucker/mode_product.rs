@@ -3,10 +3,10 @@
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatRef, Par};
 use ndarray::{ArrayD, ArrayView2, ArrayViewD, IxDyn};
-use rayon::prelude::*;
 
 use crate::linalg::{mat, mat_mut, parallelism, product};
 use crate::real::Real;
+use crate::threads::{for_each_piece, threads};
 use crate::tree::Dense;
 
 /// The n-mode product Y = X ×ₙ M, which multiplies every fiber of mode n by M: Y₍ₙ₎ = M X₍ₙ₎.
@@ -71,27 +71,13 @@ pub(crate) fn multiply<T: Real>(
         product(mat_mut(&mut result, outer, to), mat(data, outer, from), matrix.transpose());
         return result;
     }
-    let blocks = |(to_block, block): (&mut [T], &[T]), par: Par| {
-        matmul(
-            mat_mut(to_block, to, inner),
-            Accum::Replace,
-            matrix,
-            mat(block, from, inner),
-            T::one(),
-            par,
-        );
-    };
     let work = to as f64 * data.len() as f64;
-    let threads = !matches!(parallelism(work), Par::Seq);
     // Many blocks are shared between the threads whole, few are split.
-    if threads && outer >= 2 * rayon::current_num_threads() {
-        let pairs =
-            result.par_chunks_exact_mut(to * inner).zip(data.par_chunks_exact(from * inner));
-        pairs.for_each(|pair| blocks(pair, Par::Seq));
-    } else {
-        let par = parallelism(work / outer as f64);
-        let pairs = result.chunks_exact_mut(to * inner).zip(data.chunks_exact(from * inner));
-        pairs.for_each(|pair| blocks(pair, par));
-    }
+    let whole = outer >= 2 * threads();
+    let par = if whole { Par::Seq } else { parallelism(work / outer as f64) };
+    for_each_piece(if whole { work } else { 0.0 }, &mut result, to * inner, |i, block| {
+        let from = mat(&data[i * from * inner..][..from * inner], from, inner);
+        matmul(mat_mut(block, to, inner), Accum::Replace, matrix, from, T::one(), par);
+    });
     result
 }

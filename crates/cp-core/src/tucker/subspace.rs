@@ -7,7 +7,7 @@ use faer::linalg::svd;
 use ndarray::ArrayViewD;
 
 use crate::error::CpError;
-use crate::linalg::{mat, mat_mut, parallelism, symmetric_eigen};
+use crate::linalg::{FACTORIZATION, mat, mat_mut, symmetric_eigen};
 use crate::real::Real;
 use crate::unfold::unfold;
 
@@ -94,7 +94,7 @@ pub(crate) fn values(
 ) -> Option<Vec<f64>> {
     use svd::ComputeSvdVectors::{No, Thin};
     let size = rows.min(columns);
-    let par = parallelism(rows as f64 * columns as f64 * size as f64);
+    let par = FACTORIZATION;
     let left = if u.is_some() { Thin } else { No };
     let mut s = vec![0.0; size];
     let scratch = svd::svd_scratch::<f64>(rows, columns, left, No, par, Default::default());

@@ -4,14 +4,13 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::jacobian::{Layout, grams};
 use crate::khatri_rao::flat_khatri_rao;
-use crate::linalg::{dot, mat, mat_mut, parallelism, product};
+use crate::linalg::{dot, mat, mat_mut, product};
 use crate::real::Real;
 use crate::solver::Problem;
 use crate::solver::normal::product_of_grams;
+use crate::threads::{map_pieces, pass};
 use crate::tree::{self, Dense, Workspace, sweep};
 
 /// θ with everything that is known there.
@@ -165,16 +164,12 @@ impl<'p, 'a, T: Real> Objective<'p, 'a, T> {
         /// Entries that are taken from X at a time; fixed, so that the sum of squares does not depend on the threads.
         const BLOCK: usize = 1 << 14;
         let scale = problem.norm.recip();
-        let subtract = |(e, x): (&mut [f64], &[T])| {
+        let data = &problem.tensor.data;
+        let squares = map_pieces(pass(data.len()), residual, BLOCK, |i, e| {
+            let x = &data[i * BLOCK..][..e.len()];
             e.iter_mut().zip(x).for_each(|(e, x)| *e = scale * x.widen() - *e);
             dot(e, e)
-        };
-        let data = &problem.tensor.data;
-        let squares: Vec<f64> = if matches!(parallelism(16.0 * data.len() as f64), faer::Par::Seq) {
-            residual.chunks_mut(BLOCK).zip(data.chunks(BLOCK)).map(subtract).collect()
-        } else {
-            residual.par_chunks_mut(BLOCK).zip(data.par_chunks(BLOCK)).map(subtract).collect()
-        };
+        });
         squares.iter().sum()
     }
 
