@@ -141,8 +141,7 @@ impl<T: Real, S: Solver<T>> Solver<T> for Precompressed<S> {
             found.seconds = watch.seconds();
             return Ok(found);
         }
-        let exponent = problem.exponent;
-        let largest = f64::from(f32::MAX);
+        let (exponent, largest) = (problem.exponent, problem.largest);
         drop(problem);
         let small = parts.model(exponent).ok_or(CpError::Range { largest })?;
         // What compression dropped, for the errors on the way: 0 unless a tolerance was set.

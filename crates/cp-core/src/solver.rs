@@ -107,15 +107,23 @@ pub enum StopReason {
     MaxIters,
     /// The observer said so.
     Observer,
+    /// No step makes the model any better, although its last changes were not below the tolerance: rounding has eaten what is
+    /// left to gain. The model is as good as this solver makes it.
+    Stalled,
+    /// The arithmetic broke down: numbers left the range, or a system had no solution. The model is the last one before, which
+    /// may be no good.
+    Breakdown,
 }
 
 impl StopReason {
-    /// `converged`, `max-iters` or `observer`.
+    /// `converged`, `max-iters`, `observer`, `stalled` or `breakdown`.
     pub fn name(self) -> &'static str {
         match self {
             StopReason::Converged => "converged",
             StopReason::MaxIters => "max-iters",
             StopReason::Observer => "observer",
+            StopReason::Stalled => "stalled",
+            StopReason::Breakdown => "breakdown",
         }
     }
 }
@@ -194,7 +202,7 @@ pub(crate) struct Problem<'a, T: Real> {
     /// ‖2⁻ᵏ X‖, 0 only for a tensor of zeros.
     pub(crate) norm: f64,
     /// Largest absolute entry of X.
-    largest: f64,
+    pub(crate) largest: f64,
     started: Stopwatch,
 }
 
@@ -228,9 +236,7 @@ impl<'a, T: Real> Problem<'a, T> {
             return Err(CpError::RankZero);
         }
         let mut dense = Dense::new(tensor);
-        // Squares of NaN are NaN and sums of them too, so one look at the sum finds them; infinities end up as ∞ or NaN.
-        if !dense.data.iter().all(|x| x.is_finite()) {
-            let at = dense.data.iter().position(|x| !x.is_finite()).unwrap_or(0);
+        if let Some(at) = dense.data.iter().position(|x| !x.is_finite()) {
             return Err(CpError::NotFinite {
                 what: "tensor",
                 index: index_of(at, &shape),
@@ -303,28 +309,42 @@ pub(crate) fn check_option(
     }
 }
 
-/// Runs `sweep`, which takes the iteration from 1 and returns the relative error after it, until the fit changes by less
-/// than `tol`, the observer says stop, or `max_iters` sweeps are done.
-///
-/// `None` stands for a sweep that was undone, which the first one cannot be: the trace repeats its last value, and nothing
-/// is said about convergence.
+/// What a sweep came to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Swept {
+    /// Relative error of the model that there is after it.
+    pub(crate) rel_error: f64,
+    /// Whether its model is the one of this sweep. One that was undone says nothing about convergence.
+    pub(crate) kept: bool,
+}
+
+impl From<f64> for Swept {
+    /// A sweep that was kept.
+    fn from(rel_error: f64) -> Self {
+        Self { rel_error, kept: true }
+    }
+}
+
+/// Runs `sweep`, which takes the iteration from 1, until the fit changes by less than `tol`, the observer says stop, the error
+/// is no number any more, or `max_iters` sweeps are done.
 pub(crate) fn iterate(
     max_iters: usize,
     tol: f64,
     observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
-    sweep: &mut dyn FnMut(usize) -> Result<Option<f64>, CpError>,
+    sweep: &mut dyn FnMut(usize) -> Result<Swept, CpError>,
 ) -> Result<(Vec<f64>, StopReason), CpError> {
     let mut trace: Vec<f64> = Vec::new();
     for iteration in 1..=max_iters {
-        let kept = sweep(iteration)?;
-        let before = trace.last().copied();
-        let rel_error = kept.or(before).unwrap_or(f64::NAN);
+        let Swept { rel_error, kept } = sweep(iteration)?;
+        let before = trace.last().copied().filter(|_| kept);
         trace.push(rel_error);
         if observe(&Progress { iteration, rel_error }).is_break() {
             return Ok((trace, StopReason::Observer));
         }
-        let change = before.filter(|_| kept.is_some()).map(|before| before - rel_error);
-        if change.is_some_and(|change| change.abs() < tol) {
+        if rel_error.is_nan() {
+            return Ok((trace, StopReason::Breakdown));
+        }
+        if before.is_some_and(|before| (before - rel_error).abs() < tol) {
             return Ok((trace, StopReason::Converged));
         }
     }

@@ -22,7 +22,7 @@ use crate::real::Real;
 /// statistics.add(array![[1.0, 0.0], [1.0, 2.0]].view())?;
 /// statistics.add(array![[-2.0, 0.0]].view())?;
 /// assert_eq!(statistics.examples(), 3);
-/// assert_eq!(statistics.moments(), array![[6.0, 2.0], [2.0, 4.0]] / 3.0);
+/// assert_eq!(statistics.moments()?, array![[6.0, 2.0], [2.0, 4.0]] / 3.0);
 /// # Ok::<(), cp_core::CpError>(())
 /// ```
 ///
@@ -126,15 +126,21 @@ impl InputStatistics {
         self.size
     }
 
-    /// Σ, `[P, P]`, symmetric; zeros without examples.
-    pub fn moments(&self) -> Array2<f64> {
-        let (n, count) = (self.size, self.examples.max(1) as f64);
+    /// Σ, `[P, P]`, symmetric.
+    ///
+    /// # Errors
+    /// No examples.
+    pub fn moments(&self) -> Result<Array2<f64>, CpError> {
+        if self.examples == 0 {
+            return Err(CpError::NoExamples);
+        }
+        let (n, count) = (self.size, self.examples as f64);
         let mean = self.sum.iter().step_by(n + 1).sum::<f64>() / (n.max(1) as f64 * count);
-        Array2::from_shape_fn((n, n), |(i, j)| {
+        Ok(Array2::from_shape_fn((n, n), |(i, j)| {
             let value = self.sum[i.max(j) * n + i.min(j)] / count;
             let diagonal = if i == j { self.shrinkage * mean } else { 0.0 };
             (1.0 - self.shrinkage) * value + diagonal
-        })
+        }))
     }
 
     /// Σ divided by the mean of its diagonal, row-major; zeros stay.
@@ -145,10 +151,7 @@ impl InputStatistics {
         if self.size != expected {
             return Err(CpError::StatisticsSize { expected, got: self.size });
         }
-        if self.examples == 0 {
-            return Err(CpError::NoExamples);
-        }
-        let mut moments = self.moments();
+        let mut moments = self.moments()?;
         let mean = moments.diag().sum() / expected as f64;
         if let Some((i, &value)) = moments.diag().indexed_iter().find(|(_, x)| !x.is_finite()) {
             return Err(CpError::NotFinite { what: "second moments", index: vec![i, i], value });

@@ -335,8 +335,8 @@ impl<T: Real> Parts<T> {
         stop: StopReason,
         watch: Stopwatch,
     ) -> Result<TuckerDecomposition<T>, CpError> {
-        let largest = Scale::new(problem.exponent).of(measure::largest(&problem.tensor.data));
-        let tucker = self.model(problem.exponent).ok_or(CpError::Range { largest })?;
+        let range = CpError::Range { largest: problem.largest };
+        let tucker = self.model(problem.exponent).ok_or(range)?;
         let rel_error = tucker.rel_error(tensor.view());
         Ok(TuckerDecomposition { tucker, rel_error, trace, stop, seconds: watch.seconds() })
     }

@@ -41,7 +41,7 @@ fn anisotropic(shape: &[usize], seed: u64) -> InputStatistics {
 fn slow_error(tensor: &ArrayD<f64>, model: &ArrayD<f64>, statistics: &InputStatistics) -> f64 {
     let rows = tensor.shape()[0];
     let flat = |x: &ArrayD<f64>| x.to_shape((rows, statistics.size())).unwrap().to_owned();
-    let square = |x: Array2<f64>| (x.dot(&statistics.moments()) * x).sum();
+    let square = |x: Array2<f64>| (x.dot(&statistics.moments().unwrap()) * x).sum();
     (square(flat(&(tensor - model))) / square(flat(tensor))).sqrt()
 }
 
@@ -215,16 +215,16 @@ fn statistics_add_up() {
         parts.add(rows).unwrap();
     }
     let slow = inputs.t().dot(&inputs) / 2500.0;
-    for found in [whole.moments(), parts.moments()] {
+    for found in [whole.moments().unwrap(), parts.moments().unwrap()] {
         assert!(found.iter().zip(&slow).all(|(a, b)| (a - b).abs() < 1e-12));
         assert_eq!(found, found.t());
     }
-    let shrunk = whole.clone().shrink(0.25).moments();
+    let shrunk = whole.clone().shrink(0.25).moments().unwrap();
     assert!((shrunk.diag().sum() - slow.diag().sum()).abs() < 1e-12);
     assert!((shrunk[[0, 1]] - 0.75 * slow[[0, 1]]).abs() < 1e-12);
     let mut single = InputStatistics::new(6);
     single.add(inputs.mapv(|x| x as f32).view()).unwrap();
-    assert!(single.moments().iter().zip(&slow).all(|(a, b)| (a - b).abs() < 1e-6));
+    assert!(single.moments().unwrap().iter().zip(&slow).all(|(a, b)| (a - b).abs() < 1e-6));
     assert_eq!((whole.size(), whole.examples()), (6, 2500));
 }
 
@@ -249,6 +249,7 @@ fn bad_statistics_are_errors() {
         matches!(wrong, CpError::NotFinite { what: "inputs", ref index, .. } if index == &[2, 1])
     );
     assert_eq!(statistics.examples(), 0);
+    assert_eq!(statistics.moments().unwrap_err(), CpError::NoExamples);
 
     let tensor = gaussian(&[4, 3], 1);
     let solve = |statistics: InputStatistics| {

@@ -245,7 +245,12 @@ impl Decomposer {
                 })
             }
             (_, rank, _) => {
-                let rank = rank.one().unwrap_or(0); // plans are checked; a rank of 0 is an error below
+                let given = match rank {
+                    Rank::One(_) => 1,
+                    Rank::Two(_) => 2,
+                    Rank::Three(_) => 3,
+                };
+                let rank = rank.one().ok_or(CpError::RankCount { expected: 1, got: given })?;
                 let (found, weighted) = self.cp(layer, group, tensor, rank, None, observe)?;
                 Ok(cp_found(found, weighted))
             }

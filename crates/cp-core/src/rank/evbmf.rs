@@ -177,7 +177,7 @@ impl Law {
         let best = (0..=STEPS)
             .map(|k| k as f64)
             .min_by(|&a, &b| energy(a).total_cmp(&energy(b)))
-            .unwrap_or(0.0);
+            .expect("a scan has steps");
         let (mut low, mut high) = ((best - 1.0).max(0.0), (best + 1.0).min(STEPS as f64));
         let section = (5.0_f64.sqrt() - 1.0) / 2.0;
         for _ in 0..60 {

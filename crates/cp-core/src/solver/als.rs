@@ -136,7 +136,7 @@ impl<T: Real> Solver<T> for Als {
                 let rel_error = state.sweep(&problem, ridge, iteration, &mut space)?;
                 Ok(match &mut ahead {
                     Some(ahead) => ahead.step(&mut state, rel_error),
-                    None => Some(rel_error),
+                    None => rel_error.into(),
                 })
             })?;
             if let Some(ahead) = ahead {

@@ -152,7 +152,7 @@ impl<T: Real> Solver<T> for AlsQr {
             state.weights.fill(0.0);
             (Vec::new(), StopReason::Converged)
         } else {
-            iterate(self.max_iters, self.tol, observe, &mut |_| state.sweep().map(Some))?
+            iterate(self.max_iters, self.tol, observe, &mut |_| state.sweep().map(Into::into))?
         };
         let QrState { factors, weights, .. } = state;
         let narrow = |factor: Vec<f64>| factor.into_iter().map(T::narrow).collect();
@@ -390,7 +390,7 @@ fn pseudo_solve(node: &QrNode<'_>, rank: usize, tol: f64) -> Result<Vec<f64>, Cp
     let rows = node.partial.len() / depth;
     let mut turned = vec![0.0; rows * s.len()];
     product(mat_mut(&mut turned, rows, s.len()), mat(&node.partial, rows, depth), u.as_ref());
-    let least = tol * s.first().copied().unwrap_or(0.0);
+    let least = tol * s[0];
     for row in turned.chunks_exact_mut(s.len()) {
         row.iter_mut().zip(&s).for_each(|(x, &s)| *x = if s > least { *x / s } else { 0.0 });
     }

@@ -140,14 +140,11 @@ impl<T: Real> Solver<T> for Auto {
         }
         let als = Als::new(self.rank).max_iters(self.max_iters).tol(self.tol);
         let als = als.init(self.init.clone()).extrapolate(true);
-        let mut search =
-            BetterMinimum { tensor, observe, best: None, trace: Vec::new(), stopped: false };
-        search.run(&als)?;
+        let mut search = BetterMinimum::start(tensor, observe, &als)?;
         // ALS has checked everything, so what follows can only fail for lack of memory or in the algebra; then its result stands.
         search.improve(self);
         search.bound_energy(self);
-        let BetterMinimum { best, trace, stopped, .. } = search;
-        let mut found = best.ok_or(CpError::NoSolver)?;
+        let BetterMinimum { best: mut found, trace, stopped, .. } = search;
         found.trace = trace;
         if stopped {
             found.stop = StopReason::Observer;
@@ -161,33 +158,55 @@ impl<T: Real> Solver<T> for Auto {
 struct BetterMinimum<'t, 'o, T: Real> {
     tensor: ArrayViewD<'t, T>,
     observe: &'o mut dyn FnMut(&Progress) -> ControlFlow<()>,
-    best: Option<Decomposition<T>>,
+    best: Decomposition<T>,
     trace: Vec<f64>,
     stopped: bool,
 }
 
-impl<T: Real> BetterMinimum<'_, '_, T> {
+/// Runs a solver; trace and observer get the lowest error up to there.
+fn watched<T: Real>(
+    solver: &dyn Solver<T>,
+    tensor: ArrayViewD<'_, T>,
+    observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    trace: &mut Vec<f64>,
+    stopped: &mut bool,
+) -> Result<Decomposition<T>, CpError> {
+    let mut lowest = trace.last().copied().unwrap_or(f64::INFINITY);
+    solver.decompose_with(tensor, &mut |progress| {
+        lowest = lowest.min(progress.rel_error);
+        trace.push(lowest);
+        let flow = observe(&Progress { iteration: trace.len(), rel_error: lowest });
+        *stopped = flow.is_break();
+        flow
+    })
+}
+
+impl<'t, 'o, T: Real> BetterMinimum<'t, 'o, T> {
+    /// The model of the first solver.
+    fn start(
+        tensor: ArrayViewD<'t, T>,
+        observe: &'o mut dyn FnMut(&Progress) -> ControlFlow<()>,
+        solver: &dyn Solver<T>,
+    ) -> Result<Self, CpError> {
+        let (mut trace, mut stopped) = (Vec::new(), false);
+        let best = watched(solver, tensor.view(), observe, &mut trace, &mut stopped)?;
+        Ok(Self { tensor, observe, best, trace, stopped })
+    }
+
     /// Runs a solver and keeps its model if it is the best; returns its error.
     fn run(&mut self, solver: &dyn Solver<T>) -> Result<f64, CpError> {
         let Self { tensor, observe, best, trace, stopped } = self;
-        let mut lowest = trace.last().copied().unwrap_or(f64::INFINITY);
-        let found = solver.decompose_with(tensor.view(), &mut |progress| {
-            lowest = lowest.min(progress.rel_error);
-            trace.push(lowest);
-            let flow = observe(&Progress { iteration: trace.len(), rel_error: lowest });
-            *stopped = flow.is_break();
-            flow
-        })?;
+        let found = watched(solver, tensor.view(), observe, trace, stopped)?;
         let error = found.rel_error;
-        if best.as_ref().is_none_or(|best| error < best.rel_error) {
-            *best = Some(found);
+        if error < best.rel_error {
+            *best = found;
         }
         Ok(error)
     }
 
     /// What comes after ALS.
     fn improve(&mut self, auto: &Auto) {
-        let Some(found) = &self.best else { return };
+        let found = &self.best;
         let (error, trace) = (found.rel_error, &found.trace);
         if self.stopped || error == 0.0 || auto.max_iters == 0 {
             return;
@@ -214,12 +233,9 @@ impl<T: Real> BetterMinimum<'_, '_, T> {
         let trial = nls(from_best).warm_up(0).cg_iters(products).penalty(PENALTY * error * error);
         let Ok(after) = self.run(&trial.clone().max_iters(steps)) else { return };
         let gains = error - after > per_sweep * step * steps as f64;
-        if gains
-            && !self.stopped
-            && let Some(found) = &self.best
-        {
+        if gains && !self.stopped {
             let rest = (auto.max_iters as f64 / step) as usize;
-            let trial = trial.init(Init::Factors(found.cp.cast()));
+            let trial = trial.init(Init::Factors(self.best.cp.cast()));
             // Should it fail, the model found so far stands.
             let _ = self.run(&trial.max_iters(rest));
         }
@@ -228,11 +244,10 @@ impl<T: Real> BetterMinimum<'_, '_, T> {
     /// The error-preserving correction of a model whose terms cancel each other.
     fn bound_energy(&mut self, auto: &Auto) {
         let Self { tensor, observe, best, trace, stopped } = self;
-        let Some(found) = best.as_ref() else { return };
-        if *stopped || auto.max_iters == 0 || found.component_energy <= auto.max_energy {
+        if *stopped || auto.max_iters == 0 || best.component_energy <= auto.max_energy {
             return;
         }
-        let corrected = Epc::new(auto.rank).correct(tensor.view(), &found.cp, &mut |progress| {
+        let corrected = Epc::new(auto.rank).correct(tensor.view(), &best.cp, &mut |progress| {
             trace.push(progress.rel_error);
             let flow = observe(&Progress { iteration: trace.len(), rel_error: progress.rel_error });
             *stopped = flow.is_break();
@@ -240,9 +255,9 @@ impl<T: Real> BetterMinimum<'_, '_, T> {
         });
         // Should it fail, the model found so far stands.
         if let Ok(corrected) = corrected
-            && corrected.component_energy < found.component_energy
+            && corrected.component_energy < best.component_energy
         {
-            *best = Some(corrected);
+            *best = corrected;
         }
     }
 

@@ -41,6 +41,8 @@ pub use tucker2::{DataAwareTucker2, WeightedTucker2};
 /// solved; otherwise a few steps of conjugate gradients from the current factor lower the error, preconditioned by the
 /// Kronecker product of the partial traces of Σ, which for Σ = I is the inverse itself.
 ///
+/// Where WΣ = 0, the inputs say nothing about the kernel, and Σ = I takes their place.
+///
 /// The trace and what an observer sees are the weighted errors ‖(W − Ŵ) Σ^½‖ / ‖WΣ^½‖;
 /// [`rel_error`](Decomposition::rel_error) of the result is the plain one.
 ///
@@ -163,7 +165,7 @@ impl<T: Real> Solver<T> for DataAwareAls {
             (Vec::new(), StopReason::Converged)
         } else {
             iterate(self.max_iters, self.tol, observe, &mut |iteration| {
-                self.sweep(&metric, &mut model, iteration).map(Some)
+                self.sweep(&metric, &mut model, iteration).map(Into::into)
             })?
         };
         let factors = model.factors.iter().map(|f| f.iter().map(|&x| T::narrow(x)).collect());

@@ -84,8 +84,8 @@ impl Delta {
 ///
 /// # The bound
 /// The error of the model that is returned, taken from its entries after rounding to `T`, is at most δ. Where that cannot be
-/// had because the terms cancel beyond what f64 resolves, the model that was to be corrected is returned, and its error ends
-/// the trace.
+/// had because the terms cancel beyond what f64 resolves, the model that was to be corrected is returned, its error ends
+/// the trace, and the run has [stalled](StopReason::Stalled).
 ///
 /// ```
 /// use cp_core::{Als, Delta, Epc, Init, Solver};
@@ -220,13 +220,13 @@ impl Epc {
             shape: problem.tensor.shape.clone(),
             data: Cow::Owned(problem.tensor.data.iter().map(|x| x.widen()).collect()),
         };
-        let bound = self.delta.bound(start.error::<T>(&wide, problem.norm));
+        let mut rel_error = start.error::<T>(&wide, problem.norm);
+        let bound = self.delta.bound(rel_error);
         let mut model = start.clone();
         let mut cycles = Cycles::new(&wide, problem.norm);
         let mut stop = StopReason::MaxIters;
         let mut settled = 0;
         let mut momentum = Momentum::new();
-        let mut rel_error = f64::NAN;
         for _ in 0..self.max_iters {
             let before = model.energy(problem.norm);
             // A cycle from extrapolated factors counts only where it ends lower than the last one.
@@ -247,7 +247,7 @@ impl Epc {
                 break;
             }
             if settled == SETTLED || energy == 0.0 {
-                stop = StopReason::Converged;
+                stop = if step.moved { StopReason::Converged } else { StopReason::Stalled };
                 break;
             }
         }
@@ -262,6 +262,7 @@ impl Epc {
             if repair == REPAIRS || goal.is_nan() || goal <= 0.0 {
                 model = start;
                 trace.push(model.error::<T>(&wide, problem.norm));
+                stop = StopReason::Stalled;
                 break;
             }
             cycles.next(&mut model, goal)?;

@@ -89,7 +89,7 @@ const FORCING: [f64; 2] = [1e-8, 1e-2];
 /// Length of the correction for the bend of the model, relative to the step, from which it is left out: the two terms of
 /// the series in the step length then say little about the sum.
 const LARGEST_BEND: f64 = 0.5;
-/// Steps without gain after which a point counts as stationary: μ has grown by 2³⁶ by then.
+/// Steps without gain after which no step is thought to have any: μ has grown by 2³⁶ by then.
 const REFUSALS: usize = 8;
 
 impl Nls {
@@ -219,7 +219,7 @@ impl Nls {
         let layout = objective.layout;
         let penalty = self.penalty;
         let Some(mut point) = objective.at(theta.clone(), f64::INFINITY) else {
-            return (theta, StopReason::Converged);
+            return (theta, StopReason::Breakdown);
         };
         let (mut mu, mut growth) = (None, 2.0);
         let (mut first, mut refused, mut small) = (0.0_f64, 0, 0);
@@ -233,7 +233,7 @@ impl Nls {
             let mut jacobian = Jacobian::new(layout, &point.theta, &point.grams);
             let damping = *mu.get_or_insert_with(|| FIRST_DAMPING * jacobian.largest_diagonal());
             let Ok(preconditioner) = jacobian.preconditioner(damping + penalty) else {
-                return (point.theta, StopReason::Converged);
+                return (point.theta, StopReason::Breakdown);
             };
             let solve = |jacobian: &mut Jacobian<'_>, right: &[f64], forcing: f64| {
                 let apply = |v: &[f64], to: &mut [f64]| jacobian.apply(v, damping + penalty, to);
@@ -254,9 +254,9 @@ impl Nls {
             }
             step += 1;
             let before = point.objective;
-            // A gradient of zero, or rounding has eaten it.
-            let stationary = predicted.is_nan() || predicted <= 0.0;
-            if !stationary {
+            // Nothing to gain where the gradient is zero, or rounding has eaten it.
+            let gains = predicted > 0.0;
+            if gains {
                 let mut theta: Vec<f64> = point.theta.iter().zip(d).map(|(x, d)| x + d).collect();
                 let mut bend = vec![0.0; layout.len()];
                 jacobian.bend(d, &point.grams, &mut bend);
@@ -286,8 +286,14 @@ impl Nls {
             if run.step(point.square.sqrt()).is_break() {
                 return (point.theta, StopReason::Observer);
             }
-            if stationary || refused >= REFUSALS || small >= 2 {
+            if predicted.is_nan() {
+                return (point.theta, StopReason::Breakdown);
+            }
+            if slope == 0.0 || small >= 2 {
                 return (point.theta, StopReason::Converged);
+            }
+            if !gains || refused >= REFUSALS {
+                return (point.theta, StopReason::Stalled);
             }
         }
         (point.theta, StopReason::MaxIters)

@@ -118,7 +118,7 @@ impl<T: Real> Solver<T> for NonNegAls {
         } else {
             let mut space = Workspace::new();
             iterate(self.max_iters, self.tol, observe, &mut |_| {
-                Ok(Some(state.sweep(&problem, self.passes, &mut space)))
+                Ok(state.sweep(&problem, self.passes, &mut space).into())
             })?
         };
         problem.finish(&tensor, state.factors, &state.weights, trace, stop)

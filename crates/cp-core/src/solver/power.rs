@@ -111,15 +111,19 @@ impl PowerMethod {
             let place = ((term as u64) << 32) + which as u64;
             Term::start(&residual.shape, &mut generator(self.seed, Purpose::Start, place))
         };
-        let mut best: Option<Term<T>> = None;
-        for which in 0..self.starts {
-            let mut found = start(which);
-            found.iterate(residual, self.max_iters, self.tol, space);
-            if best.as_ref().is_none_or(|best| found.weight > best.weight) {
-                best = Some(found);
+        let mut found = |which| {
+            let mut term = start(which);
+            term.iterate(residual, self.max_iters, self.tol, space);
+            term
+        };
+        let mut best = found(0);
+        for which in 1..self.starts {
+            let next = found(which);
+            if next.weight > best.weight {
+                best = next;
             }
         }
-        best.unwrap_or_else(|| start(0))
+        best
     }
 }
 

@@ -30,7 +30,8 @@ use crate::tree::Dense;
 /// one, so noisy tensors keep an excess that no number of epochs removes. Hence, [`exact_sweeps`](Self::exact_sweeps) of [`Als`] over all entries end the
 /// run (2 by default), and [`Decomposition::rel_error`] is always computed from all entries of the tensor. The
 /// [`trace`](Decomposition::trace), and what the observer sees, is an *estimate* from 65 536 fixed entries after each epoch,
-/// good to about a percent of its value (exact for tensors with fewer entries than that), and exact for the exact sweeps.
+/// good to about a percent of its value (exact for tensors with fewer entries than that), and exact for the exact sweeps. Why
+/// the run [stopped](Decomposition::stop) is said of the sampled part: the exact sweeps are of a given number.
 ///
 /// # When
 /// Where R ∏ Iₙ is so large that an exact sweep takes seconds, and the start is far from the answer. Not for convolution
@@ -361,7 +362,8 @@ fn leverage<T: Real>(factor: &[T], rank: usize) -> Result<Vec<f64>, CpError> {
     let failed =
         CpError::NoConvergence { what: "eigenvalue decomposition", rows: rank, columns: rank };
     let (values, vectors) = symmetric_eigen(mat(&gram, rank, rank)).ok_or(failed)?;
-    let noise = values.last().copied().unwrap_or(0.0) * T::EPSILON * rank as f64;
+    // Eigenvalues come in non-decreasing order.
+    let noise = values[rank - 1] * T::EPSILON * rank as f64;
     let mut turned = vec![0.0; rows * rank];
     product(mat_mut(&mut turned, rows, rank), mat(&wide, rows, rank), vectors.as_ref());
     let mut sum = 0.0;

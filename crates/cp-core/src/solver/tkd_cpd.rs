@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use ndarray::ArrayViewD;
 
-use super::{Decomposition, Progress, Solver, Stopwatch};
+use super::{Decomposition, Progress, Solver, StopReason, Stopwatch};
 use crate::error::CpError;
 use crate::real::Real;
 use crate::tucker::{Tucker2, TuckerDecomposition, TuckerSolver};
@@ -110,7 +110,9 @@ impl<S> TkdCpd<S> {
         })?;
         let cp = tucker.tucker.expand(&core.cp)?;
         let trace = core.trace.iter().map(|&e| both(e)).collect();
-        let mut combined = Decomposition::new(tensor, cp, trace, core.stop, 0.0);
+        // Both have to have converged.
+        let stop = if core.stop == StopReason::Converged { tucker.stop } else { core.stop };
+        let mut combined = Decomposition::new(tensor, cp, trace, stop, 0.0);
         combined.seconds = watch.seconds();
         Ok(TkdCpdDecomposition { tucker, core, combined })
     }

@@ -175,29 +175,28 @@ impl<T: Real> TuckerSolver<T> for Hooi {
         let problem = Problem::new(&tensor, 1)?;
         let ranks = self.ranks.resolve(&problem.tensor.shape)?;
         let mut factors = self.start(&problem.tensor, &ranks)?;
-        let modes: Vec<usize> = (0..ranks.len()).filter(|&n| ranks[n].is_some()).collect();
+        let modes: Vec<(usize, usize)> =
+            ranks.iter().enumerate().filter_map(|(n, rank)| Some((n, (*rank)?))).collect();
         let (trace, stop) = if problem.norm == 0.0 || modes.is_empty() {
             (Vec::new(), StopReason::Converged)
         } else {
             iterate(self.max_iters, self.tol, observe, &mut |_| {
-                sweep(&problem, &ranks, &modes, &mut factors).map(Some)
+                sweep(&problem, &modes, &mut factors).map(Into::into)
             })?
         };
         project(&problem, factors).finish(&problem, &tensor, trace, stop, watch)
     }
 }
 
-/// Replaces each factor in turn; returns the relative error after it.
+/// Replaces the factor of each of `modes`, which come with their ranks, in turn; returns the relative error after it.
 fn sweep<T: Real>(
     problem: &Problem<'_, T>,
-    ranks: &[Option<usize>],
-    modes: &[usize],
+    modes: &[(usize, usize)],
     factors: &mut [Option<Vec<T>>],
 ) -> Result<f64, CpError> {
     // ‖𝒢‖², known once the last factor is.
     let mut core = 0.0;
-    for &mode in modes {
-        let rank = ranks[mode].unwrap_or(1);
+    for &(mode, rank) in modes {
         let (data, shape) = contract(&problem.tensor, factors, Some(mode));
         let basis = subspace::of_unfolding(&data, &shape, mode)?;
         factors[mode] = Some(basis.leading(rank));

@@ -16,6 +16,7 @@ use std::cmp::Ordering;
 use super::AlsState;
 use crate::linalg::gram_upper;
 use crate::real::Real;
+use crate::solver::Swept;
 use crate::solver::normal::normalize;
 
 /// The last accepted model and where the sequence stands.
@@ -35,9 +36,8 @@ impl<T: Real> Extrapolation<T> {
         Self { accepted: None, rel_error: f64::INFINITY, fresh: true, t: 1.0 }
     }
 
-    /// Takes the state after a sweep, puts the start of the next one into it, and returns the relative error of the model
-    /// kept, or `None` where the sweep was thrown away.
-    pub(super) fn step(&mut self, state: &mut AlsState<T>, rel_error: f64) -> Option<f64> {
+    /// Takes the state after a sweep, puts the start of the next one into it, and returns what the sweep came to.
+    pub(super) fn step(&mut self, state: &mut AlsState<T>, rel_error: f64) -> Swept {
         if let Some((factors, weights)) = &self.accepted
             && !self.fresh
             && rel_error.partial_cmp(&self.rel_error).is_none_or(Ordering::is_gt)
@@ -50,7 +50,7 @@ impl<T: Real> Extrapolation<T> {
                 state.measure(mode);
             }
             (self.fresh, self.t) = (true, 1.0);
-            return None;
+            return Swept { rel_error: self.rel_error, kept: false };
         }
         let latest = (state.factors.clone(), state.weights.clone());
         let before = self.accepted.replace(latest);
@@ -66,7 +66,7 @@ impl<T: Real> Extrapolation<T> {
         }
         self.fresh = false;
         self.rel_error = rel_error;
-        Some(rel_error)
+        rel_error.into()
     }
 
     /// Puts the model kept into the state.

@@ -10,7 +10,8 @@ use crate::real::Real;
 use crate::statistics::InputStatistics;
 use crate::tree::Dense;
 
-/// W, Σ and what follows from them, in f64. Σ is divided by the mean of its diagonal.
+/// W, Σ and what follows from them, in f64. Σ is divided by the mean of its diagonal. Where WΣ = 0, so that every model is as
+/// good as any, Σ = I takes its place.
 pub(super) struct Metric {
     /// `[T, I₁, …]`.
     pub(super) shape: Vec<usize>,
@@ -25,8 +26,10 @@ pub(super) struct Metric {
     rough: OnceCell<Vec<f32>>,
     /// WΣ, `[T, P]`.
     pub(super) y: Vec<f64>,
-    /// ‖WΣ^½‖².
+    /// ‖WΣ^½‖²; 0 only for W = 0.
     pub(super) whole: f64,
+    /// Whether the inputs say nothing about W.
+    pub(super) blind: bool,
     /// (Partial trace of Σ over all modes but n)⁻¹, scaled to a mean diagonal of 1 before; `[Iₙ, Iₙ]` for n ≥ 1.
     pub(super) inverses: Vec<Vec<f64>>,
     /// The partial traces themselves.
@@ -41,11 +44,19 @@ impl Metric {
         let shape = tensor.shape.clone();
         let rows = shape[0];
         let size: usize = shape[1..].iter().product();
-        let sigma = statistics.scaled(size)?;
+        let mut sigma = statistics.scaled(size)?;
         let x: Vec<f64> = tensor.data.iter().map(|x| x.widen()).collect();
         let mut y = vec![0.0; rows * size];
         product(mat_mut(&mut y, rows, size), mat(&x, rows, size), mat(&sigma, size, size));
-        let whole = dot(&x, &y).max(0.0);
+        let mut whole = dot(&x, &y).max(0.0);
+        let square = dot(&x, &x);
+        let blind = whole == 0.0 && square > 0.0;
+        if blind {
+            sigma.fill(0.0);
+            sigma.iter_mut().step_by(size + 1).for_each(|x| *x = 1.0);
+            y.copy_from_slice(&x);
+            whole = square;
+        }
         let mut metric = Self {
             shape,
             rows,
@@ -55,6 +66,7 @@ impl Metric {
             rough: OnceCell::new(),
             y,
             whole,
+            blind,
             inverses: vec![],
             traces: vec![],
         };

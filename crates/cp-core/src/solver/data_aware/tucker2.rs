@@ -25,7 +25,7 @@ use crate::tucker::TuckerTensor;
 /// [`DataAwareAls`](super::DataAwareAls). For a given U_S the best U_T and G are known: a reduced-rank regression on
 /// Z = U_S ⊗ I, with U_T the leading eigenvectors of WΣZ (ZᵀΣZ)⁻¹ ZᵀΣWᵀ and G = U_Tᵀ WΣZ (ZᵀΣZ)⁻¹. U_S itself is improved by
 /// a few steps of preconditioned conjugate gradients. The weighted error never rises, and starts from the leading singular
-/// vectors of the input channels; nothing is drawn.
+/// vectors of the input channels; nothing is drawn. Where WΣ = 0, Σ = I takes the place of the inputs.
 ///
 /// # Cost
 /// Per iteration, 2 P² R_S operations for ZᵀΣZ, (R_S K)³/3 for its solve, an eigenvalue decomposition of `[T, T]`, and
@@ -67,7 +67,7 @@ pub struct WeightedTucker2<T = f64> {
     pub tucker: TuckerTensor<T>,
     /// ‖W − Ŵ‖ / ‖W‖ of the model as it is returned; 0 for a kernel of zeros.
     pub rel_error: f64,
-    /// ‖(W − Ŵ) Σ^½‖ / ‖WΣ^½‖ of the same.
+    /// ‖(W − Ŵ) Σ^½‖ / ‖WΣ^½‖ of the same; 0 where WΣ = 0.
     pub weighted_error: f64,
     /// Weighted error after each iteration.
     pub trace: Vec<f64>,
@@ -185,8 +185,9 @@ impl DataAwareTucker2 {
             found.tucker.reconstruct().iter().map(|x| down.of(x.widen())).collect();
         let distance = metric.x.iter().zip(&model).map(|(x, y)| (x - y).powi(2)).sum::<f64>();
         found.rel_error = measure::ratio(distance.sqrt(), problem.norm);
-        found.weighted_error =
-            measure::ratio(metric.square_of_difference(&model).sqrt(), metric.whole.sqrt());
+        // Inputs that say nothing about W say nothing about its error either.
+        let lost = if metric.blind { 0.0 } else { metric.square_of_difference(&model) };
+        found.weighted_error = measure::ratio(lost.sqrt(), metric.whole.sqrt());
         found.seconds = watch.seconds();
         Ok(found)
     }

@@ -12,6 +12,8 @@ pub(super) struct CycleStep {
     pub(super) rel_error: f64,
     /// Whether every mode could keep the bound.
     pub(super) feasible: bool,
+    /// Whether any could: where not, the model is as it was.
+    pub(super) moved: bool,
 }
 
 /// What the cycles keep from one to the next.
@@ -67,7 +69,7 @@ impl<'a> Cycles<'a> {
             Some(square) => (square.max(0.0) / whole).sqrt(),
             None => model.error::<f64>(tensor, *norm),
         };
-        Ok(CycleStep { rel_error, feasible })
+        Ok(CycleStep { rel_error, feasible, moved: square.is_some() })
     }
 }
 
