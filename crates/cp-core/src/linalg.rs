@@ -129,6 +129,36 @@ fn upper_product(to: &mut [f64], left: MatRef<'_, f64>, right: MatRef<'_, f64>) 
 #[derive(Debug)]
 pub(crate) struct Singular;
 
+/// How often a ridge is raised where a matrix has no Cholesky factor with it.
+const RAISES: usize = 12;
+
+/// Calls `attempt` with `ridge`, and tenfold each time where that was too little. `least` is what a ridge of 0 is raised to;
+/// without, it stays 0 and a singular matrix an error.
+pub(crate) fn raise_ridge<R>(
+    ridge: f64,
+    least: Option<f64>,
+    mut attempt: impl FnMut(f64) -> Result<R, Singular>,
+) -> Result<R, Singular> {
+    let mut now = ridge;
+    for _ in 0..RAISES {
+        if let Ok(found) = attempt(now) {
+            return Ok(found);
+        }
+        now = if now > 0.0 { 10.0 * now } else { least.ok_or(Singular)? };
+    }
+    attempt(now)
+}
+
+/// M + μI with μ = `relative` · mean diagonal entry of M; relative to 1 for a matrix of zeros.
+///
+/// # Shapes
+/// `matrix`: M, `[n, n]`.
+pub(crate) fn add_ridge(matrix: &mut [f64], n: usize, relative: f64) {
+    let trace: f64 = matrix.iter().step_by(n + 1).sum();
+    let mean = if trace > 0.0 { trace / n as f64 } else { 1.0 };
+    matrix.iter_mut().step_by(n + 1).for_each(|x| *x += relative * mean);
+}
+
 /// Overwrites each row b of `right` with the solution x of x Γ = b, for a symmetric positive definite Γ.
 ///
 /// # Shapes
@@ -481,6 +511,49 @@ mod tests {
 
     fn wave(rows: usize, columns: usize) -> Mat<f64> {
         Mat::from_fn(rows, columns, |i, j| ((i * 7 + j * 13 + i * j) as f64).sin())
+    }
+
+    #[test]
+    fn ridges_are_raised_until_they_do() {
+        let tried = |ridge: f64, least: Option<f64>, enough: f64| {
+            let mut tried = Vec::new();
+            let found = raise_ridge(ridge, least, |ridge| {
+                tried.push(ridge);
+                if ridge >= enough { Ok(()) } else { Err(Singular) }
+            });
+            (found.is_ok(), tried.len(), tried[tried.len() - 1])
+        };
+        assert_eq!(tried(1.0, None, 1.0), (true, 1, 1.0));
+        assert_eq!(tried(1.0, None, 999.0), (true, 4, 1000.0));
+        assert_eq!(tried(1.0, None, f64::INFINITY), (false, RAISES + 1, 1e12));
+        assert_eq!(tried(0.0, None, 1.0), (false, 1, 0.0));
+        assert_eq!(tried(0.0, Some(1.0), 10.0), (true, 3, 10.0));
+        assert!(!tried(f64::NAN, None, 1.0).0);
+    }
+
+    /// Sizes below, at and above one and several blocks of columns.
+    #[test]
+    fn cholesky_in_blocks() {
+        for size in [1, 2, 127, 128, 129, 229, 256, 300, 500] {
+            let a = wave(size + 3, size);
+            let mut gram = vec![0.0; size * size];
+            gram_into(&mut gram, &row_major(&a), size + 3, size);
+            add_ridge(&mut gram, size, 0.1);
+            let expected: Vec<f64> = (0..2 * size).map(|i| (i as f64).sin()).collect();
+            let mut right = vec![0.0; 2 * size];
+            let x = mat(&expected, 2, size);
+            product(mat_mut(&mut right, 2, size), x, mat(&gram, size, size));
+            // The lower half is not read.
+            (0..size).for_each(|i| gram[i * size..][..i].fill(f64::NAN));
+            solve_normal(&mut gram, &mut right, 2, size).expect("positive definite");
+            for (a, b) in right.iter().zip(&expected) {
+                assert!((a - b).abs() < 1e-9, "{size}: {a} {b}");
+            }
+        }
+        let mut indefinite = vec![0.0; 300 * 300];
+        indefinite.iter_mut().step_by(301).for_each(|x| *x = 1.0);
+        indefinite[300 * 300 - 1] = -1.0;
+        assert!(solve_normal(&mut indefinite, &mut [1.0; 300], 1, 300).is_err());
     }
 
     #[test]

@@ -187,6 +187,12 @@ fn unit<T: Real>(matrix: ArrayView2<'_, T>) -> Array2<f64> {
     unit
 }
 
+/// A relative error from its square by a formula that subtracts, where that is above the `noise` of the subtraction; from the
+/// entries, by `direct`, otherwise.
+pub(crate) fn cheap_or_direct(square: f64, noise: f64, direct: impl FnOnce() -> f64) -> f64 {
+    if square > noise { square.sqrt() } else { direct() }
+}
+
 /// `part / whole`, with 0/0 = 0 and x/0 = ∞.
 pub(crate) fn ratio(part: f64, whole: f64) -> f64 {
     if part == 0.0 { 0.0 } else { part / whole }

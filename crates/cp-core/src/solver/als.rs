@@ -8,13 +8,12 @@ use ndarray::ArrayViewD;
 
 use extrapolation::Extrapolation;
 
-use super::normal::{inner_product, normalize, solve, upper_product_of_grams};
+use super::normal::{inner_product, normalize, rel_error, solve};
 use super::{Decomposition, Problem, Progress, Solver, StopReason, check_option, iterate};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::init::Init;
 use crate::linalg::gram_upper;
-use crate::measure;
 use crate::real::Real;
 use crate::scale::Scale;
 use crate::tree::{Workspace, sweep};
@@ -209,29 +208,6 @@ impl<T: Real> AlsState<T> {
             }
             Ok(())
         })?;
-        Ok(self.rel_error(problem, inner))
-    }
-
-    /// ‖X − X̂‖ / ‖X‖: the cheap formula where it has digits left, from the entries otherwise.
-    fn rel_error(&mut self, problem: &Problem<'_, T>, inner: f64) -> f64 {
-        upper_product_of_grams(&mut self.normal, &self.grams, &[]);
-        let square = |x: f64| x * x;
-        let mut model = 0.0;
-        for (r, (row, &w)) in self.normal.chunks_exact(self.rank).zip(&self.weights).enumerate() {
-            let right: f64 =
-                row[r + 1..].iter().zip(&self.weights[r + 1..]).map(|(g, v)| g * v).sum();
-            model += w * (row[r] * w + 2.0 * right);
-        }
-        let whole = square(problem.norm);
-        let cheap = (whole - 2.0 * inner + model) / whole;
-        // Rounding of the products, as large as the terms that cancel each other; the factor was found by comparison with
-        // the direct residual on convolution kernels and on exact low-rank tensors.
-        let energy = self.weights.iter().map(|&w| square(w)).sum::<f64>() / whole;
-        if cheap > 256.0 * T::EPSILON * energy.max(1.0) {
-            return cheap.sqrt();
-        }
-        let wide: Vec<Vec<f64>> =
-            self.factors.iter().map(|f| f.iter().map(|x| x.widen()).collect()).collect();
-        measure::residual(&problem.tensor, &wide, &self.weights, Scale::new(0)) / problem.norm
+        Ok(rel_error(problem, factors, grams, weights, normal, inner))
     }
 }

@@ -210,10 +210,9 @@ impl QrState {
             }
             Ok(())
         })?;
-        if cheap > CHEAP_FROM {
-            return Ok(cheap.sqrt());
-        }
-        Ok(measure::residual(tensor, factors, weights, Scale::new(0)) / *norm)
+        Ok(measure::cheap_or_direct(cheap, CHEAP_FROM, || {
+            measure::residual(tensor, factors, weights, Scale::new(0)) / *norm
+        }))
     }
 }
 

@@ -4,13 +4,12 @@ use std::ops::ControlFlow;
 
 use ndarray::ArrayViewD;
 
-use super::normal::{inner_product, normalize, product_of_grams};
+use super::normal::{inner_product, normalize, product_of_grams, rel_error};
 use super::{Decomposition, Problem, Progress, Solver, StopReason, check_option, iterate};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::init::Init;
 use crate::linalg::gram_into;
-use crate::measure;
 use crate::real::Real;
 use crate::scale::Scale;
 use crate::threads::for_each_piece;
@@ -181,25 +180,7 @@ impl<T: Real> NonNegState<T> {
                 Ok(())
             });
         let Ok(()) = done;
-        self.rel_error(problem, inner)
-    }
-
-    /// ‖X − X̂‖ / ‖X‖: the cheap formula where it has digits left, from the entries otherwise.
-    fn rel_error(&mut self, problem: &Problem<'_, T>, inner: f64) -> f64 {
-        product_of_grams(&mut self.normal, &self.grams, &[]);
-        let mut model = 0.0;
-        for (row, &w) in self.normal.chunks_exact(self.rank).zip(&self.weights) {
-            model += w * row.iter().zip(&self.weights).map(|(g, v)| g * v).sum::<f64>();
-        }
-        let whole = problem.norm * problem.norm;
-        let cheap = (whole - 2.0 * inner + model) / whole;
-        // Terms of one sign do not cancel: ‖X‖² is the largest number in the sum. See `als.rs` for the factor.
-        if cheap > 256.0 * T::EPSILON {
-            return cheap.sqrt();
-        }
-        let wide: Vec<Vec<f64>> =
-            self.factors.iter().map(|f| f.iter().map(|x| x.widen()).collect()).collect();
-        measure::residual(&problem.tensor, &wide, &self.weights, Scale::new(0)) / problem.norm
+        rel_error(problem, factors, grams, weights, normal, inner)
     }
 }
 

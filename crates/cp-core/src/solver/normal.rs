@@ -1,10 +1,10 @@
 //! What the solvers of the normal equations share: products of Grams, the solve, and normalised columns.
 
-use crate::linalg::{Singular, solve_normal};
+use super::Problem;
+use crate::linalg::{Singular, add_ridge, raise_ridge, solve_normal};
+use crate::measure;
 use crate::real::Real;
-
-/// How often the ridge is raised tenfold where the normal matrix has no Cholesky factor.
-const RIDGE_STEPS: usize = 12;
+use crate::scale::Scale;
 
 /// ⊛ of all Grams AₘᵀAₘ but those of the modes in `except`, `[R, R]`.
 pub(super) fn product_of_grams(to: &mut [f64], grams: &[Vec<f64>], except: &[usize]) {
@@ -52,20 +52,45 @@ pub(super) fn solve<T: Real>(
     ridge: f64,
 ) -> Result<(), Singular> {
     let rank = normal.len().isqrt();
-    let mut relative = ridge;
-    for attempt in 0.. {
+    raise_ridge(ridge, None, |relative| {
         upper_product_of_grams(normal, grams, &[mode]);
-        let trace: f64 = normal.iter().step_by(rank + 1).sum();
-        normal.iter_mut().step_by(rank + 1).for_each(|x| *x += relative * trace / rank as f64);
+        add_ridge(normal, rank, relative);
         solution.clear();
         solution.extend(g.iter().map(|x| x.widen()));
-        match solve_normal(normal, solution, g.len() / rank, rank) {
-            Err(singular) if ridge == 0.0 || attempt == RIDGE_STEPS => return Err(singular),
-            Err(_) => relative *= 10.0,
-            Ok(()) => break,
-        }
+        solve_normal(normal, solution, g.len() / rank, rank)
+    })
+}
+
+/// ‖X − X̂‖ / ‖X‖ by √(‖X‖² − 2⟨X, X̂⟩ + ‖X̂‖²) where that has digits left, from the entries otherwise.
+///
+/// # Shapes
+/// `factors`: `[Iₙ, R]` each, columns of norm 1; `grams`: theirs, of which the upper halves are read; `weights`: λ, `[R]`;
+/// `normal`: scratch, `[R, R]`; `inner`: ⟨X, X̂⟩.
+pub(super) fn rel_error<T: Real>(
+    problem: &Problem<'_, T>,
+    factors: &[Vec<T>],
+    grams: &[Vec<f64>],
+    weights: &[f64],
+    normal: &mut [f64],
+    inner: f64,
+) -> f64 {
+    let rank = weights.len();
+    upper_product_of_grams(normal, grams, &[]);
+    let mut model = 0.0;
+    for (r, (row, &w)) in normal.chunks_exact(rank).zip(weights).enumerate() {
+        let right: f64 = row[r + 1..].iter().zip(&weights[r + 1..]).map(|(g, v)| g * v).sum();
+        model += w * (row[r] * w + 2.0 * right);
     }
-    Ok(())
+    let whole = problem.norm * problem.norm;
+    let cheap = (whole - 2.0 * inner + model) / whole;
+    // Rounding of the products, as large as the terms that cancel each other; the factor was found by comparison with the
+    // direct residual on convolution kernels and on exact low-rank tensors.
+    let energy = weights.iter().map(|&w| w * w).sum::<f64>() / whole;
+    measure::cheap_or_direct(cheap, 256.0 * T::EPSILON * energy.max(1.0), || {
+        let widen = |factor: &Vec<T>| factor.iter().map(|x| x.widen()).collect();
+        let wide: Vec<Vec<f64>> = factors.iter().map(widen).collect();
+        measure::residual(&problem.tensor, &wide, weights, Scale::new(0)) / problem.norm
+    })
 }
 
 /// Scales the columns of `solution` to norm 1, rounds them into `factor`, and puts the norms into `weights`. A column that

@@ -11,7 +11,9 @@ use super::{Als, Decomposition, Problem, Progress, Solver, StopReason, check_opt
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::init::Init;
-use crate::linalg::{gram_into, mat, mat_mut, product, solve_normal, symmetric_eigen};
+use crate::linalg::{
+    add_ridge, gram_into, mat, mat_mut, product, raise_ridge, solve_normal, symmetric_eigen,
+};
 use crate::measure;
 use crate::random::{Purpose, generator};
 use crate::real::Real;
@@ -79,8 +81,6 @@ const SWEEPS: usize = 5;
 const PATIENCE: usize = 3;
 /// Entries that the error on the way is estimated from.
 const ENTRIES: usize = 1 << 16;
-/// How often the ridge is raised tenfold where the normal matrix has no Cholesky factor.
-const RIDGE_STEPS: usize = 12;
 
 impl SampledAls {
     /// Sampled ALS for `rank` terms: max(20 R, 1000) samples, 20 epochs of 5 sweeps at most, tolerance 1e-4, 2 exact sweeps,
@@ -284,8 +284,13 @@ impl<T: Real> SampledModel<T> {
         let wide: Vec<f64> = rows.iter().map(|x| x.widen()).collect();
         let mut normal = vec![0.0; rank * rank];
         gram_into(&mut normal, &wide, count, rank);
-        let mut solution = solve(&normal, &g, ridge, rank)
-            .map_err(|_| CpError::SingularNormalMatrix { mode, iter })?;
+        let mut solution = raise_ridge(ridge, None, |relative| {
+            let mut normal = normal.clone();
+            add_ridge(&mut normal, rank, relative);
+            let mut solution: Vec<f64> = g.iter().map(|x| x.widen()).collect();
+            solve_normal(&mut normal, &mut solution, size, rank).map(|()| solution)
+        })
+        .map_err(|_| CpError::SingularNormalMatrix { mode, iter })?;
         normalize(&mut self.weights, &mut self.factors[mode], &mut solution, rank);
         self.scores[mode] = leverage(&self.factors[mode], rank)?;
         Ok(())
@@ -381,28 +386,6 @@ fn leverage<T: Real>(factor: &[T], rank: usize) -> Result<Vec<f64>, CpError> {
         sums.iter_mut().enumerate().for_each(|(i, s)| *s = (i + 1) as f64 / rows as f64);
     }
     Ok(sums)
-}
-
-/// G (Γ + μI)⁻¹ in f64, `[Iₙ, R]`.
-fn solve<T: Real>(
-    normal: &[f64],
-    g: &[T],
-    ridge: f64,
-    rank: usize,
-) -> Result<Vec<f64>, crate::linalg::Singular> {
-    let mean = normal.iter().step_by(rank + 1).sum::<f64>() / rank as f64;
-    let mut relative = ridge;
-    for attempt in 0.. {
-        let mut normal = normal.to_vec();
-        normal.iter_mut().step_by(rank + 1).for_each(|x| *x += relative * mean);
-        let mut solution: Vec<f64> = g.iter().map(|x| x.widen()).collect();
-        match solve_normal(&mut normal, &mut solution, g.len() / rank, rank) {
-            Err(singular) if ridge == 0.0 || attempt == RIDGE_STEPS => return Err(singular),
-            Err(_) => relative *= 10.0,
-            Ok(()) => return Ok(solution),
-        }
-    }
-    Err(crate::linalg::Singular)
 }
 
 /// Fixed entries that the relative error is estimated from.

@@ -8,6 +8,7 @@ use super::hosvd::{columns, truncate};
 use super::ranks::Ranks;
 use super::{Parts, TuckerDecomposition, TuckerSolver, TuckerTensor, multiply, subspace};
 use crate::error::CpError;
+use crate::measure;
 use crate::random::{self, Purpose};
 use crate::real::Real;
 use crate::solver::{Problem, Progress, StopReason, Stopwatch, check_option, iterate};
@@ -204,10 +205,9 @@ fn sweep<T: Real>(
     }
     // ‖X − X̂‖² = ‖X‖² − ‖𝒢‖², where that has digits left.
     let cheap = 1.0 - core / (problem.norm * problem.norm);
-    if cheap > 256.0 * T::EPSILON {
-        return Ok(cheap.sqrt());
-    }
-    Ok(project(problem, factors.to_vec()).rel_error(problem))
+    Ok(measure::cheap_or_direct(cheap, 256.0 * T::EPSILON, || {
+        project(problem, factors.to_vec()).rel_error(problem)
+    }))
 }
 
 /// The best core for given factors, X ×₀ U⁽⁰⁾ᵀ ×₁ ….

@@ -1,10 +1,12 @@
 //! What the data-aware methods need of dense algebra: solves with a ridge that is raised where it has to be, and products
 //! that are symmetric.
 
-use crate::linalg::{Singular, mat, mat_mut, product, solve_factored, solve_normal};
+use crate::linalg::{
+    Singular, add_ridge, mat, mat_mut, product, raise_ridge, solve_factored, solve_normal,
+};
 
-/// How often a ridge is raised tenfold where a matrix has no Cholesky factor.
-const RIDGE_STEPS: usize = 14;
+/// What a relative ridge of 0 is raised to where it has to be.
+const LEAST_RIDGE: f64 = 1e-15;
 
 /// Adds a relative ridge and solves x M = b for each row b of `right`; raises the ridge where it has to.
 ///
@@ -24,21 +26,12 @@ pub(super) fn ridge_solve(
 /// Overwrites M by the Cholesky factor of M with a relative ridge, raised tenfold until there is one.
 pub(super) fn cholesky(matrix: &mut [f64], n: usize, ridge: f64) -> Result<(), Singular> {
     let kept = matrix.to_vec();
-    let mean = kept.iter().step_by(n + 1).sum::<f64>() / n as f64;
-    // A matrix of zeros: its solution is any, and zero after this.
-    let mean = if mean > 0.0 { mean } else { 1.0 };
-    let mut relative = ridge;
-    for _ in 0..RIDGE_STEPS {
+    raise_ridge(ridge, Some(LEAST_RIDGE), |relative| {
         matrix.copy_from_slice(&kept);
-        matrix.iter_mut().step_by(n + 1).for_each(|x| *x += relative * mean);
+        add_ridge(matrix, n, relative);
         // One right-hand side shows whether the factor is of use.
-        let mut ones = vec![1.0; n];
-        if solve_normal(matrix, &mut ones, 1, n).is_ok() {
-            return Ok(());
-        }
-        relative = (10.0 * relative).max(1e-15);
-    }
-    Err(Singular)
+        solve_normal(matrix, &mut vec![1.0; n], 1, n)
+    })
 }
 
 /// AᵀB, `[R, R]`, for A and B `[n, R]`.

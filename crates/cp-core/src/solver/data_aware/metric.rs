@@ -6,6 +6,7 @@ use super::WeightedModel;
 use super::algebra::{inner, narrow, ridge_solve};
 use crate::error::CpError;
 use crate::linalg::{dot, gram_into, mat, mat_mut, product};
+use crate::measure;
 use crate::real::Real;
 use crate::statistics::InputStatistics;
 use crate::tree::Dense;
@@ -160,9 +161,7 @@ impl Metric {
         let energy = (model.weights.iter().map(|w| w * w).sum::<f64>() * self.size as f64
             / self.whole)
             .max(1.0);
-        let error = if cheap > 1e6 * f64::EPSILON * energy {
-            cheap.sqrt()
-        } else {
+        let error = measure::cheap_or_direct(cheap, 1e6 * f64::EPSILON * energy, || {
             let mut difference = vec![0.0; self.rows * self.size];
             let k = mat(&inputs.kr, self.size, rank).transpose();
             product(
@@ -171,7 +170,7 @@ impl Metric {
                 k,
             );
             (self.square_of_difference(&difference) / self.whole).sqrt()
-        };
+        });
         model.inputs = Some(inputs);
         error
     }

@@ -280,16 +280,17 @@ impl Outer {
         let regression = mat(&regression, rows, columns);
         product(mat_mut(&mut core, a, columns), leading.transpose(), regression);
         let outer = Self { output, core };
-        let share = measure::ratio(values[rows - a..].iter().sum::<f64>(), metric.whole);
-        let cheap = 1.0 - share;
-        if metric.whole == 0.0 || cheap > 1e-8 {
-            return Ok((outer, if metric.whole == 0.0 { 0.0 } else { cheap.sqrt() }));
+        if metric.whole == 0.0 {
+            return Ok((outer, 0.0));
         }
-        let factor = expand(input, &gather(&outer.core, [a, b, window]), [inner, b, window, a]);
-        let mut model = vec![0.0; rows * metric.size];
-        let right = mat(&factor, metric.size, a).transpose();
-        product(mat_mut(&mut model, rows, metric.size), mat(&outer.output, rows, a), right);
-        let error = (metric.square_of_difference(&model) / metric.whole).sqrt();
+        let cheap = 1.0 - values[rows - a..].iter().sum::<f64>() / metric.whole;
+        let error = measure::cheap_or_direct(cheap, 1e-8, || {
+            let factor = expand(input, &gather(&outer.core, [a, b, window]), [inner, b, window, a]);
+            let mut model = vec![0.0; rows * metric.size];
+            let right = mat(&factor, metric.size, a).transpose();
+            product(mat_mut(&mut model, rows, metric.size), mat(&outer.output, rows, a), right);
+            (metric.square_of_difference(&model) / metric.whole).sqrt()
+        });
         Ok((outer, error))
     }
 }

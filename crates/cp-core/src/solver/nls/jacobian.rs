@@ -2,11 +2,10 @@
 
 use std::ops::Range;
 
-use crate::linalg::{Cholesky, Singular, add_product, gram_into, mat, mat_mut, product};
+use crate::linalg::{
+    Cholesky, Singular, add_product, gram_into, mat, mat_mut, product, raise_ridge,
+};
 use crate::solver::normal::product_of_grams;
-
-/// How often the preconditioner's diagonal is raised tenfold where it has no Cholesky factor.
-const LIFTS: usize = 20;
 
 /// Where the factors lie in the vector of unknowns θ: one after the other, row-major, `[Iₙ, R]` each.
 #[derive(Debug, Clone)]
@@ -165,16 +164,11 @@ impl<'a> Jacobian<'a> {
         let factor = |normal: &Vec<f64>| {
             let trace: f64 = normal.iter().step_by(rank + 1).sum();
             // Rounding may leave Γ + μI indefinite. A larger diagonal is a weaker preconditioner, not a wrong one.
-            let mut lift = mu.max(f64::EPSILON * trace);
-            for _ in 0..LIFTS {
+            raise_ridge(mu.max(f64::EPSILON * trace), Some(f64::MIN_POSITIVE), |lift| {
                 let mut shifted = normal.clone();
                 shifted.iter_mut().step_by(rank + 1).for_each(|x| *x += lift);
-                if let Ok(factor) = Cholesky::new(shifted, rank) {
-                    return Ok(factor);
-                }
-                lift = if lift > 0.0 { 10.0 * lift } else { f64::MIN_POSITIVE };
-            }
-            Err(Singular)
+                Cholesky::new(shifted, rank)
+            })
         };
         let factors = self.normals.iter().map(factor).collect::<Result<_, _>>()?;
         Ok(Preconditioner { layout: self.layout, factors })
