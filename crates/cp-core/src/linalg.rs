@@ -43,6 +43,15 @@ pub(crate) fn product<T: Real>(to: MatMut<'_, T>, left: MatRef<'_, T>, right: Ma
     matmul(to, Accum::Replace, left, right, T::one(), parallelism(work));
 }
 
+/// [`product`] on one thread, for pieces of work that threads share.
+pub(crate) fn product_on_one<T: Real>(
+    to: MatMut<'_, T>,
+    left: MatRef<'_, T>,
+    right: MatRef<'_, T>,
+) {
+    matmul(to, Accum::Replace, left, right, T::one(), Par::Seq);
+}
+
 /// aᵀb, added up in blocks, which keeps the rounding error small.
 pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     /// Entries per partial sum.

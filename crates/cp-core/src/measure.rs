@@ -8,6 +8,7 @@ use crate::khatri_rao::flat_khatri_rao;
 use crate::linalg::{gram, mat, mat_mut, product};
 use crate::real::Real;
 use crate::scale::{self, Scale};
+use crate::threads;
 use crate::tree::{self, Dense};
 
 /// Relative error ‖X − X̂‖ / ‖X‖ from the entries themselves, in f64: no digits are lost to cancellation.
@@ -27,12 +28,7 @@ pub fn rel_error<T: Real>(tensor: ArrayViewD<'_, T>, cp: &CpTensor<T>) -> f64 {
         cp.shape(),
         tensor.shape()
     );
-    let dense = Dense::new(&tensor);
-    let down = Scale::new(-scale::exponent(largest(&dense.data)));
-    let factors: Vec<Vec<f64>> =
-        cp.factors.iter().map(|f| f.iter().map(|x| x.widen()).collect()).collect();
-    let weights: Vec<f64> = cp.weights.iter().map(|x| down.of(x.widen())).collect();
-    ratio(residual(&dense, &factors, &weights, down), norm_times(&dense.data, down))
+    Scaled::new(Dense::new(&tensor)).rel_error(cp)
 }
 
 /// Fit 1 − ‖X − X̂‖ / ‖X‖: 1 − [`rel_error`].
@@ -94,9 +90,8 @@ pub fn component_energy<T: Real>(cp: &CpTensor<T>, norm_of_x: f64) -> f64 {
 
 /// Frobenius norm of a tensor, in f64.
 pub fn norm<T: Real>(tensor: ArrayViewD<'_, T>) -> f64 {
-    let dense = Dense::new(&tensor);
-    let exponent = scale::exponent(largest(&dense.data));
-    Scale::new(exponent).of(norm_times(&dense.data, Scale::new(-exponent)))
+    let Scaled { norm, exponent, .. } = Scaled::new(Dense::new(&tensor));
+    Scale::new(exponent).of(norm)
 }
 
 /// How alike two models are, up to the order of the terms, their signs and the scaling of the factors.
@@ -200,22 +195,113 @@ pub(crate) fn ratio(part: f64, whole: f64) -> f64 {
 
 /// Largest absolute value; 0 for none.
 pub(crate) fn largest<T: Real>(data: &[T]) -> f64 {
-    data.iter()
-        .fold(T::zero(), |largest, x| if x.abs() > largest { x.abs() } else { largest })
-        .widen()
+    Survey::of(data).largest
 }
 
 /// Entries per partial sum: sums of squares are added up in blocks, which keeps their rounding error small.
 const BLOCK: usize = 1024;
+/// Sums side by side, so that the compiler may use vector registers.
+const LANES: usize = 8;
 
-/// 2ᵏ ‖data‖ for the scale 2ᵏ.
-pub(crate) fn norm_times<T: Real>(data: &[T], scale: Scale) -> f64 {
-    let square = |x: &T| scale.of(x.widen()).powi(2);
-    let blocks = data.chunks(BLOCK).map(|block| block.iter().map(square).sum::<f64>());
-    blocks.sum::<f64>().sqrt()
+/// A tensor with its norm, by one look at the entries, and a second one where they are so large or small that they have to be
+/// scaled by a power of two before they are squared or multiplied.
+#[derive(Debug, Clone)]
+pub(crate) struct Scaled<'a, T: Real> {
+    /// 2⁻ᵏ X.
+    pub(crate) tensor: Dense<'a, T>,
+    /// k.
+    pub(crate) exponent: i32,
+    /// ‖2⁻ᵏ X‖, 0 only for a tensor of zeros; not finite where an entry is not.
+    pub(crate) norm: f64,
+    /// Largest absolute entry of X.
+    pub(crate) largest: f64,
 }
 
-/// ‖2ᵏ X − X̂‖ for the scale 2ᵏ and X̂ = ⟦`weights`; `factors`⟧, from the entries, in f64.
+impl<'a, T: Real> Scaled<'a, T> {
+    pub(crate) fn new(mut tensor: Dense<'a, T>) -> Self {
+        let Survey { largest, square } = Survey::of(&tensor.data);
+        // Within this range neither f32 sums of products nor f64 squares come near their limits.
+        let exponent = if largest.is_finite() { scale::exponent(largest) } else { 0 };
+        if exponent.abs() <= 24 {
+            return Self { tensor, exponent: 0, norm: square.sqrt(), largest };
+        }
+        let down = Scale::new(-exponent);
+        tensor.data = tensor.data.iter().map(|x| T::narrow(down.of(x.widen()))).collect();
+        let norm = Survey::of(&tensor.data).square.sqrt();
+        Self { tensor, exponent, norm, largest }
+    }
+
+    /// Relative error of a model of X, from the entries in f64.
+    pub(crate) fn rel_error(&self, cp: &CpTensor<T>) -> f64 {
+        let down = Scale::new(-self.exponent);
+        let factors: Vec<Vec<f64>> =
+            cp.factors.iter().map(|f| f.iter().map(|x| x.widen()).collect()).collect();
+        let weights: Vec<f64> = cp.weights.iter().map(|x| down.of(x.widen())).collect();
+        ratio(residual(&self.tensor, &factors, &weights), self.norm)
+    }
+}
+
+/// What one pass over the entries tells.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Survey {
+    /// Largest absolute value; 0 for none. NaN is passed over.
+    pub(crate) largest: f64,
+    /// Sum of the squares: not finite where an entry is not, or where the squares leave the range of f64.
+    pub(crate) square: f64,
+}
+
+impl Survey {
+    pub(crate) fn of<T: Real>(data: &[T]) -> Self {
+        let block = |block: &[T]| {
+            let (mut largest, mut squares) = ([T::zero(); LANES], [0.0; LANES]);
+            let mut look = |entries: &[T]| {
+                for ((largest, square), x) in largest.iter_mut().zip(&mut squares).zip(entries) {
+                    *largest = if x.abs() > *largest { x.abs() } else { *largest };
+                    *square += x.widen() * x.widen();
+                }
+            };
+            let lanes = block.chunks_exact(LANES);
+            look(lanes.remainder());
+            lanes.for_each(&mut look);
+            let largest = largest.into_iter().fold(0.0, |a: f64, b| a.max(b.widen()));
+            (largest, squares.iter().sum::<f64>())
+        };
+        /// Blocks that one thread looks at.
+        const SHARE: usize = 16;
+        let blocks =
+            threads::map(threads::pass(data.len()), data.len().div_ceil(SHARE * BLOCK), |i| {
+                let share = &data[i * SHARE * BLOCK..];
+                let share = &share[..share.len().min(SHARE * BLOCK)];
+                share
+                    .chunks(BLOCK)
+                    .map(block)
+                    .fold((0.0_f64, 0.0), |a, b| (a.0.max(b.0), a.1 + b.1))
+            });
+        let (largest, square) =
+            blocks.into_iter().fold((0.0_f64, 0.0), |a, b| (a.0.max(b.0), a.1 + b.1));
+        Self { largest, square }
+    }
+}
+
+/// Σ (x − y)², in blocks.
+pub(crate) fn distance<T: Real>(data: &[T], model: &[f64]) -> f64 {
+    let block = |(data, model): (&[T], &[f64])| {
+        let mut squares = [0.0; LANES];
+        let (x, y) = (data.chunks_exact(LANES), model.chunks_exact(LANES));
+        let mut add = |(x, y): (&[T], &[f64])| {
+            for ((square, x), y) in squares.iter_mut().zip(x).zip(y) {
+                let distance = x.widen() - y;
+                *square += distance * distance;
+            }
+        };
+        add((x.remainder(), y.remainder()));
+        x.zip(y).for_each(&mut add);
+        squares.iter().sum::<f64>()
+    };
+    data.chunks(BLOCK).zip(model.chunks(BLOCK)).map(block).sum()
+}
+
+/// ‖X − X̂‖ for X̂ = ⟦`weights`; `factors`⟧, from the entries, in f64.
 ///
 /// # Shapes
 /// `factors[n]`: `[Iₙ, R]`, row-major; `weights`: `[R]`.
@@ -223,7 +309,6 @@ pub(crate) fn residual<T: Real>(
     tensor: &Dense<'_, T>,
     factors: &[Vec<f64>],
     weights: &[f64],
-    scale: Scale,
 ) -> f64 {
     /// Entries of X̂ that are built at a time: 4 MB.
     const ENTRIES: usize = 1 << 19;
@@ -249,17 +334,11 @@ pub(crate) fn residual<T: Real>(
             let rows = left.len() / rank;
             let model = &mut model[..rows * width];
             product(mat_mut(model, rows, width), mat(left, rows, rank), right);
-            let mut add = |data: &[T], model: &[f64]| {
-                for (data, model) in data.chunks(BLOCK).zip(model.chunks(BLOCK)) {
-                    let distance = |(x, y): (&T, &f64)| (scale.of(x.widen()) - y).powi(2);
-                    square += data.iter().zip(model).map(distance).sum::<f64>();
-                }
-            };
             if width == columns {
-                add(data, model);
+                square += distance(data, model);
             } else {
                 for (data, model) in data.chunks(columns).zip(model.chunks(width)) {
-                    add(&data[first..][..width], model);
+                    square += distance(&data[first..][..width], model);
                 }
             }
         }

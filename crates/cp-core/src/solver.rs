@@ -16,7 +16,7 @@ mod restarts;
 mod sampled;
 mod tkd_cpd;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref};
 use std::time::Instant;
 
 use ndarray::{Array1, ArrayView2, ArrayViewD};
@@ -24,9 +24,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
-use crate::measure;
+use crate::measure::{self, Scaled};
 use crate::real::Real;
-use crate::scale::{self, Scale};
+use crate::scale::Scale;
 use crate::tree::Dense;
 
 pub use als::Als;
@@ -171,8 +171,25 @@ impl<T: Real> Decomposition<T> {
         stop: StopReason,
         seconds: f64,
     ) -> Self {
-        let rel_error = measure::rel_error(tensor.view(), &cp);
-        let norm = measure::norm(tensor);
+        assert!(
+            tensor.shape() == cp.shape(),
+            "a model of shape {:?} for a tensor of {:?}",
+            cp.shape(),
+            tensor.shape()
+        );
+        Self::of(&Scaled::new(Dense::new(&tensor)), cp, trace, stop, seconds)
+    }
+
+    /// [`Decomposition::new`] for a tensor whose norm is known.
+    fn of(
+        scaled: &Scaled<'_, T>,
+        cp: CpTensor<T>,
+        trace: Vec<f64>,
+        stop: StopReason,
+        seconds: f64,
+    ) -> Self {
+        let rel_error = scaled.rel_error(&cp);
+        let norm = Scale::new(scaled.exponent).of(scaled.norm);
         let component_energy = measure::component_energy(&cp, norm);
         let degeneracy = measure::degeneracy(&cp);
         let mut balanced = cp.cast::<f64>();
@@ -192,18 +209,19 @@ impl<T: Real> Decomposition<T> {
     }
 }
 
-/// A tensor that passed the checks that all solvers make, scaled by a power of two where its entries are so large or small
-/// that their squares or products could leave the range of `T`.
+/// A tensor that passed the checks that all solvers make.
 pub(crate) struct Problem<'a, T: Real> {
-    /// 2⁻ᵏ X.
-    pub(crate) tensor: Dense<'a, T>,
-    /// k.
-    pub(crate) exponent: i32,
-    /// ‖2⁻ᵏ X‖, 0 only for a tensor of zeros.
-    pub(crate) norm: f64,
-    /// Largest absolute entry of X.
-    pub(crate) largest: f64,
+    scaled: Scaled<'a, T>,
     started: Stopwatch,
+}
+
+/// The scaled tensor, its norm and exponent.
+impl<'a, T: Real> Deref for Problem<'a, T> {
+    type Target = Scaled<'a, T>;
+
+    fn deref(&self) -> &Scaled<'a, T> {
+        &self.scaled
+    }
 }
 
 /// The crate's one look at the clock, for [`Decomposition::seconds`]; no result depends on it.
@@ -235,26 +253,16 @@ impl<'a, T: Real> Problem<'a, T> {
         if rank == 0 {
             return Err(CpError::RankZero);
         }
-        let mut dense = Dense::new(tensor);
-        if let Some(at) = dense.data.iter().position(|x| !x.is_finite()) {
-            return Err(CpError::NotFinite {
-                what: "tensor",
-                index: index_of(at, &shape),
-                value: dense.data[at].widen(),
-            });
+        let scaled = Scaled::new(Dense::new(tensor));
+        // Squares of NaN are NaN, and those of infinities infinite, but those of large numbers may be too.
+        if !(scaled.norm.is_finite() && scaled.largest.is_finite())
+            && let Some((at, x)) = tensor.iter().enumerate().find(|(_, x)| !x.is_finite())
+        {
+            let (what, index, value) = ("tensor", index_of(at, &shape), x.widen());
+            return Err(CpError::NotFinite { what, index, value });
         }
         reserve(&shape, rank)?;
-        let largest = measure::largest(&dense.data);
-        // Within this range neither f32 sums of products nor f64 squares come near their limits.
-        let mut exponent = scale::exponent(largest);
-        if exponent.abs() <= 24 {
-            exponent = 0;
-        } else {
-            let down = Scale::new(-exponent);
-            dense.data = dense.data.iter().map(|x| T::narrow(down.of(x.widen()))).collect();
-        }
-        let norm = measure::norm_times(&dense.data, Scale::new(0));
-        Ok(Self { tensor: dense, exponent, norm, largest, started })
+        Ok(Self { scaled, started })
     }
 
     /// The model of X for a model of 2⁻ᵏ X with normalised factors.
@@ -278,20 +286,19 @@ impl<'a, T: Real> Problem<'a, T> {
         Ok(CpTensor { weights, factors: factors.collect() })
     }
 
-    /// The result of a solver that ends with this model of 2⁻ᵏ X; `tensor` is X.
+    /// The result of a solver that ends with this model of 2⁻ᵏ X.
     ///
     /// # Shapes
     /// As [`Problem::model`].
     pub(crate) fn finish(
         &self,
-        tensor: &ArrayViewD<'_, T>,
         factors: Vec<Vec<T>>,
         weights: &[f64],
         trace: Vec<f64>,
         stop: StopReason,
     ) -> Result<Decomposition<T>, CpError> {
         let cp = self.model(factors, weights)?;
-        let mut found = Decomposition::new(tensor.view(), cp, trace, stop, 0.0);
+        let mut found = Decomposition::of(&self.scaled, cp, trace, stop, 0.0);
         found.seconds = self.started.seconds();
         Ok(found)
     }

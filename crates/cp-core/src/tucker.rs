@@ -13,7 +13,7 @@ use ndarray::{Array2, ArrayD, ArrayViewD, IxDyn};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::linalg::{mat, mat_mut, product};
-use crate::measure;
+use crate::measure::{self, Scaled};
 use crate::real::Real;
 use crate::scale::{self, Scale};
 use crate::solver::{Problem, Progress, StopReason, Stopwatch};
@@ -173,12 +173,16 @@ impl<T: Real> TuckerTensor<T> {
             self.shape(),
             tensor.shape()
         );
-        let dense = Dense::new(&tensor);
-        let down = Scale::new(-scale::exponent(measure::largest(&dense.data)));
-        measure::ratio(self.residual(&dense, down), measure::norm_times(&dense.data, down))
+        self.scaled_rel_error(&Scaled::new(Dense::new(&tensor)))
     }
 
-    /// ‖2ᵏ X − 2ᵏ X̂‖ for the scale 2ᵏ.
+    /// The same for a tensor whose norm is known.
+    fn scaled_rel_error(&self, tensor: &Scaled<'_, T>) -> f64 {
+        let down = Scale::new(-tensor.exponent);
+        measure::ratio(self.residual(&tensor.tensor, down), tensor.norm)
+    }
+
+    /// ‖Y − 2ᵏ X̂‖ for the scale 2ᵏ and a tensor Y.
     fn residual(&self, tensor: &Dense<'_, T>, scale: Scale) -> f64 {
         /// Entries of X̂ that are built at a time: 4 MB.
         const ENTRIES: usize = 1 << 19;
@@ -191,13 +195,9 @@ impl<T: Real> TuckerTensor<T> {
             data = multiply(&data, &mut shape, mode, mat(&widen(factor), size, rank));
         }
         let columns: usize = shape[1..].iter().product();
-        let square = |data: &[T], model: &[f64]| -> f64 {
-            let distance = |(x, y): (&T, &f64)| (scale.of(x.widen()) - y).powi(2);
-            // Sums of sums of 1024 squares keep the rounding error small.
-            let blocks = data.chunks(1024).zip(model.chunks(1024));
-            blocks.map(|(x, y)| x.iter().zip(y).map(distance).sum::<f64>()).sum()
+        let Some(factor) = &self.factors[0] else {
+            return measure::distance(&tensor.data, &data).sqrt();
         };
-        let Some(factor) = &self.factors[0] else { return square(&tensor.data, &data).sqrt() };
         let rank = factor.ncols();
         let rows = (ENTRIES / columns).max(1);
         let mut model = vec![0.0; (rows * columns).min(tensor.data.len())];
@@ -212,7 +212,7 @@ impl<T: Real> TuckerTensor<T> {
                 mat(left, rows, rank),
                 mat(&data, rank, columns),
             );
-            total += square(entries, model);
+            total += measure::distance(entries, model);
         }
         total.sqrt()
     }
@@ -326,18 +326,17 @@ impl<T: Real> Parts<T> {
         finite.then_some(TuckerTensor { core, factors })
     }
 
-    /// The result of a solver that ends with this model of 2⁻ᵏ X; `tensor` is X.
+    /// The result of a solver that ends with this model of 2⁻ᵏ X.
     fn finish(
         self,
         problem: &Problem<'_, T>,
-        tensor: &ArrayViewD<'_, T>,
         trace: Vec<f64>,
         stop: StopReason,
         watch: Stopwatch,
     ) -> Result<TuckerDecomposition<T>, CpError> {
         let range = CpError::Range { largest: problem.largest };
         let tucker = self.model(problem.exponent).ok_or(range)?;
-        let rel_error = tucker.rel_error(tensor.view());
+        let rel_error = tucker.scaled_rel_error(problem);
         Ok(TuckerDecomposition { tucker, rel_error, trace, stop, seconds: watch.seconds() })
     }
 

@@ -143,7 +143,7 @@ impl<T: Real> Solver<T> for Als {
             }
             done
         };
-        problem.finish(&tensor, state.factors, &state.weights, trace, stop)
+        problem.finish(state.factors, &state.weights, trace, stop)
     }
 }
 

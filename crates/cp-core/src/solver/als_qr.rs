@@ -156,7 +156,7 @@ impl<T: Real> Solver<T> for AlsQr {
         };
         let QrState { factors, weights, .. } = state;
         let narrow = |factor: Vec<f64>| factor.into_iter().map(T::narrow).collect();
-        problem.finish(&tensor, factors.into_iter().map(narrow).collect(), &weights, trace, stop)
+        problem.finish(factors.into_iter().map(narrow).collect(), &weights, trace, stop)
     }
 }
 
@@ -211,7 +211,7 @@ impl QrState {
             Ok(())
         })?;
         Ok(measure::cheap_or_direct(cheap, CHEAP_FROM, || {
-            measure::residual(tensor, factors, weights, Scale::new(0)) / *norm
+            measure::residual(tensor, factors, weights) / *norm
         }))
     }
 }

@@ -169,7 +169,7 @@ impl<T: Real> Solver<T> for DataAwareAls {
             })?
         };
         let factors = model.factors.iter().map(|f| f.iter().map(|&x| T::narrow(x)).collect());
-        problem.finish(&tensor, factors.collect(), &model.weights, trace, stop)
+        problem.finish(factors.collect(), &model.weights, trace, stop)
     }
 }
 

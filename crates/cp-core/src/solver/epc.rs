@@ -192,7 +192,7 @@ impl Epc {
     ) -> Result<Decomposition<T>, CpError> {
         self.check()?;
         let problem = Problem::new(&tensor, self.rank)?;
-        self.run(&problem, &tensor, cp, Vec::new(), observe)
+        self.run(&problem, cp, Vec::new(), observe)
     }
 
     fn check(&self) -> Result<(), CpError> {
@@ -204,7 +204,6 @@ impl Epc {
     fn run<T: Real>(
         &self,
         problem: &Problem<'_, T>,
-        tensor: &ArrayViewD<'_, T>,
         cp: &CpTensor<T>,
         mut trace: Vec<f64>,
         observe: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
@@ -214,7 +213,7 @@ impl Epc {
         if problem.norm == 0.0 {
             let zero = vec![0.0; self.rank];
             let factors = start.rounded();
-            return problem.finish(tensor, factors, &zero, trace, StopReason::Converged);
+            return problem.finish(factors, &zero, trace, StopReason::Converged);
         }
         let wide = Dense {
             shape: problem.tensor.shape.clone(),
@@ -267,7 +266,7 @@ impl Epc {
             }
             cycles.next(&mut model, goal)?;
         }
-        problem.finish(tensor, model.rounded(), &model.weights, trace, stop)
+        problem.finish(model.rounded(), &model.weights, trace, stop)
     }
 }
 
@@ -291,7 +290,7 @@ impl<T: Real> Solver<T> for Epc {
         if start.stop == StopReason::Observer {
             return Ok(start);
         }
-        self.run(&problem, &tensor, &start.cp, start.trace, observe)
+        self.run(&problem, &start.cp, start.trace, observe)
     }
 }
 
@@ -348,7 +347,7 @@ impl EpcModel {
         // The weights are rounded in the units of X, where tiny ones may lose digits.
         let (up, down) = (Scale::new(self.exponent), Scale::new(-self.exponent));
         let weights: Vec<f64> = self.weights.iter().map(|&w| down.of(round(&up.of(w)))).collect();
-        measure::residual(tensor, &factors, &weights, Scale::new(0)) / norm
+        measure::residual(tensor, &factors, &weights) / norm
     }
 }
 

@@ -188,7 +188,7 @@ impl<T: Real> Solver<T> for Nls {
             (theta, stop) = self.steps(&mut objective, theta, &mut run);
         }
         let (factors, weights) = split(&layout, &theta, problem.norm);
-        problem.finish(&tensor, factors, &weights, run.trace, stop)
+        problem.finish(factors, &weights, run.trace, stop)
     }
 }
 

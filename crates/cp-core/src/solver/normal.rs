@@ -4,7 +4,6 @@ use super::Problem;
 use crate::linalg::{Singular, add_ridge, raise_ridge, solve_normal};
 use crate::measure;
 use crate::real::Real;
-use crate::scale::Scale;
 
 /// ⊛ of all Grams AₘᵀAₘ but those of the modes in `except`, `[R, R]`.
 pub(super) fn product_of_grams(to: &mut [f64], grams: &[Vec<f64>], except: &[usize]) {
@@ -89,7 +88,7 @@ pub(super) fn rel_error<T: Real>(
     measure::cheap_or_direct(cheap, 256.0 * T::EPSILON * energy.max(1.0), || {
         let widen = |factor: &Vec<T>| factor.iter().map(|x| x.widen()).collect();
         let wide: Vec<Vec<f64>> = factors.iter().map(widen).collect();
-        measure::residual(&problem.tensor, &wide, weights, Scale::new(0)) / problem.norm
+        measure::residual(&problem.tensor, &wide, weights) / problem.norm
     })
 }
 

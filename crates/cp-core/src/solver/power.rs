@@ -9,10 +9,9 @@ use rand_distr::{Distribution, StandardNormal};
 
 use super::{Decomposition, Problem, Progress, Solver, StopReason, check_option};
 use crate::error::CpError;
-use crate::measure::norm_times;
+use crate::measure::Survey;
 use crate::random::{Purpose, generator};
 use crate::real::Real;
-use crate::scale::Scale;
 use crate::tree::{Dense, Workspace, sweep};
 
 /// The tensor power method with deflation: one term after the other, each the best rank-one approximation that power
@@ -156,7 +155,7 @@ impl<T: Real> Solver<T> for PowerMethod {
             if problem.norm == 0.0 {
                 continue;
             }
-            let rel_error = norm_times(&residual.data, Scale::new(0)) / problem.norm;
+            let rel_error = Survey::of(&residual.data).square.sqrt() / problem.norm;
             trace.push(rel_error);
             if observe(&Progress { iteration, rel_error }).is_break() {
                 stop = StopReason::Observer;
@@ -171,7 +170,7 @@ impl<T: Real> Solver<T> for PowerMethod {
             }
         }
         let weights: Vec<f64> = found.iter().map(|term| term.weight).collect();
-        problem.finish(&tensor, factors, &weights, trace, stop)
+        problem.finish(factors, &weights, trace, stop)
     }
 }
 

@@ -169,13 +169,7 @@ impl<T: Real> Solver<T> for SampledAls {
         let mut trace = Vec::new();
         if problem.norm == 0.0 {
             model.weights.fill(0.0);
-            return problem.finish(
-                &tensor,
-                model.factors,
-                &model.weights,
-                trace,
-                StopReason::Converged,
-            );
+            return problem.finish(model.factors, &model.weights, trace, StopReason::Converged);
         }
         let samples =
             self.samples.unwrap_or(FEWEST.max(SAMPLES_PER_TERM * self.rank)).max(self.rank);
@@ -210,7 +204,7 @@ impl<T: Real> Solver<T> for SampledAls {
         let (factors, weights) =
             best.map_or((model.factors, model.weights), |(_, factors, weights)| (factors, weights));
         if stop == StopReason::Observer || self.exact_sweeps == 0 {
-            return problem.finish(&tensor, factors, &weights, trace, stop);
+            return problem.finish(factors, &weights, trace, stop);
         }
         let watch = problem.started;
         let sampled = problem.model(factors, &weights)?;
@@ -412,7 +406,7 @@ impl Estimate {
         if self.places.is_empty() {
             let wide: Vec<Vec<f64>> =
                 model.factors.iter().map(|f| f.iter().map(|x| x.widen()).collect()).collect();
-            return measure::residual(tensor, &wide, &model.weights, Scale::new(0)) / problem.norm;
+            return measure::residual(tensor, &wide, &model.weights) / problem.norm;
         }
         let rank = model.rank;
         let squares = |places: &[usize]| -> f64 {

@@ -185,7 +185,7 @@ impl<T: Real> TuckerSolver<T> for Hooi {
                 sweep(&problem, &modes, &mut factors).map(Into::into)
             })?
         };
-        project(&problem, factors).finish(&problem, &tensor, trace, stop, watch)
+        project(&problem, factors).finish(&problem, trace, stop, watch)
     }
 }
 

@@ -104,8 +104,7 @@ impl<T: Real> TuckerSolver<T> for Hosvd {
                 })?
             }
         };
-        let mut found =
-            parts.finish(&problem, &tensor, Vec::new(), StopReason::Converged, watch)?;
+        let mut found = parts.finish(&problem, Vec::new(), StopReason::Converged, watch)?;
         found.trace.push(found.rel_error);
         // One step, nothing left to stop.
         let _ = observe(&Progress { iteration: 1, rel_error: found.rel_error });
