@@ -129,7 +129,7 @@ pub use solver::{
     WeightedTucker2, best_of, extend, rank_path, resize, weighted_rel_error,
 };
 pub use statistics::InputStatistics;
-pub use svd::{Svd, truncated_svd, weighted_svd};
+pub use svd::{Svd, WeightedSvd, truncated_svd, weighted_svd};
 pub use tucker::{
     Hooi, Hosvd, Tucker2, TuckerDecomposition, TuckerInit, TuckerSolver, TuckerTensor, mode_product,
 };

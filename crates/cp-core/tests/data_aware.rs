@@ -13,7 +13,7 @@ use std::sync::Arc;
 use common::{factors, gaussian, planted};
 use cp_core::{
     Als, CpError, DataAwareAls, DataAwareTucker2, Init, InputStatistics, Real, Solver, StopReason,
-    norm, rel_error, weighted_rel_error,
+    WeightedSvd, norm, rel_error, truncated_svd, weighted_rel_error, weighted_svd,
 };
 use ndarray::{Array2, ArrayD, Axis, IxDyn};
 use proptest::prelude::*;
@@ -203,6 +203,46 @@ fn the_weighted_svd_is_tucker2_with_all_inputs() {
     assert!((&gram - &Array2::<f64>::eye(3)).iter().all(|d| d.abs() < 1e-10));
     let other = InputStatistics::new(6);
     assert!(cp_core::weighted_svd(matrix, 3, &other).is_err());
+}
+
+#[test]
+fn a_ladder_of_ranks_is_one_factorization() {
+    fn check<T: Real>(rows: usize, columns: usize, silent: bool) {
+        let matrix = gaussian(&[rows, columns], 7).mapv(T::narrow);
+        let matrix = matrix.into_dimensionality::<ndarray::Ix2>().unwrap();
+        let statistics = if silent {
+            InputStatistics::from_moments(Array2::zeros((columns, columns)).view()).unwrap()
+        } else {
+            anisotropic(&[rows, columns], 8)
+        };
+        let ladder = WeightedSvd::new(matrix.view(), &statistics).unwrap();
+        assert_eq!(ladder.max_rank(), rows.min(columns));
+        for rank in 1..=rows.min(columns) {
+            let (svd, weighted) = weighted_svd(matrix.view(), rank, &statistics).unwrap();
+            assert_eq!(ladder.truncate(rank).unwrap(), svd, "{rows}x{columns} rank {rank}");
+            assert_eq!(ladder.weighted_error(rank).to_bits(), weighted.to_bits());
+            let difference = &matrix - &svd.reconstruct();
+            let error = norm(difference.view().into_dyn()) / norm(matrix.view().into_dyn());
+            assert!((ladder.rel_error(rank) - error).abs() < 10.0 * T::EPSILON, "rank {rank}");
+            if silent {
+                let plain = truncated_svd(matrix.view(), rank).unwrap();
+                let distance = &plain.reconstruct() - &svd.reconstruct();
+                assert!(distance.iter().all(|d| d.abs() < T::narrow(1e3 * T::EPSILON)));
+                assert_eq!(weighted, 0.0);
+            }
+        }
+        assert_eq!(ladder.truncate(0).unwrap_err(), CpError::RankZero);
+        assert!(matches!(
+            ladder.truncate(1 + rows.min(columns)),
+            Err(CpError::RankAboveMatrix { .. })
+        ));
+    }
+    for (rows, columns) in [(9, 7), (5, 12), (1, 4), (6, 1)] {
+        check::<f64>(rows, columns, false);
+        check::<f32>(rows, columns, false);
+    }
+    check::<f64>(6, 8, true);
+    check::<f32>(8, 6, true);
 }
 
 #[test]

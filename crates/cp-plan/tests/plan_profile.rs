@@ -182,6 +182,37 @@ fn statistics_make_the_weighted_error_count() {
     }
 }
 
+/// All ranks of a linear layer come from one decomposition, with the errors that each would have by itself.
+#[test]
+fn a_ladder_of_pairs_has_the_errors_of_single_calls() {
+    let moments = |size: usize| {
+        let decay = |i: usize| 1.0 / (1 + i % 7) as f64;
+        let matrix = ndarray::Array2::from_diag(&ndarray::Array1::from_shape_fn(size, decay));
+        vec![Arc::new(InputStatistics::from_moments(matrix.view()).unwrap())]
+    };
+    let aware = Decomposer {
+        statistics: [("fc2".to_string(), moments(128))].into(),
+        ..Decomposer::als(4, 2)
+    };
+    let kernels = NET.tensors("fc2", Form::LowRank).unwrap();
+    for decomposer in [aware, Decomposer::als(4, 2)] {
+        let layers = ["fc2".to_string()];
+        let options = options(&[Form::LowRank], 6);
+        let profile =
+            Profile::measure(&NET, INPUT, Some(&layers), &options, &decomposer, &|_| {}).unwrap();
+        let choices = &profile.layer("fc2").unwrap().choices;
+        assert!(choices.len() >= 3);
+        for choice in choices {
+            let go = &mut |_: &cp_core::Progress| std::ops::ControlFlow::Continue(());
+            let kernel = kernels[0].view();
+            let single = decomposer.decompose("fc2", 0, kernel, choice.form, choice.rank, go);
+            let single = single.unwrap();
+            assert_eq!(choice.weighted_error, single.weighted_error, "{choice:?}");
+            assert!((choice.rel_error - single.rel_error).abs() < 1e-6, "{choice:?}");
+        }
+    }
+}
+
 #[test]
 fn threads_do_not_matter() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use cp_core::{CpError, CpTensor, Decomposition};
+use cp_core::{CpError, CpTensor, Decomposition, WeightedSvd};
 use cp_net::{Form, InputShapes, NetError, Network, Rank, Totals};
 use ndarray::{ArrayView2, CowArray, IxDyn};
 use rayon::prelude::*;
@@ -320,6 +320,14 @@ impl Errors {
         };
     }
 
+    /// Adds a group whose kernel has these singular values, truncated at a rank.
+    fn add_pair(&mut self, values: &[f64], rank: usize) {
+        // From the small end: what is dropped may be far smaller than what is kept.
+        let norm = |values: &[f64]| values.iter().rev().map(|s| s * s).sum::<f64>().sqrt();
+        let (whole, dropped) = (norm(values), norm(&values[rank.min(values.len())..]));
+        self.add(whole, if dropped == 0.0 { 0.0 } else { dropped / whole }, None);
+    }
+
     /// ‖K − K̂‖ / ‖K‖ over all groups.
     pub(super) fn rel_error(&self) -> f64 {
         if self.residual == 0.0 { 0.0 } else { (self.residual / self.total).sqrt() }
@@ -350,16 +358,15 @@ fn climb(
     let kernels = net.tensors(layer, form)?;
     let failed = |source| PlanError::Decompose { layer: layer.into(), source };
     let known_as = net.architecture().layer_of(net.node(layer)?);
-    let aware = decomposer.statistics.contains_key(known_as);
     let errors = match form {
         Form::Cp3 | Form::Cp4 => {
             let mut path = CpPath::new(known_as, &kernels, decomposer);
             let ones = ranks.iter().filter_map(|rank| rank.one());
             ones.map(|rank| Ok(path.at(rank)?.0)).collect::<Result<Vec<_>, _>>()
         }
-        Form::LowRank if !aware => tails(&kernels, 0).map(|tails| {
+        Form::LowRank => Pairs::new(known_as, &kernels, decomposer).map(|pairs| {
             let ones = ranks.iter().filter_map(|rank| rank.one());
-            ones.map(|rank| tails.errors(rank)).collect()
+            ones.map(|rank| pairs.errors(rank)).collect()
         }),
         _ => ranks
             .iter()
@@ -382,7 +389,7 @@ fn climb(
 }
 
 /// The errors of one form and rank, from the decomposition itself.
-pub(super) fn decomposed(
+fn decomposed(
     layer: &str,
     kernels: &Kernels<'_>,
     form: Form,
@@ -455,11 +462,55 @@ impl Tails {
     /// The errors of pairs of this rank.
     pub(super) fn errors(&self, rank: usize) -> Errors {
         let mut errors = Errors::default();
-        // From the small end: what is dropped may be far smaller than what is kept.
-        let norm = |values: &[f64]| values.iter().rev().map(|s| s * s).sum::<f64>().sqrt();
-        for values in &self.groups {
-            let (whole, dropped) = (norm(values), norm(&values[rank.min(values.len())..]));
-            errors.add(whole, if dropped == 0.0 { 0.0 } else { dropped / whole }, None);
+        self.groups.iter().for_each(|values| errors.add_pair(values, rank));
+        errors
+    }
+}
+
+/// The errors of all low-rank pairs of a layer at once, from one decomposition of each group.
+pub(super) struct Pairs {
+    groups: Vec<Pair>,
+}
+
+enum Pair {
+    /// Singular values.
+    Plain(Vec<f64>),
+    /// ‖K‖, and what the inputs make of K.
+    Weighted(f64, WeightedSvd<f32>),
+}
+
+impl Pairs {
+    /// `kernels`: `[T/g, S/g]`.
+    pub(super) fn new(
+        layer: &str,
+        kernels: &Kernels<'_>,
+        decomposer: &Decomposer,
+    ) -> Result<Self, CpError> {
+        let statistics = decomposer.statistics.get(layer);
+        let group = |(group, kernel): (usize, &CowArray<'_, f32, IxDyn>)| {
+            let matrix = cp_core::unfold(kernel.view(), 0);
+            match statistics.and_then(|groups| groups.get(group)) {
+                None => singular_values(matrix.view()).map(Pair::Plain),
+                Some(statistics) => {
+                    let ladder = WeightedSvd::new(matrix.view(), statistics)?;
+                    Ok(Pair::Weighted(cp_core::norm(kernel.view()), ladder))
+                }
+            }
+        };
+        Ok(Self { groups: kernels.iter().enumerate().map(group).collect::<Result<_, _>>()? })
+    }
+
+    /// The errors of pairs of this rank.
+    pub(super) fn errors(&self, rank: usize) -> Errors {
+        let mut errors = Errors::default();
+        for group in &self.groups {
+            match group {
+                Pair::Plain(values) => errors.add_pair(values, rank),
+                Pair::Weighted(norm, ladder) => {
+                    let weighted = Some(ladder.weighted_error(rank));
+                    errors.add(*norm, ladder.rel_error(rank), weighted);
+                }
+            }
         }
         errors
     }

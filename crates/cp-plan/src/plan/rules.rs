@@ -7,7 +7,7 @@ use ndarray::{CowArray, IxDyn};
 use rayon::prelude::*;
 
 use super::ladder::Ladder;
-use super::profile::{CpPath, Errors, Kernels, check_finite, decomposed, tails};
+use super::profile::{CpPath, Errors, Kernels, Pairs, check_finite, tails};
 use super::{DenseLayer, PlannedLayer, RankPlan};
 use crate::decompose::{Decomposer, LayerStatistics};
 use crate::error::PlanError;
@@ -246,16 +246,9 @@ fn low_rank_by_error(
     target: f64,
     decomposer: &Decomposer,
 ) -> Result<Verdict, CpError> {
-    let aware = decomposer.statistics.contains_key(ladder.layer);
-    let values = if aware { None } else { Some(tails(kernels, 0)?) };
-    let error = |rank: usize| -> Result<f64, CpError> {
-        Ok(match &values {
-            Some(values) => values.errors(rank).rel_error(),
-            None => decomposed(ladder.layer, kernels, ladder.form, Rank::One(rank), decomposer)?
-                .counted(),
-        })
-    };
-    let last = error(most)?;
+    let pairs = Pairs::new(ladder.layer, kernels, decomposer)?;
+    let error = |rank: usize| pairs.errors(rank).counted();
+    let last = error(most);
     if last > target {
         return Ok(Err(missed(last, target, Rank::One(most))));
     }
@@ -263,7 +256,7 @@ fn low_rank_by_error(
     let (mut low, mut high, mut least) = (1, most, last);
     while low < high {
         let middle = low + (high - low) / 2;
-        let found = error(middle)?;
+        let found = error(middle);
         if found <= target {
             (high, least) = (middle, found);
         } else {
