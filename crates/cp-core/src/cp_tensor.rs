@@ -145,7 +145,9 @@ impl<T: Real> CpTensor<T> {
     /// 1 for orthogonal terms that explain all of X; above about 10 the terms cancel each other, and fine-tuning suffers.
     /// 0 where both model and tensor are zero.
     pub fn component_energy(&self, norm_of_x: f64) -> f64 {
-        crate::measure::component_energy(self, norm_of_x)
+        // Divide before squaring: neither may overflow.
+        let norms = self.term_norms();
+        norms.iter().filter(|&&norm| norm > 0.0).map(|norm| (norm / norm_of_x).powi(2)).sum()
     }
 
     /// Scales every column of every factor to unit 2-norm and moves the norms and signs into the weights' place:

@@ -6,6 +6,7 @@ use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::random::{self, Purpose};
 use crate::real::Real;
+use crate::resize::resize;
 use crate::svd::truncated_svd;
 use crate::tree::Dense;
 use crate::unfold::unfold;
@@ -74,7 +75,7 @@ impl Init {
             Init::Resized { from, seed } => {
                 // The checks of given factors, at the rank that they have.
                 let from = Init::Factors(from.clone()).factors(tensor, from.rank())?;
-                crate::solver::resize(&from, rank, *seed)
+                resize(&from, rank, *seed)
             }
         }
     }

@@ -98,9 +98,12 @@ mod linalg;
 pub mod measure;
 mod mttkrp;
 mod precompress;
+mod problem;
+mod progress;
 mod random;
 pub mod rank;
 mod real;
+mod resize;
 mod scale;
 mod side_by_side;
 mod solver;
@@ -121,12 +124,14 @@ pub use measure::{
 };
 pub use mttkrp::{mttkrp, mttkrp_slow};
 pub use precompress::Precompressed;
+pub use progress::{Progress, StopReason};
 pub use real::Real;
+pub use resize::resize;
 pub use side_by_side::{Job, decompose_all};
 pub use solver::{
     Als, AlsQr, Auto, DataAwareAls, DataAwareTucker2, Decomposition, Delta, Epc, Nls, NonNegAls,
-    PowerMethod, Progress, Restarts, SampledAls, Solver, StopReason, TkdCpd, TkdCpdDecomposition,
-    WeightedTucker2, best_of, extend, rank_path, resize, weighted_rel_error,
+    PowerMethod, Restarts, SampledAls, Solver, TkdCpd, TkdCpdDecomposition, WeightedTucker2,
+    best_of, extend, rank_path, weighted_rel_error,
 };
 pub use statistics::InputStatistics;
 pub use svd::{Svd, WeightedSvd, truncated_svd, weighted_svd};

@@ -78,14 +78,7 @@ pub fn rel_error_from_mttkrp<T: Real>(
 
 /// Component energy: Σᵣ (norm of term r)² / ‖X‖². See [`CpTensor::component_energy`].
 pub fn component_energy<T: Real>(cp: &CpTensor<T>, norm_of_x: f64) -> f64 {
-    // Divide before squaring: neither may overflow.
-    let energy: f64 = cp
-        .term_norms()
-        .iter()
-        .filter(|&&norm| norm > 0.0)
-        .map(|norm| (norm / norm_of_x).powi(2))
-        .sum();
-    energy
+    cp.component_energy(norm_of_x)
 }
 
 /// Frobenius norm of a tensor, in f64.

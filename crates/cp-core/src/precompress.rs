@@ -8,8 +8,10 @@ use ndarray::{Array2, ArrayViewD};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::init::Init;
+use crate::problem::{Problem, Stopwatch};
+use crate::progress::Progress;
 use crate::real::Real;
-use crate::solver::{Decomposition, Problem, Progress, Solver, Stopwatch};
+use crate::solver::{Decomposition, Solver};
 use crate::tucker::{Parts, rank_within, truncate};
 
 /// A solver that works on a smaller tensor and loses nothing by it.

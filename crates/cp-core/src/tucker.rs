@@ -14,9 +14,10 @@ use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::linalg::{mat, mat_mut, product};
 use crate::measure::{self, Scaled};
+use crate::problem::{Problem, Stopwatch};
+use crate::progress::{Progress, StopReason};
 use crate::real::Real;
 use crate::scale::{self, Scale};
-use crate::solver::{Problem, Progress, StopReason, Stopwatch};
 use crate::tree::Dense;
 
 pub use hooi::{Hooi, Tucker2, TuckerInit};

@@ -1,6 +1,7 @@
 //! Rules that the source of this crate keeps.
 #![allow(clippy::unwrap_used, reason = "clippy allows it in tests, but not in their helpers")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -50,4 +51,29 @@ fn generators_come_from_one_file() {
 #[test]
 fn threads_come_from_one_file() {
     only_in("threads.rs", &["rayon::", "par_chunks", "par_iter"]);
+}
+
+/// Nor do the folders: a file and the folder of its name are one module.
+#[test]
+fn folders_form_no_circle() {
+    let module = |name: &str| name.split(['/', '.']).next().unwrap().to_string();
+    let mut edges = BTreeMap::<String, BTreeSet<String>>::new();
+    for (name, code) in sources().into_iter().filter(|(name, _)| name != "lib.rs") {
+        let words = code.split("crate::").skip(1).map(|rest| {
+            rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap().to_string()
+        });
+        let uses = words.filter(|word| *word != module(&name));
+        edges.entry(module(&name)).or_default().extend(uses);
+    }
+    let known: BTreeSet<String> = edges.keys().cloned().collect();
+    edges.values_mut().for_each(|uses| uses.retain(|used| known.contains(used)));
+    assert!(edges["solver"].contains("tucker") && edges["tucker"].contains("problem"));
+    // Takes away what imports nothing that is left, until nothing changes.
+    while let Some(free) = edges.iter().find(|(_, uses)| uses.is_empty()).map(|(m, _)| m.clone()) {
+        edges.remove(&free);
+        edges.values_mut().for_each(|uses| {
+            uses.remove(&free);
+        });
+    }
+    assert!(edges.is_empty(), "circles among: {edges:#?}");
 }

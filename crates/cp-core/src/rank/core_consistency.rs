@@ -5,9 +5,9 @@ use ndarray::{Array2, ArrayViewD};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::linalg::{mat, thin_svd};
+use crate::problem::Problem;
 use crate::real::Real;
 use crate::scale::Scale;
-use crate::solver::Problem;
 use crate::tucker::multiply;
 
 /// Core consistency (CORCONDIA) of a CP model, in percent: 100 (1 − ‖𝒢 − ℐ‖² / R).

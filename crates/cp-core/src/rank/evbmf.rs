@@ -5,9 +5,9 @@ use ndarray::{Array1, ArrayView2, ArrayViewD};
 
 use crate::error::CpError;
 use crate::measure;
+use crate::problem::{Problem, check_option};
 use crate::real::Real;
 use crate::scale::{self, Scale};
-use crate::solver::{Problem, check_option};
 use crate::tucker::subspace;
 use crate::unfold::unfold;
 

@@ -9,11 +9,13 @@ use ndarray::ArrayViewD;
 use extrapolation::Extrapolation;
 
 use super::normal::{inner_product, normalize, rel_error, solve};
-use super::{Decomposition, Problem, Progress, Solver, StopReason, check_option, iterate};
+use super::{Decomposition, Solver};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::init::Init;
 use crate::linalg::gram_upper;
+use crate::problem::{Problem, check_option};
+use crate::progress::{Progress, StopReason, iterate};
 use crate::real::Real;
 use crate::scale::Scale;
 use crate::tree::{Workspace, sweep};

@@ -7,13 +7,15 @@ use faer::Mat;
 use ndarray::ArrayViewD;
 
 use super::normal::normalize;
-use super::{Decomposition, Problem, Progress, Solver, StopReason, check_option, iterate};
+use super::{Decomposition, Solver};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::init::Init;
 use crate::khatri_rao::flat_khatri_rao;
 use crate::linalg::{Qr, mat, mat_mut, product, row_major, solve_upper, thin_svd};
 use crate::measure;
+use crate::problem::{Problem, check_option};
+use crate::progress::{Progress, StopReason, iterate};
 use crate::real::Real;
 use crate::scale::Scale;
 use crate::threads::for_each_piece;

@@ -4,9 +4,11 @@ use std::ops::ControlFlow;
 
 use ndarray::ArrayViewD;
 
-use super::{Als, Decomposition, Epc, Nls, Progress, Solver, StopReason, Stopwatch};
+use super::{Als, Decomposition, Epc, Nls, Solver};
 use crate::error::CpError;
 use crate::init::Init;
+use crate::problem::Stopwatch;
+use crate::progress::{Progress, StopReason};
 use crate::random::further_seed;
 use crate::real::Real;
 

@@ -9,12 +9,14 @@ use std::ops::ControlFlow;
 use ndarray::ArrayViewD;
 
 use self::cycles::{Cycles, Momentum};
-use super::{Als, Decomposition, Problem, Progress, Solver, StopReason, check_option};
+use super::{Als, Decomposition, Solver};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::init::Init;
 use crate::linalg::gram_into;
 use crate::measure;
+use crate::problem::{Problem, check_option};
+use crate::progress::{Progress, StopReason};
 use crate::real::Real;
 use crate::scale::Scale;
 use crate::tree::Dense;

@@ -10,11 +10,13 @@ use ndarray::ArrayViewD;
 use self::jacobian::{Jacobian, Layout};
 use self::objective::Objective;
 use super::conjugate_gradients::conjugate_gradients;
-use super::{Als, Decomposition, Problem, Progress, Solver, StopReason, check_option};
+use super::{Als, Decomposition, Solver};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::init::Init;
 use crate::linalg::dot;
+use crate::problem::{Problem, check_option};
+use crate::progress::{Progress, StopReason};
 use crate::real::Real;
 use crate::scale::Scale;
 

@@ -5,11 +5,13 @@ use std::ops::ControlFlow;
 use ndarray::ArrayViewD;
 
 use super::normal::{inner_product, normalize, product_of_grams, rel_error};
-use super::{Decomposition, Problem, Progress, Solver, StopReason, check_option, iterate};
+use super::{Decomposition, Solver};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::init::Init;
 use crate::linalg::{gram_into, mat, mat_mut, product_on_one};
+use crate::problem::{Problem, check_option};
+use crate::progress::{Progress, StopReason, iterate};
 use crate::real::Real;
 use crate::scale::Scale;
 use crate::threads::for_each_piece;

@@ -1,8 +1,8 @@
 //! What the solvers of the normal equations share: products of Grams, the solve, and normalised columns.
 
-use super::Problem;
 use crate::linalg::{Singular, add_ridge, raise_ridge, solve_normal};
 use crate::measure;
+use crate::problem::Problem;
 use crate::real::Real;
 
 /// ⊛ of all Grams AₘᵀAₘ but those of the modes in `except`, `[R, R]`.

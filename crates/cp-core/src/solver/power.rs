@@ -7,9 +7,11 @@ use ndarray::ArrayViewD;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use super::{Decomposition, Problem, Progress, Solver, StopReason, check_option};
+use super::{Decomposition, Solver};
 use crate::error::CpError;
 use crate::measure::Survey;
+use crate::problem::{Problem, check_option};
+use crate::progress::{Progress, StopReason};
 use crate::random::{Purpose, generator};
 use crate::real::Real;
 use crate::tree::{Dense, Workspace, sweep};

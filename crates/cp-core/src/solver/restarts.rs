@@ -4,8 +4,10 @@ use std::ops::ControlFlow;
 
 use ndarray::ArrayViewD;
 
-use super::{Decomposition, Progress, Solver, StopReason, Stopwatch};
+use super::{Decomposition, Solver};
 use crate::error::CpError;
+use crate::problem::Stopwatch;
+use crate::progress::{Progress, StopReason};
 use crate::real::Real;
 use crate::threads::{each_on_one, threads};
 

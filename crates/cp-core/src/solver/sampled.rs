@@ -7,7 +7,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::normal::normalize;
-use super::{Als, Decomposition, Problem, Progress, Solver, StopReason, check_option};
+use super::{Als, Decomposition, Solver};
 use crate::cp_tensor::CpTensor;
 use crate::error::CpError;
 use crate::init::Init;
@@ -15,6 +15,8 @@ use crate::linalg::{
     add_ridge, gram_into, mat, mat_mut, product, raise_ridge, solve_normal, symmetric_eigen,
 };
 use crate::measure;
+use crate::problem::{Problem, check_option};
+use crate::progress::{Progress, StopReason};
 use crate::random::{Purpose, generator};
 use crate::real::Real;
 use crate::scale::Scale;

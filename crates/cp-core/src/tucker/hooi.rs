@@ -9,9 +9,10 @@ use super::ranks::Ranks;
 use super::{Parts, TuckerDecomposition, TuckerSolver, TuckerTensor, multiply, subspace};
 use crate::error::CpError;
 use crate::measure;
+use crate::problem::{Problem, Stopwatch, check_option};
+use crate::progress::{Progress, StopReason, iterate};
 use crate::random::{self, Purpose};
 use crate::real::Real;
-use crate::solver::{Problem, Progress, StopReason, Stopwatch, check_option, iterate};
 use crate::tree::Dense;
 
 /// The starting factors of [`Hooi`].

@@ -9,8 +9,9 @@ use super::ranks::{Ranks, resolve_modes};
 use super::{Parts, TuckerDecomposition, TuckerSolver, multiply, subspace};
 use crate::error::CpError;
 use crate::linalg::mat;
+use crate::problem::{Problem, Stopwatch};
+use crate::progress::{Progress, StopReason};
 use crate::real::Real;
-use crate::solver::{Problem, Progress, StopReason, Stopwatch};
 
 /// Sequentially truncated higher-order singular value decomposition (ST-HOSVD): a Tucker model without iterations.
 ///

@@ -15,8 +15,8 @@ use std::cmp::Ordering;
 
 use super::AlsState;
 use crate::linalg::gram_upper;
+use crate::progress::Swept;
 use crate::real::Real;
-use crate::solver::Swept;
 use crate::solver::normal::normalize;
 
 /// The last accepted model and where the sequence stands.

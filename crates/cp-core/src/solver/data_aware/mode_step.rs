@@ -199,7 +199,7 @@ mod tests {
     use super::*;
     use crate::init::Init;
     use crate::linalg::{dot, solve_normal};
-    use crate::solver::Problem;
+    use crate::problem::Problem;
     use crate::statistics::InputStatistics;
     use crate::tree::Dense;
 
