@@ -15,6 +15,7 @@ Examples:
   cargo xtask transfer --dataset cifar10
   cargo xtask transfer --dataset fashion-mnist --quick
   cargo xtask transfer --dataset cats-vs-dogs --data ~/data
+  cargo xtask transfer --dataset cifar10 --backbone own
   cargo xtask transfer -- --help               every option (builds the program first)";
 
 pub(crate) const AGREEMENT_HELP: &str = "\

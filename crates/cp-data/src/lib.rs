@@ -53,6 +53,6 @@ pub use error::DataError;
 pub use image_folder::ImageFolder;
 pub use image_tar::ImageTar;
 pub use loader::{Batch, Loader, LoaderConfig, Order};
-pub use manifest::{Download, Manifest, ManifestFile, Packing};
-pub use open::{dataset_names, open, pretrained};
+pub use manifest::{Download, ImageChanges, Manifest, ManifestFile, Packing};
+pub use open::{augmentation, dataset_names, open, pretrained, trained_on};
 pub use transform::{Crop, Resize, Transform};

@@ -35,12 +35,25 @@ pub struct Manifest {
     /// Class names by label; empty where a file lists them.
     #[serde(default)]
     pub classes: Vec<String>,
+    /// Random changes to training images that keep their class.
+    #[serde(default)]
+    pub augmentation: ImageChanges,
     /// The files.
     #[serde(default, rename = "file")]
     pub files: Vec<ManifestFile>,
     /// What `cargo xtask datasets fetch` downloads.
     #[serde(default, rename = "download")]
     pub downloads: Vec<Download>,
+}
+
+/// Random changes to training images.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImageChanges {
+    /// Half of the images mirrored left to right.
+    pub flip: bool,
+    /// Pixels of zeros on every side, from which the image is cropped back at a random place.
+    pub crop_padding: usize,
 }
 
 /// One file of a data set.
@@ -64,6 +77,9 @@ pub struct ManifestFile {
     /// Examples in it.
     #[serde(default)]
     pub examples: Option<usize>,
+    /// Of weights: what they were trained on, as `DATASET/SPLIT`, where it is known.
+    #[serde(default)]
+    pub trained_on: Vec<String>,
     /// Where it comes from and what to know about it.
     #[serde(default)]
     pub note: String,

@@ -8,7 +8,7 @@ use ndarray::Axis;
 use rayon::prelude::*;
 
 use crate::cifar::{self, Labels};
-use crate::manifest::{Loaded, Manifest};
+use crate::manifest::{ImageChanges, Loaded, Manifest};
 use crate::{
     Characters, DataDir, DataError, Dataset, ImageFolder, ImageTar, Images, Part, Source, Subset,
     checksum, idx, split_validation,
@@ -113,6 +113,32 @@ pub fn open(name: &str, split: &str, data: &DataDir) -> Result<Arc<dyn Dataset>,
         "cats-vs-dogs" => with_validation(name, split, |part| cats_vs_dogs(part, data)),
         _ => imagenet_sample(split, data),
     }
+}
+
+/// The random changes to training images that the manifest of the data set `name` allows; none for sets without a manifest.
+pub fn augmentation(name: &str) -> ImageChanges {
+    let manifest = name.strip_suffix("-holdout").unwrap_or(name);
+    Manifest::builtin(manifest).map_or_else(|_| ImageChanges::default(), |found| found.augmentation)
+}
+
+/// What the weights in a file with this SHA-256 were trained on, as `DATASET/SPLIT`; `None` where that is not known.
+pub fn trained_on(sha256: &str) -> Option<Vec<String>> {
+    /// A file of datasets/models/models.toml.
+    #[derive(serde::Deserialize)]
+    struct Own {
+        sha256: String,
+        trained_on: Vec<String>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Models {
+        file: Vec<Own>,
+    }
+    let own: Models = toml::from_str(include_str!("../../../datasets/models/models.toml")).ok()?;
+    let own = own.file.into_iter().map(|file| (Some(file.sha256), file.trained_on));
+    let published = Manifest::builtin("pretrained").ok()?.files.into_iter();
+    let published = published.map(|file| (file.sha256, file.trained_on));
+    let (_, found) = own.chain(published).find(|(sum, _)| sum.as_deref() == Some(sha256))?;
+    (!found.is_empty()).then_some(found)
 }
 
 /// Finds and checks a file of published weights, such as `resnet20-cifar10`: its path, and what to write into the

@@ -1,19 +1,22 @@
 //! Compression of ImageNet networks without labels and fine-tuning: how often the compressed network agrees with the dense one,
 //! for plain ALS, for error-preserving correction, and for ALS-Σ with the inputs of layers measured on unlabelled images.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
 use cp_data::Dataset;
 use cp_net::{Form, Network};
-use cp_plan::{Budget, Decomposer, LayerReport, LayerStatistics, Objective, PlanOptions, RankPlan};
+use cp_plan::MAX_ENERGY;
 use cp_report::{Axis, Block, Cell, Column, Report, Series, Table, XyPlot};
 use cp_torch::tch::Kind;
-use cp_train::{EvalOptions, Evaluation, StatisticsOptions, input_statistics, logits, progress};
+use cp_train::{
+    CompressConfig, CompressData, EvalOptions, Evaluation, Planning, Recipe, StatisticsOptions,
+    Target, TrainData, logits,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::run::{Ladder, Run, RunArgs, built_in};
+use crate::run::{Run, RunArgs, built_in};
 
 /// `agreement`.
 #[derive(Debug, Args)]
@@ -141,7 +144,7 @@ pub(crate) fn run(args: &AgreementArgs) -> Result<()> {
     let mut answers = Vec::new();
     for subject in &config.networks.clone() {
         let dense = run.pretrained(&subject.weights, &subject.arch)?;
-        let known = run.stages.result(&format!("{}-dense", subject.arch), || {
+        let known = run.stage(&format!("{}-dense", subject.arch), &config, &[&dense], || {
             let result =
                 run.stages.evaluate(&format!("{}-dense-test", subject.arch), &dense, &test)?;
             Ok::<_, anyhow::Error>(Answers { best: best(&run, &dense, &test)?, result })
@@ -154,12 +157,11 @@ pub(crate) fn run(args: &AgreementArgs) -> Result<()> {
             gathered: &gathered,
             test: &test,
             known: &known,
-            statistics: OnceLock::new(),
         };
         for &ratio in &config.macs_ratios {
             for way in Way::ALL {
                 let name = format!("{}-{ratio}-{}", subject.arch, way.file());
-                outcomes.push(run.stages.result(&name, || bench.outcome(way, ratio))?);
+                outcomes.push(run.stage(&name, &config, &[&dense], || bench.outcome(way, ratio))?);
             }
         }
         answers.push((subject.arch.clone(), known));
@@ -183,61 +185,46 @@ struct Bench<'a> {
     gathered: &'a Arc<dyn Dataset>,
     test: &'a Arc<dyn Dataset>,
     known: &'a Answers,
-    /// Gathered when first asked for.
-    statistics: OnceLock<LayerStatistics>,
 }
 
 impl Bench<'_> {
-    /// Statistics of the inputs of all layers.
-    fn statistics(&self) -> Result<LayerStatistics> {
-        if let Some(found) = self.statistics.get() {
-            return Ok(found.clone());
+    /// The recipe of `way`: the ranks of the least Σ e² at the budget, of the kernels' errors or, with images, of the outputs'.
+    fn recipe(&self, way: Way, target: Target) -> Recipe {
+        let config = self.config;
+        Recipe {
+            target,
+            timing_batches: Vec::new(),
+            plan: Planning {
+                forms: config.forms.clone(),
+                points: config.points,
+                max_iters: config.profile_iters,
+                ..Planning::default()
+            },
+            compress: CompressConfig {
+                max_iters: config.iterations,
+                max_energy: if way == Way::Als { None } else { Some(MAX_ENERGY) },
+                statistics: way.needs_images().then_some(config.statistics),
+                calibrate: 0,
+                seed: config.seed,
+                ..CompressConfig::default()
+            },
         }
-        let layers = self.dense.architecture().compressible();
-        let model = self.run.stages.executor(self.dense)?;
-        let found = input_statistics(&model, &layers, self.gathered, &self.config.statistics, 2)?;
-        Ok(self.statistics.get_or_init(|| found).clone())
-    }
-
-    /// The ranks of `way`: those of its errors, the least Σ e² at the budget.
-    fn plan(&self, way: Way, ratio: f64) -> Result<RankPlan> {
-        let with_images = way == Way::AlsSigmaRanks;
-        let name = if with_images { "profile-sigma" } else { "profile" };
-        let ladder = Ladder {
-            forms: &self.config.forms,
-            points: self.config.points,
-            sweeps: self.config.profile_iters,
-        };
-        let name = format!("{}-{name}", self.arch);
-        let profile = self.run.profile(&name, self.dense, &ladder, || {
-            if with_images { self.statistics() } else { Ok(LayerStatistics::new()) }
-        })?;
-        Ok(profile.plan(Budget::Macs(ratio), &Objective::default(), &PlanOptions::default())?)
     }
 
     fn outcome(&self, way: Way, ratio: f64) -> Result<Outcome> {
-        let Self { run, config, arch, dense, test, known, .. } = *self;
-        let plan = self.plan(way, ratio)?;
-        let mut decomposer = match way {
-            Way::Als => Decomposer::als(config.iterations, config.seed),
-            _ => Decomposer {
-                max_iters: config.iterations,
-                seed: config.seed,
-                ..Decomposer::default()
-            },
+        let Self { run, config: _, arch, dense, gathered, test, known } = *self;
+        let images = TrainData { train: Arc::clone(gathered), validation: None };
+        let images = CompressData { train: images, test: None };
+        let stages = run.stages.within(&format!("networks/{arch}-{ratio}-{}", way.file()))?;
+        let target = match way {
+            Way::AlsSigma => {
+                let plain = self.recipe(Way::Als, Target::MacsRatio(ratio));
+                Target::Ranks(plain.plan(dense, None, &stages)?.0)
+            }
+            _ => Target::MacsRatio(ratio),
         };
-        if way.needs_images() {
-            decomposer.statistics = self.statistics()?;
-        }
-        let mut network = dense.clone();
-        let bar = progress::bar(plan.layers.len() as u64, format!("{arch} {ratio} {}", way.name()));
-        let layers: Vec<LayerReport> =
-            cp_plan::compress(&mut network, &plan, &decomposer, &|event| {
-                if let cp_plan::Event::Finished { .. } = event {
-                    bar.inc(1);
-                }
-            })?;
-        bar.finish_and_clear();
+        let done = self.recipe(way, target).run(dense, Some(&images), &stages)?;
+        let (network, layers) = (done.network, done.layers);
         let found = best(run, &network, test)?;
         let same = found.iter().zip(&known.best).filter(|(a, b)| a == b).count();
         let right = (0..test.len()).filter(|&i| found[i] == test.label(i) as i64).count();

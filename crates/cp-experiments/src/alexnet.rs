@@ -206,8 +206,9 @@ pub(crate) fn run(args: &AlexnetArgs) -> Result<()> {
     for threads in if all > 1 { vec![1, all] } else { vec![1] } {
         for &batch in &config.batches {
             let stage = format!("times-{threads}-threads-batch-{batch}");
-            measurements
-                .push(run.stages.result(&stage, || measure(&run, threads, batch, config.repeats))?);
+            measurements.push(
+                run.stage(&stage, &config, &[], || measure(&run, threads, batch, config.repeats))?,
+            );
         }
     }
     timing::set_threads(all);

@@ -4,22 +4,18 @@
 //! test set, on which each compressed network is evaluated once.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
-use cp_data::Dataset;
-use cp_net::{Form, Network, Totals};
-use cp_plan::{Budget, LayerReport, LayerStatistics, Objective, PlanOptions, Profile, RankPlan};
+use cp_net::{Network, Totals};
+use cp_plan::LayerReport;
 use cp_train::timing::{self, Timing, TimingOptions};
-use cp_train::{
-    CompressConfig, Evaluation, RunDir, StageReport, Stages, TrainData, compress, input_statistics,
-};
+use cp_train::{CompressData, Evaluation, Recipe, StageReport, Target, TrainData};
 use serde::{Deserialize, Serialize};
 
 use crate::figures::{accuracy_curves, layer_table};
-use crate::run::{Ladder, Run, RunArgs, built_in};
+use crate::run::{Run, RunArgs, built_in};
 use cp_report::{Axis, Block, Card, Cell, Column, Report, Series, Table, XyPlot};
 
 /// `curve`.
@@ -102,12 +98,9 @@ struct Config {
     /// The budget that is run with several seeds, and these.
     headline: f64,
     seeds: Vec<u64>,
-    /// Forms that the plan chooses from, and ranks tried for each.
-    forms: Vec<Form>,
-    points: usize,
-    profile_iters: usize,
     timing_batch: usize,
-    compress: CompressConfig,
+    /// How every budget is reached; its target and its seed are replaced.
+    recipe: Recipe,
 }
 
 /// One compressed network.
@@ -143,21 +136,37 @@ pub(crate) fn run(args: &CurveArgs) -> Result<()> {
     if args.quick {
         config.budgets = vec![0.5, config.headline];
         config.seeds.truncate(1);
-        config.compress.fine_tune =
-            config.compress.fine_tune.map(|tune| cp_train::TrainConfig { epochs: 1, ..tune });
+        let tune = config.recipe.compress.fine_tune.take();
+        config.recipe.compress.fine_tune =
+            tune.map(|tune| cp_train::TrainConfig { epochs: 1, ..tune });
     }
     if let Some(budget) = config.budgets.iter().find(|budget| !(**budget > 0.0 && **budget < 1.0)) {
         bail!("--budgets: {budget} is not above 0 and below 1");
     }
+    if config.seeds.is_empty() {
+        bail!("the configuration names no seeds: at least one is needed, such as seeds = [1]");
+    }
+    for &budget in &config.budgets {
+        recipe(&config, budget, config.seeds[0]).check(true)?;
+    }
+    let mut repeated = config.budgets.clone();
+    repeated.sort_by(f64::total_cmp);
+    if let Some(pair) = repeated.windows(2).find(|pair| pair[0].total_cmp(&pair[1]).is_eq()) {
+        bail!("--budgets: {} is asked for twice", pair[0]);
+    }
     let mut run = Run::open(&args.common, &format!("curve-{}", args.network.name()), &config)?;
     let dense = weights(&mut run, &config)?;
-    let data = TrainData {
+    let train = TrainData {
         train: run.dataset(&config.dataset, "train")?,
         validation: Some(run.dataset(&config.dataset, "validation")?),
     };
     let test = run.dataset(&config.dataset, &config.test_split)?;
     let dense_test = run.stages.evaluate("dense-test", &dense, &test)?;
-    let profile = profile(&run, &config, &dense, &data)?;
+    let data = CompressData { train, test: Some(test) };
+    // What all jobs have in common, before they start.
+    if let Some(&budget) = config.budgets.first() {
+        recipe(&config, budget, config.seeds[0]).plan(&dense, Some(&data), &run.stages)?;
+    }
 
     let mut jobs: Vec<(f64, u64)> = Vec::new();
     for &budget in &config.budgets {
@@ -165,26 +174,45 @@ pub(crate) fn run(args: &CurveArgs) -> Result<()> {
         let seeds = if headline { &config.seeds[..] } else { &config.seeds[..1] };
         jobs.extend(seeds.iter().map(|&seed| (budget, seed)));
     }
-    let outcomes = in_parallel(&jobs, usize::from(args.jobs), |&(budget, seed)| {
-        one(&run, &config, &dense, &profile, &data, &test, budget, seed)
+    let made = in_parallel(&jobs, usize::from(args.jobs), |&(budget, seed)| {
+        one(&run, &config, &dense, &data, budget, seed)
             .with_context(|| format!("budget {budget}, seed {seed}"))
     })?;
-    let latencies = run.stages.result("latency", || {
-        let mut models = vec![run.stages.executor(&dense)?];
-        for &(budget, seed) in jobs.iter().filter(|(_, seed)| *seed == config.seeds[0]) {
-            let network = Network::load(stages(&run, budget, seed)?.network_path("fine-tuned"))?;
-            models.push(run.stages.executor(&network)?);
-        }
+    let timed: Vec<&Network> = std::iter::once(&dense)
+        .chain(
+            made.iter()
+                .filter(|(outcome, _)| outcome.seed == config.seeds[0])
+                .map(|(_, network)| network),
+        )
+        .collect();
+    let latencies = run.stage("latency", &config.timing_batch, &timed, || {
+        let models = timed
+            .iter()
+            .map(|network| run.stages.executor(network))
+            .collect::<Result<Vec<_>, cp_train::TrainError>>()?;
         let models: Vec<_> = models.iter().collect();
         let shape = &dense.input().shape;
-        Ok::<_, anyhow::Error>(timing::latency(
-            &models,
-            shape,
-            config.timing_batch,
-            &TimingOptions::default(),
-        )?)
+        let options = TimingOptions::default();
+        Ok(timing::latency(&models, shape, config.timing_batch, &options)?)
     })?;
-    write_report(&run, args.network, &config, &dense, dense_test, &data, &outcomes, &latencies)
+    let outcomes: Vec<Outcome> = made.into_iter().map(|(outcome, _)| outcome).collect();
+    let train = &data.train;
+    write_report(&run, args.network, &config, &dense, dense_test, train, &outcomes, &latencies)
+}
+
+/// Where the stages of one budget and seed are.
+fn folder(budget: f64, seed: u64) -> String {
+    format!("budgets/{budget}-seed{seed}")
+}
+
+/// The recipe of one budget and seed.
+fn recipe(config: &Config, budget: f64, seed: u64) -> Recipe {
+    let mut recipe = Recipe { target: Target::MacsRatio(budget), ..config.recipe.clone() };
+    recipe.compress.seed = seed;
+    if let Some(fine_tune) = &mut recipe.compress.fine_tune {
+        fine_tune.seed = seed;
+    }
+    recipe
 }
 
 /// The dense network.
@@ -196,48 +224,20 @@ fn weights(run: &mut Run, config: &Config) -> Result<Network> {
     run.pretrained(&config.weights, &config.arch)
 }
 
-/// The error of every layer at every rank, from the inputs that it gets where the configuration asks for them.
-fn profile(run: &Run, config: &Config, dense: &Network, data: &TrainData) -> Result<Profile> {
-    let ladder =
-        Ladder { forms: &config.forms, points: config.points, sweeps: config.profile_iters };
-    run.profile("profile", dense, &ladder, || {
-        let Some(options) = &config.compress.statistics else { return Ok(LayerStatistics::new()) };
-        let model = run.stages.executor(dense)?;
-        let layers = dense.architecture().compressible();
-        Ok(input_statistics(&model, &layers, &data.train, options, 2)?)
-    })
-}
-
-/// The folder of one budget and seed.
-fn stages(run: &Run, budget: f64, seed: u64) -> Result<Stages> {
-    let dir = RunDir::open(run.dir().path(), "budgets", &format!("{budget}-seed{seed}"))?;
-    Ok(Stages::new(dir, run.stages.device()))
-}
-
-#[allow(clippy::too_many_arguments, reason = "one call, from the closure that the jobs share")]
 fn one(
     run: &Run,
     config: &Config,
     dense: &Network,
-    profile: &Profile,
-    data: &TrainData,
-    test: &Arc<dyn Dataset>,
+    data: &CompressData,
     budget: f64,
     seed: u64,
-) -> Result<Outcome> {
-    let stages = stages(run, budget, seed)?;
-    let plan: RankPlan =
-        profile.plan(Budget::Macs(budget), &Objective::default(), &PlanOptions::default())?;
-    plan.save(stages.dir().file("plan.toml"))?;
-    let mut settings = config.compress.clone();
-    settings.seed = seed;
-    if let Some(fine_tune) = &mut settings.fine_tune {
-        fine_tune.seed = seed;
-    }
-    let done = compress(dense, &plan, Some(data), &settings, &stages)?;
-    let test = stages.evaluate("test", &done.network, test)?;
-    let cost = done.network.cost(&dense.input().shape)?.total;
-    Ok(Outcome { budget, seed, cost, stages: done.stages, layers: done.layers, test })
+) -> Result<(Outcome, Network)> {
+    let stages = run.stages.within(&folder(budget, seed))?;
+    let done = recipe(config, budget, seed).run(dense, Some(data), &stages)?;
+    let [_, cost] = done.cost;
+    let [_, test] = done.test.context("the configuration names test data")?;
+    let (stages, layers) = (done.stages, done.layers);
+    Ok((Outcome { budget, seed, cost, stages, layers, test }, done.network))
 }
 
 /// `work` on every item, `jobs` at a time with one libtorch thread each; one job has all threads. Results in order.
@@ -451,7 +451,8 @@ fn write_report(
     if let Some(one) = headline.first().copied().or(first.first().copied()) {
         report.add(Block::heading(format!("Budget {}", one.budget)));
         report.add(layer_table(&one.layers));
-        let epochs = stages(run, one.budget, one.seed)?.dir().epochs("fine-tuned")?;
+        let stages = run.stages.within(&folder(one.budget, one.seed))?;
+        let epochs = stages.dir().epochs("fine-tuned")?;
         report.add(accuracy_curves("Fine-tuning: accuracy", &epochs));
     }
     report.add(Block::text(format!(
@@ -505,10 +506,10 @@ mod tests {
             let config = subject.config();
             assert!(config.budgets.contains(&config.headline), "{}", subject.name());
             assert!(!config.seeds.is_empty());
-            config.compress.fine_tune.unwrap().check().unwrap();
+            recipe(&config, config.headline, 1).check(true).unwrap();
         }
         let long: Config = built_in(include_str!("../configs/curve-resnet20-long.toml"));
-        long.compress.check(true).unwrap();
+        recipe(&long, long.headline, 1).check(true).unwrap();
     }
 
     #[test]

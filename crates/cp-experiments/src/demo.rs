@@ -11,7 +11,7 @@ use cp_net::{Form, Network, arch};
 use cp_plan::{LayerReport, PlannedLayer, RankPlan};
 use cp_report::{Block, Card, Cell, Column, Report, Table};
 use cp_train::timing::{self, Timing, TimingOptions};
-use cp_train::{Evaluation, TrainConfig, TrainData};
+use cp_train::{CompressConfig, CompressData, Evaluation, Recipe, Target, TrainConfig, TrainData};
 use serde::{Deserialize, Serialize};
 
 use crate::figures::{accuracy_curves, layer_table, loss_curves, threads_text};
@@ -80,15 +80,14 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let start = arch::by_name("charnet")?.initialize(args.common.seed)?;
     let dense =
         run.stages.train("dense", run.stages.executor(&start)?, None, &data, &config.train)?;
-    let (decomposed, layers) =
-        run.compress_stage("decomposed", &dense, config.sweeps, || Ok(plan(&config)))?;
-    let tuned = run.stages.train(
-        "compressed",
-        run.stages.executor(&decomposed)?,
-        None,
-        &data,
-        &config.fine_tune,
-    )?;
+    let whole = CompressData { train: data, test: None };
+    let decomposed = Recipe {
+        compress: CompressConfig { fine_tune: None, ..recipe(&config, args.common.seed).compress },
+        ..recipe(&config, args.common.seed)
+    };
+    let decomposed = decomposed.run(&dense, Some(&whole), &run.stages)?.network;
+    let done = recipe(&config, args.common.seed).run(&dense, Some(&whole), &run.stages)?;
+    let (tuned, layers) = (done.network, done.layers);
 
     let states = [("dense", &dense), ("decomposed", &decomposed), ("fine-tuned", &tuned)]
         .map(|(name, network)| state(&run, name, network, &sets))
@@ -98,10 +97,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     let mut latencies = Vec::new();
     for threads in if all > 1 { vec![1, all] } else { vec![1] } {
         let stage = format!("latency-{threads}-threads");
-        latencies.push(
-            run.stages
-                .result(&stage, || latency(&run, &dense, &tuned, threads, config.timing_batch))?,
-        );
+        latencies.push(run.stage(&stage, &config.timing_batch, &[&dense, &tuned], || {
+            latency(&run, &dense, &tuned, threads, config.timing_batch)
+        })?);
     }
     timing::set_threads(all);
     write_report(&run, &config, &layers, &states, &latencies)
@@ -135,6 +133,22 @@ fn plan(config: &Config) -> RankPlan {
         why: "Lebedev et al., section 4.1".into(),
     };
     RankPlan { layers: config.layers.iter().map(layer).collect(), dense: Vec::new() }
+}
+
+/// Plain ALS at the plan's ranks, then fine-tuning.
+fn recipe(config: &Config, seed: u64) -> Recipe {
+    Recipe {
+        target: Target::Ranks(plan(config)),
+        compress: CompressConfig {
+            max_iters: config.sweeps,
+            max_energy: None,
+            calibrate: 0,
+            fine_tune: Some(config.fine_tune.clone()),
+            seed,
+            ..CompressConfig::default()
+        },
+        ..Recipe::default()
+    }
 }
 
 fn state(run: &Run, name: &str, network: &Network, sets: &Sets) -> Result<DemoState> {
@@ -228,7 +242,7 @@ fn write_report(
     report.add(Block::heading("Training"));
     for (phase, title) in [
         ("dense", "Training of the dense network"),
-        ("compressed", "Fine-tuning after the decomposition"),
+        ("fine-tuned", "Fine-tuning after the decomposition"),
     ] {
         let epochs = run.dir().epochs(phase)?;
         report.add(loss_curves(&format!("{title}: loss"), &epochs));

@@ -1,12 +1,12 @@
 //! Plans from measured time: whether they are faster than plans with the same multiply-adds that know nothing of time.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use cp_net::{Form, Network, arch};
-use cp_plan::{Budget, Decomposer, Objective, PlanOptions, Profile, ProfileOptions, RankPlan};
+use cp_plan::RankPlan;
 use cp_report::{Cell, Column, Report, Table};
 use cp_train::timing::{self, Timing, TimingOptions};
-use cp_train::{progress, time_choices};
+use cp_train::{Planning, Recipe, Target};
 use serde::{Deserialize, Serialize};
 
 use crate::figures::threads_text;
@@ -75,12 +75,11 @@ pub(crate) fn run(args: &LatencyArgs) -> Result<()> {
     let mut outcomes = Vec::new();
     for name in &config.networks {
         let dense = arch::by_name(name)?.initialize(config.seed)?;
-        let profile =
-            run.stages.result(&format!("{name}-profile"), || profile(&run, &config, &dense))?;
         for &ratio in &config.ratios {
-            outcomes.push(run.stages.result(&format!("{name}-{ratio}"), || {
-                one(&run, &config, name, &dense, &profile, ratio)
-            })?);
+            let stage = format!("{name}-{ratio}");
+            outcomes.push(
+                run.stage(&stage, &config, &[&dense], || one(&run, &config, name, &dense, ratio))?,
+            );
         }
     }
     write_report(&run, &config, &outcomes)
@@ -90,39 +89,32 @@ fn options(config: &Config) -> TimingOptions {
     TimingOptions { warmup: 2, repeats: config.repeats, min_sample_seconds: 0.005 }
 }
 
-fn profile(run: &Run, config: &Config, dense: &Network) -> Result<Profile> {
-    let decomposer = Decomposer::als(config.iterations, config.seed);
-    let ways = ProfileOptions {
-        forms: config.forms.clone(),
-        points: config.points,
-        ..ProfileOptions::default()
-    };
-    let bar = progress::spinner("try ranks");
-    let shape = &dense.input().shape;
-    let tell = |line: &str| bar.set_message(line.to_owned());
-    let mut profile = Profile::measure(dense, shape, None, &ways, &decomposer, &tell)?;
-    bar.finish_and_clear();
-    time_choices(dense, &mut profile, config.batch, run.stages.device(), &options(config))?;
-    Ok(profile)
+/// Plans by the errors of a few sweeps; from time, nothing that is not faster than dense.
+fn recipe(config: &Config, target: Target) -> Recipe {
+    Recipe {
+        target,
+        plan: Planning {
+            forms: config.forms.clone(),
+            points: config.points,
+            max_iters: config.iterations,
+            timing_batch: config.batch,
+            seed: config.seed,
+            ..Planning::default()
+        },
+        ..Recipe::default()
+    }
 }
 
-fn one(
-    run: &Run,
-    config: &Config,
-    name: &str,
-    dense: &Network,
-    profile: &Profile,
-    ratio: f64,
-) -> Result<Outcome> {
+fn one(run: &Run, config: &Config, name: &str, dense: &Network, ratio: f64) -> Result<Outcome> {
     let shape = &dense.input().shape;
     let all = dense.cost(shape)?.total.macs as f64;
     let share =
         |plan: &RankPlan| -> Result<f64> { Ok(plan.cost(dense, shape)?.total.macs as f64 / all) };
-    let objective = Objective::default();
-    let never_slower = PlanOptions { never_slower: true, ..PlanOptions::default() };
-    let timed = profile.plan(Budget::Latency(ratio), &objective, &never_slower)?;
+    let planned = |target| recipe(config, target).plan(dense, None, &run.stages);
+    let (timed, profile) = planned(Target::LatencyRatio(ratio))?;
+    let profile = profile.context("a plan from time has a profile")?;
     let macs_ratio = share(&timed)?;
-    let blind = profile.plan(Budget::Macs(macs_ratio), &objective, &PlanOptions::default())?;
+    let (blind, _) = planned(Target::MacsRatio(macs_ratio))?;
 
     let preview = |plan: &RankPlan| -> Result<_> {
         let network = plan.preview(dense.architecture())?.initialize(config.seed)?;

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use cp_data::{DataDir, Dataset, Source};
-use cp_net::{Form, Network};
-use cp_plan::{Decomposer, Event, LayerReport, LayerStatistics, Profile, ProfileOptions, RankPlan};
+use cp_net::Network;
 use cp_report::{Block, Report};
 use cp_torch::DeviceRequest;
-use cp_train::{Provenance, RunDir, Stages, progress, timing};
+use cp_train::{Key, Lock, Provenance, RunDir, Stages, timing};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -58,15 +57,7 @@ pub(crate) struct Run {
     data: DataDir,
     /// Of the start; its data are those opened so far.
     provenance: Provenance,
-}
-
-/// What a profile tries on every layer.
-pub(crate) struct Ladder<'a> {
-    pub(crate) forms: &'a [Form],
-    /// Ranks of each form.
-    pub(crate) points: usize,
-    /// Most sweeps of ALS at each rank.
-    pub(crate) sweeps: usize,
+    _lock: Lock,
 }
 
 impl Run {
@@ -82,9 +73,14 @@ impl Run {
         })?;
         let name = run_name(args, experiment)?;
         let dir = RunDir::open(&args.results, experiment, &name)?;
-        dir.write_config(config)?;
+        let lock = dir.lock()?;
+        let changed = dir.write_config(config)?;
+        if !changed.is_empty() {
+            eprintln!("note: {}; what depends on it is computed again", changed.join("; "));
+        }
         // Now, and not at the end: the sources may change while a long run goes on.
         let provenance = Provenance::collect(device, args.seed, Vec::new());
+        dir.write_provenance(&provenance)?;
         eprintln!("run folder: {}", dir.path().display());
         Ok(Self {
             stages: Stages::new(dir, device),
@@ -92,12 +88,28 @@ impl Run {
             json: args.json,
             data: DataDir::locate(args.data.clone()),
             provenance,
+            _lock: lock,
         })
     }
 
     /// The run's folder.
     pub(crate) fn dir(&self) -> &RunDir {
         self.stages.dir()
+    }
+
+    /// The result of a stage that depends on `settings` and on networks, computed once.
+    pub(crate) fn stage<C: Serialize, T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        settings: &C,
+        networks: &[&Network],
+        compute: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let mut key = Key::new(name, 1).setting("settings", settings);
+        for (index, network) in networks.iter().enumerate() {
+            key = key.network(&format!("network-{index}"), network);
+        }
+        self.stages.result(&key, compute)
     }
 
     /// Opens a data set and notes its files for the provenance.
@@ -116,61 +128,6 @@ impl Run {
             eprintln!("note: {note}");
         }
         Ok(loaded.network)
-    }
-
-    /// Decomposes the layers of `plan` by ALS; the network and its reports are kept under `name`.
-    pub(crate) fn compress_stage(
-        &self,
-        name: &str,
-        dense: &Network,
-        sweeps: usize,
-        plan: impl FnOnce() -> Result<RankPlan>,
-    ) -> Result<(Network, Vec<LayerReport>)> {
-        let file = self.stages.network_path(name);
-        let reports = self.stages.result(&format!("{name}-layers"), || {
-            let plan = plan()?;
-            let bar = progress::bar(plan.layers.len() as u64, "decompose");
-            let mut network = dense.clone();
-            let decomposer = Decomposer::als(sweeps, self.seed);
-            let reports = cp_plan::compress(&mut network, &plan, &decomposer, &|event| {
-                if let Event::Finished { .. } = event {
-                    bar.inc(1);
-                }
-            })?;
-            bar.finish_and_clear();
-            network.save(&file)?;
-            Ok::<_, anyhow::Error>(reports)
-        })?;
-        Ok((Network::load(&file)?, reports))
-    }
-
-    /// The errors of all layers of `dense`, kept as the stage `name`: of the outputs of those layers that there are `statistics` for, of
-    /// the kernels else.
-    pub(crate) fn profile(
-        &self,
-        name: &str,
-        dense: &Network,
-        ladder: &Ladder<'_>,
-        statistics: impl FnOnce() -> Result<LayerStatistics>,
-    ) -> Result<Profile> {
-        self.stages.result(name, || {
-            let decomposer = Decomposer {
-                max_iters: ladder.sweeps,
-                statistics: statistics()?,
-                ..Decomposer::default()
-            };
-            let options = ProfileOptions {
-                forms: ladder.forms.to_vec(),
-                points: ladder.points,
-                ..ProfileOptions::default()
-            };
-            let bar = progress::spinner(name);
-            let tell = |line: &str| bar.set_message(line.to_owned());
-            let shape = &dense.input().shape;
-            let found = Profile::measure(dense, shape, None, &options, &decomposer, &tell)?;
-            bar.finish_and_clear();
-            Ok(found)
-        })
     }
 
     fn note(&mut self, sources: &[Source]) {

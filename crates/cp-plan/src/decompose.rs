@@ -16,6 +16,7 @@ use ndarray::{ArrayViewD, Ix2};
 use serde::{Deserialize, Serialize};
 
 use crate::model::KernelModel;
+use crate::models::Models;
 
 /// The CP solvers of cp-core, by the names that [`Solver::name`] has for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +117,9 @@ pub struct Decomposer {
     pub seed: u64,
     /// Second moments of inputs.
     pub statistics: LayerStatistics,
+    /// CP models to go on from, those of [`Profile::models`](crate::Profile::models): of the same kernels, so that what a plan promises is
+    /// what it gives. Without them every decomposition starts at random.
+    pub models: Models,
 }
 
 /// Relative ridge of ALS-Σ where energies are bounded: from a corrected start it keeps them between 1 and 3 on the layers of ResNet-20
@@ -135,6 +139,7 @@ impl Default for Decomposer {
             max_energy: Some(MAX_ENERGY),
             seed: 0,
             statistics: LayerStatistics::new(),
+            models: Models::default(),
         }
     }
 }
@@ -251,10 +256,17 @@ impl Decomposer {
                     Rank::Three(_) => 3,
                 };
                 let rank = rank.one().ok_or(CpError::RankCount { expected: 1, got: given })?;
-                let (found, weighted) = self.cp(layer, group, tensor, rank, None, observe)?;
+                let known = self.models.up_to(layer, form, rank);
+                let before = known.and_then(|groups| groups.get(group)).filter(|_| self.goes_on());
+                let (found, weighted) = self.cp(layer, group, tensor, rank, before, observe)?;
                 Ok(cp_found(found, weighted))
             }
         }
+    }
+
+    /// Whether the CP method can start from a model: the power method finds its terms one by one, wherever it is told to start.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.method != Method::Power
     }
 
     /// A CP model, and its weighted error where there are statistics: from a random start, or from `before`, a model of another
@@ -287,7 +299,10 @@ impl Decomposer {
                 let plain = self.solver(rank, init).decompose_with(tensor.view(), observe)?;
                 Init::Factors(self.corrected(tensor.view(), plain)?.cp.cast())
             }
-            Some(_) => init,
+            Some(_) => match init {
+                Init::Factors(start) => Init::Factors(self.low_energy(tensor.view(), start)?),
+                other => other,
+            },
         };
         let mut aware = DataAwareAls::new(rank, Arc::clone(statistics))
             .max_iters(self.max_iters)
@@ -299,6 +314,21 @@ impl Decomposer {
         let found = aware.decompose_with(tensor.view(), observe)?;
         let weighted = weighted_rel_error(tensor, &found.cp, statistics)?;
         Ok((found, Some(weighted)))
+    }
+
+    /// `start`, or where its energy is too high a model of about the same error with smaller terms.
+    fn low_energy(
+        &self,
+        tensor: ArrayViewD<'_, f32>,
+        start: CpTensor<f64>,
+    ) -> Result<CpTensor<f64>, CpError> {
+        let energy = start.component_energy(cp_core::norm(tensor.view()));
+        if self.max_energy.is_none_or(|most| energy <= most) {
+            return Ok(start);
+        }
+        let epc = Epc::new(start.rank());
+        let smaller = epc.correct(tensor, &start.cast(), &mut |_| ControlFlow::Continue(()))?;
+        Ok(if smaller.component_energy < energy { smaller.cp.cast() } else { start })
     }
 
     /// `found`, or where its energy is too high the model with smaller terms.

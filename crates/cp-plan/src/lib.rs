@@ -33,6 +33,7 @@ mod decompose;
 mod error;
 mod factorize;
 mod model;
+mod models;
 mod plan;
 
 pub use compress::{Event, LayerReport, compress};
@@ -40,6 +41,7 @@ pub use decompose::{Decomposed, Decomposer, LayerStatistics, MAX_ENERGY, Method,
 pub use error::PlanError;
 pub use factorize::Factorize;
 pub use model::KernelModel;
+pub use models::Models;
 pub use plan::allocate::{Objective, PlanOptions, Predicted};
 pub use plan::budget::Budget;
 pub use plan::profile::{Choice, LayerProfile, Profile, ProfileOptions};

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use cp_core::InputStatistics;
 use cp_net::{Conv, Form, NetError, Network, Node, Op, Padding, Rank, Totals, arch};
 use cp_plan::{
-    Budget, Choice, Decomposer, LayerProfile, Objective, PlanError, PlanOptions, Profile,
+    Budget, Choice, Decomposer, LayerProfile, Models, Objective, PlanError, PlanOptions, Profile,
     ProfileOptions, RankPlan, compress,
 };
 use rand::{Rng, SeedableRng};
@@ -63,7 +63,13 @@ fn drawn(layers: usize, choices: usize, seed: u64) -> Profile {
     let mut dense: Totals = layers.iter().map(|layer| layer.dense).sum();
     dense.params += 1000;
     let seconds: f64 = layers.iter().filter_map(|layer| layer.dense_seconds).sum();
-    Profile { input: vec![3, 8, 8], dense, dense_seconds: Some(seconds + 0.5), layers }
+    Profile {
+        input: vec![3, 8, 8],
+        dense,
+        dense_seconds: Some(seconds + 0.5),
+        layers,
+        models: Models::default(),
+    }
 }
 
 fn squares() -> Objective {
@@ -624,4 +630,53 @@ fn unknown_layers_in_wishes() {
     );
     let options = PlanOptions { max_error: Some(f64::NAN), ..PlanOptions::default() };
     assert!(matches!(fails(options), PlanError::PlanOption { option: "max_error", .. }));
+}
+
+#[test]
+fn what_a_plan_promises_is_what_it_gives() {
+    let forms = [Form::Cp3, Form::Cp4, Form::Tucker2];
+    let decomposer = Decomposer { max_energy: None, ..Decomposer::als(40, 2) };
+    let profile = measure(&NET, &options(&forms, 5), &decomposer);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("models.safetensors");
+    profile.models.save(&file).unwrap();
+    let models = Models::load(&file).unwrap();
+    assert_eq!(models, profile.models);
+    assert!(!models.is_empty());
+    for budget in [0.2, 0.5] {
+        let plan = profile.plan(Budget::Macs(budget), &squares(), &PlanOptions::default()).unwrap();
+        let promised = profile.predict(&plan).unwrap();
+        let decomposer = Decomposer { models: models.clone(), ..decomposer.clone() };
+        let mut net = NET.clone();
+        let reports = compress(&mut net, &plan, &decomposer, &|_| {}).unwrap();
+        let squares: f64 = reports.iter().map(|report| report.rel_error.powi(2)).sum();
+        assert!(squares <= promised.sum_of_squares * 1.001, "{squares} {promised:?}");
+        let far = |report: &cp_plan::LayerReport| report.rel_error < 0.8 * promised.max_error;
+        assert!(!reports.iter().all(far), "{reports:?}");
+    }
+}
+
+#[test]
+fn a_budget_is_used_to_within_a_hundredth() {
+    let net = arch::by_name("charnet").unwrap().initialize(1).unwrap();
+    let profile = measure(&net, &options(&[Form::Cp3, Form::Cp4], 6), &Decomposer::als(3, 2));
+    for multiple in [1, 8] {
+        let options = PlanOptions { fill: Some(multiple), ..PlanOptions::default() };
+        for asked in [0.15, 0.3, 0.5, 0.8] {
+            for (budget, slack) in [(Budget::Macs(asked), 0.01), (Budget::Params(asked), 0.01)] {
+                let slack = slack * multiple as f64;
+                let plan = profile.plan(budget, &squares(), &options).unwrap();
+                let share = reached(&profile, &plan, budget);
+                assert!(share <= asked && share >= asked * (1.0 - slack), "{budget:?}: {share}");
+                let cost = plan.cost(&net, &net.input().shape).unwrap().total;
+                assert_eq!(cost, profile.predict(&plan).unwrap().total);
+                let off = |rank: Rank| rank.one().is_some_and(|rank| rank % multiple != 0);
+                let measured = |layer: &cp_plan::PlannedLayer| {
+                    let known = &profile.layer(&layer.name).unwrap().choices;
+                    known.iter().any(|choice| choice.rank == layer.rank)
+                };
+                assert!(plan.layers.iter().all(|layer| measured(layer) || !off(layer.rank)));
+            }
+        }
+    }
 }

@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 
 use cp_net::{Network, PART_SUFFIXES, Rank, Totals};
-use cp_plan::{Decomposer, LayerReport, MAX_ENERGY, Method, PlannedLayer, RankPlan};
+use cp_plan::{
+    Decomposer, LayerReport, LayerStatistics, MAX_ENERGY, Method, Models, PlannedLayer, RankPlan,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::{CalibrationOptions, calibrate};
 use crate::config::{Augmentation, ParamGroup, TrainConfig};
 use crate::error::TrainError;
 use crate::evaluate::Evaluation;
+use crate::key::Key;
 use crate::progress;
 use crate::stages::Stages;
 use crate::statistics::{StatisticsOptions, input_statistics};
@@ -133,12 +136,33 @@ pub fn compress(
     config: &CompressConfig,
     stages: &Stages,
 ) -> Result<Compressed, TrainError> {
+    compress_from(dense, plan, data, config, stages, &Known::default())
+}
+
+/// What making the plan has found out about the dense network already.
+#[derive(Default)]
+pub(crate) struct Known<'a> {
+    /// Statistics of the inputs of its layers.
+    pub(crate) statistics: Option<&'a dyn Fn() -> Result<LayerStatistics, TrainError>>,
+    /// Models of its kernels to go on from, and what they were made from.
+    pub(crate) models: Option<(&'a Models, &'a Key)>,
+}
+
+/// As [`compress`], going on from what is known of the dense network.
+pub(crate) fn compress_from(
+    dense: &Network,
+    plan: &RankPlan,
+    data: Option<&TrainData>,
+    config: &CompressConfig,
+    stages: &Stages,
+    known: &Known<'_>,
+) -> Result<Compressed, TrainError> {
     config.check(data.is_some())?;
     plan.check(dense)?;
     let run = Run { dense, data, config, stages };
-    let mut reports = vec![run.report("dense", "dense", dense)?];
+    let mut reports = vec![run.report("dense", "dense", dense, &stages.shared())?];
     let network = match &config.schedule {
-        CompressSchedule::AtOnce => run.decompose("decomposed", dense, plan)?,
+        CompressSchedule::AtOnce => run.decompose("decomposed", dense, plan, known)?,
         CompressSchedule::Layerwise { epochs, freeze_done } => {
             run.layerwise(plan, *epochs, *freeze_done, &mut reports)?
         }
@@ -147,9 +171,9 @@ pub fn compress(
         }
     };
     let (mut network, layers) = network;
-    reports.push(run.report("decomposed", "decomposed", &network)?);
+    reports.push(run.report("decomposed", "decomposed", &network, stages)?);
     if let Some(calibrated) = run.calibrate("calibrated", &network)? {
-        let mut report = run.report("calibrated", "calibrated", &calibrated)?;
+        let mut report = run.report("calibrated", "calibrated", &calibrated, stages)?;
         report.kept = better(&report, reports.last());
         if report.kept {
             network = calibrated;
@@ -158,10 +182,11 @@ pub fn compress(
     }
     if let Some(fine_tune) = &config.fine_tune {
         let tuned = run.fine_tune("fine-tuned", &network, fine_tune, &BTreeSet::new())?;
-        let mut report = run.report("fine-tuned", "fine-tuned", &tuned)?;
+        let mut report = run.report("fine-tuned", "fine-tuned", &tuned, stages)?;
         // The state before the first epoch is one of those that the best is chosen from.
         let before = reports.iter().rfind(|report| report.kept);
-        report.kept = !fine_tune.keep_best || !less_accurate(&report, before);
+        report.kept =
+            !broken(&report, &tuned) && (!fine_tune.keep_best || !less_accurate(&report, before));
         if report.kept {
             network = tuned;
         }
@@ -190,6 +215,10 @@ impl CompressConfig {
             let expected = "reduce, spatial, depth, vertical, horizontal, core, core_reduce, core_expand or expand";
             return wrong("frozen_parts", part.clone(), expected);
         }
+        if self.method == Method::Nonneg && self.statistics.is_some() {
+            let expected = "another method, or no statistics: factors of ALS-Σ have signs";
+            return wrong("method", "nonneg".into(), expected);
+        }
         if let CompressSchedule::Passes { passes: 0, .. } = self.schedule {
             return wrong("schedule.passes", "0".into(), "at least 1");
         }
@@ -210,6 +239,12 @@ fn better(after: &StageReport, before: Option<&StageReport>) -> bool {
         (Some(after), Some(before)) => after.loss < before.loss,
         _ => true,
     }
+}
+
+/// Whether what was trained is no network any more: a weight or the validation loss is not finite.
+fn broken(report: &StageReport, network: &Network) -> bool {
+    report.validation.is_some_and(|found| !found.loss.is_finite())
+        || network.params().iter().any(|(_, array)| array.iter().any(|value| !value.is_finite()))
 }
 
 /// Whether fine-tuning has cost validation accuracy; of equal ones the lower loss is the better.
@@ -235,9 +270,26 @@ impl Run<'_> {
         name: &str,
         network: &Network,
         plan: &RankPlan,
+        known: &Known<'_>,
     ) -> Result<(Network, Vec<LayerReport>), TrainError> {
         let config = self.config;
-        let layers = self.stages.result(&format!("{name}-layers"), || {
+        let layers: Vec<_> =
+            plan.layers.iter().map(|layer| (&layer.name, layer.form, layer.rank)).collect();
+        let mut key = Key::new(name, 1)
+            .network("network", network)
+            .setting("layers", &layers)
+            .setting("method", &config.method)
+            .setting("max_iters", &config.max_iters)
+            .setting("tol", &config.tol)
+            .setting("max_energy", &config.max_energy)
+            .setting("seed", &config.seed);
+        if let (Some(options), Some(data)) = (&config.statistics, self.data) {
+            key = key.setting("statistics", options).data("train", &*data.train);
+        }
+        if let Some((_, profile)) = known.models {
+            key = key.after(profile);
+        }
+        self.stages.network_and(&key, || {
             let mut decomposer = Decomposer {
                 method: config.method,
                 max_iters: config.max_iters,
@@ -247,10 +299,18 @@ impl Run<'_> {
                 ..Decomposer::default()
             };
             if let (Some(options), Some(data)) = (&config.statistics, self.data) {
-                let names: Vec<String> =
-                    plan.layers.iter().map(|layer| layer.name.clone()).collect();
-                let model = self.stages.executor(network)?;
-                decomposer.statistics = input_statistics(&model, &names, &data.train, options, 2)?;
+                decomposer.statistics = match known.statistics {
+                    Some(gathered) => gathered()?,
+                    None => {
+                        let names: Vec<String> =
+                            plan.layers.iter().map(|layer| layer.name.clone()).collect();
+                        let model = self.stages.executor(network)?;
+                        input_statistics(&model, &names, &data.train, options, 2)?
+                    }
+                };
+            }
+            if let Some((models, _)) = known.models {
+                decomposer.models = models.clone();
             }
             let mut compressed = network.clone();
             let bar = progress::bar(plan.layers.len() as u64, "decompose");
@@ -263,10 +323,8 @@ impl Run<'_> {
                     _ => {}
                 })?;
             bar.finish_and_clear();
-            compressed.save(self.stages.network_path(name))?;
-            Ok::<_, TrainError>(reports)
-        })?;
-        Ok((Network::load(self.stages.network_path(name))?, layers))
+            Ok((compressed, reports))
+        })
     }
 
     /// `network` with the statistics of its batch normalizations measured anew; `None` where nothing is to be done.
@@ -276,7 +334,13 @@ impl Run<'_> {
         let (Some(data), true) = (self.data, has_norms && self.config.calibrate > 0) else {
             return Ok(None);
         };
-        let calibrated = self.stages.network(name, || {
+        let key = Key::new(name, 1)
+            .network("network", network)
+            .setting("images", &self.config.calibrate)
+            .setting("augmentation", &self.config.augmentation)
+            .setting("seed", &self.config.seed)
+            .data("train", &*data.train);
+        let calibrated = self.stages.network(&key, || {
             let mut model = self.stages.executor(network)?;
             let options = CalibrationOptions {
                 images: self.config.calibrate,
@@ -344,7 +408,7 @@ impl Run<'_> {
             let step = format!("step-{:03}", index + 1);
             let one = RankPlan { layers: vec![planned.clone()], dense: Vec::new() };
             let (decomposed, found) =
-                self.decompose(&format!("{step}-decomposed"), &network, &one)?;
+                self.decompose(&format!("{step}-decomposed"), &network, &one, &Known::default())?;
             layers.extend(found);
             network = decomposed;
             // Behind the last layer comes the fine-tuning of the whole.
@@ -383,7 +447,12 @@ impl Run<'_> {
                     .collect::<Result<_, TrainError>>()?,
                 dense: Vec::new(),
             };
-            (network, layers) = self.decompose(&format!("{step}-decomposed"), &network, &weaker)?;
+            (network, layers) = self.decompose(
+                &format!("{step}-decomposed"),
+                &network,
+                &weaker,
+                &Known::default(),
+            )?;
             if pass < passes {
                 let none = BTreeSet::new();
                 network = self.between(&step, &step, &network, epochs, &none, reports)?;
@@ -415,8 +484,9 @@ impl Run<'_> {
     ) -> Result<Network, TrainError> {
         let mut network = network.clone();
         if let Some(calibrated) = self.calibrate(&format!("{step}-calibrated"), &network)? {
-            let before = self.report(&format!("{step}-decomposed"), step, &network)?;
-            let after = self.report(&format!("{step}-calibrated"), step, &calibrated)?;
+            let stages = self.stages;
+            let before = self.report(&format!("{step}-decomposed"), step, &network, stages)?;
+            let after = self.report(&format!("{step}-calibrated"), step, &calibrated, stages)?;
             if better(&after, Some(&before)) {
                 network = calibrated;
             }
@@ -425,7 +495,8 @@ impl Run<'_> {
             let config = TrainConfig { epochs, ..fine_tune.clone() };
             network = self.fine_tune(&format!("{step}-fine-tuned"), &network, &config, frozen)?;
         }
-        reports.push(self.report(step, &format!("{what} fine-tuned"), &network)?);
+        let stage = format!("{what} fine-tuned");
+        reports.push(self.report(step, &stage, &network, self.stages)?);
         Ok(network)
     }
 
@@ -435,9 +506,10 @@ impl Run<'_> {
         name: &str,
         stage: &str,
         network: &Network,
+        stages: &Stages,
     ) -> Result<StageReport, TrainError> {
         let validation = match self.data.and_then(|data| data.validation.as_ref()) {
-            Some(set) => Some(self.stages.evaluate(&format!("{name}-validation"), network, set)?),
+            Some(set) => Some(stages.evaluate(&format!("{name}-validation"), network, set)?),
             None => None,
         };
         let cost = network.cost(&network.input().shape)?.total;

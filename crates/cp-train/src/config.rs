@@ -122,6 +122,12 @@ pub struct Augmentation {
     pub crop_padding: usize,
 }
 
+/// The random changes that the manifest of the data set `name` allows; none for sets without a manifest.
+pub fn augmentation_of(name: &str) -> Augmentation {
+    let cp_data::ImageChanges { flip, crop_padding } = cp_data::augmentation(name);
+    Augmentation { flip, crop_padding }
+}
+
 /// A part of the network with a learning rate of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

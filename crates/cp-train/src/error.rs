@@ -65,6 +65,20 @@ pub enum TrainError {
     /// The decompositions.
     #[error(transparent)]
     Decompose(#[from] cp_core::CpError),
+    /// Another process works in the folder.
+    #[error("{}: another process is at work in this folder; wait for its end, or choose another folder", path.display())]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A recipe is no valid TOML of a recipe.
+    #[error("{}{what}", path.as_ref().map_or_else(String::new, |path| format!("{}: ", path.display())))]
+    Recipe {
+        /// The file.
+        path: Option<PathBuf>,
+        /// What is wrong, and where.
+        what: String,
+    },
     /// A checkpoint does not belong to this run.
     #[error("{}: {what}; delete the file to start again, or run with the settings it was made with", path.display())]
     Checkpoint {

@@ -22,6 +22,7 @@ pub struct Evaluation {
     /// Share of examples whose label is among the five highest logits, 0…1; 1 where there are at most five classes.
     pub top5: f64,
     /// Mean cross-entropy, in nats per example.
+    #[serde(with = "crate::finite")]
     pub loss: f64,
     /// Seconds, reading the images included.
     pub seconds: f64,

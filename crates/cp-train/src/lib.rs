@@ -4,11 +4,12 @@
 //! |---|---|
 //! | [`config`](TrainConfig) | what decides the result of a run, as data |
 //! | [`train()`] | the one training loop, resumable after a kill |
+//! | [`Recipe`] | the one pipeline, from a budget to a tested network, and all its settings |
 //! | [`compress()`] | plans carried out: decompose, repair, fine-tune, stage by stage |
 //! | [`sensitivity()`] | how much the network suffers from each layer alone |
 //! | [`input_statistics`], [`calibrate()`], [`Distillation`] | what decomposition and repair learn from data |
 //! | [`time_choices`] | how long each layer takes in each form, for plans |
-//! | [`Stages`] | results of finished steps, so that a killed run goes on |
+//! | [`Stages`], [`Key`] | results of finished steps by what went into them, so that a killed run goes on |
 //! | [`evaluate()`] | top-1, top-5 and loss on a data set |
 //! | [`timing`] | the only module that reads the clock; interleaved comparisons |
 //! | [`record`](Record) | `results/<experiment>/<run>/`: configuration, provenance, metrics |
@@ -17,9 +18,8 @@
 //!
 //! ```
 //! use cp_net::arch;
-//! use cp_plan::{Budget, Decomposer, Objective, PlanOptions, Profile, ProfileOptions};
 //! use cp_torch::tch::Device;
-//! use cp_train::{CompressConfig, RunDir, Stages, TrainConfig, TrainData, compress};
+//! use cp_train::{CompressData, Recipe, RunDir, Stages, Target, TrainConfig, TrainData};
 //! # use std::sync::Arc;
 //! # let classes: Vec<String> = (0..10).map(|class| class.to_string()).collect();
 //! # let images = |seed: usize| {
@@ -30,19 +30,19 @@
 //! # cp_torch::tch::set_num_threads(1);
 //!
 //! let dense = arch::by_name("small-cnn")?.initialize(1)?; //           or Network::load("dense.safetensors")?
-//! let data = TrainData { train, validation: Some(validation) }; //     of cp_data::open("fashion-mnist", "train", …)?
+//! let train = TrainData { train, validation: Some(validation) }; //    of cp_data::open("fashion-mnist", "train", …)?
+//! let data = CompressData { train, test: None };
 //!
-//! let quick = ProfileOptions { points: 4, ..ProfileOptions::default() };
-//! let profile = Profile::measure(&dense, [1, 28, 28], None, &quick, &Decomposer::als(10, 1), &|_| {})?;
-//! let plan = profile.plan(Budget::Macs(0.4), &Objective::default(), &PlanOptions::default())?;
-//!
-//! let config = CompressConfig { fine_tune: Some(TrainConfig::fine_tuning(1)), ..CompressConfig::default() };
-//! let stages = Stages::new(RunDir::at(folder.path())?, Device::Cpu); // a killed run goes on from here
-//! let done = compress(&dense, &plan, Some(&data), &config, &stages)?;
+//! let mut recipe = Recipe::data_free(Target::MacsRatio(0.4)); //         or with_data(Preset::Default, …)
+//! recipe.plan.points = 4;
+//! recipe.compress.max_iters = 10;
+//! recipe.compress.fine_tune = Some(TrainConfig::fine_tuning(1));
+//! let stages = Stages::new(RunDir::at(folder.path())?, Device::Cpu); //  a killed run goes on from here
+//! let done = recipe.run(&dense, Some(&data), &stages)?;
 //! done.network.save(folder.path().join("small.safetensors"))?;
 //!
-//! let (first, last) = (&done.stages[0], &done.stages[done.stages.len() - 1]); // dense, …, fine-tuned
-//! assert!(5 * last.cost.macs <= 2 * first.cost.macs);
+//! let [before, after] = done.cost;
+//! assert!(5 * after.macs <= 2 * before.macs);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -56,9 +56,14 @@ mod config;
 mod distill;
 mod error;
 mod evaluate;
+mod finite;
+mod key;
 mod latency;
 mod optimizer;
+mod origin;
+mod pipeline;
 pub mod progress;
+mod recipe;
 mod record;
 mod schedule;
 mod sensitivity;
@@ -70,17 +75,21 @@ mod train;
 pub use calibrate::{CalibrationOptions, calibrate};
 pub use checkpoint::write_atomic;
 pub use compress::{CompressConfig, CompressSchedule, Compressed, StageReport, compress};
-pub use config::{Augmentation, OptimizerConfig, ParamGroup, Schedule, TrainConfig};
+pub use config::{
+    Augmentation, OptimizerConfig, ParamGroup, Schedule, TrainConfig, augmentation_of,
+};
 pub use distill::Distillation;
 pub use error::TrainError;
 pub use evaluate::{EvalOptions, Evaluation, evaluate, logits};
+pub use key::{Key, data_identity, fingerprint};
 pub use latency::time_choices;
 pub use optimizer::Optimizer;
-pub use record::{FileRecord, NoRecord, Provenance, Record, RunDir};
+pub use origin::Origin;
+pub use pipeline::{CompressData, Latency, Outcome};
+pub use recipe::{FixedLayer, PlanBy, Planning, Preset, Recipe, Target};
+pub use record::{FileRecord, Lock, NoRecord, Provenance, Record, RunDir};
 pub use schedule::lr_at;
-pub use sensitivity::{
-    LossRule, Probe, ProbeRank, Sensitivity, SensitivityOptions, fingerprint, sensitivity,
-};
+pub use sensitivity::{LossRule, Probe, ProbeRank, Sensitivity, SensitivityOptions, sensitivity};
 pub use stages::Stages;
 pub use statistics::{StatisticsOptions, input_statistics};
 pub use train::{EpochMetrics, TrainData, TrainReport, train, train_from};

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use cp_data::Source;
 use cp_torch::tch::Device;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::write_atomic;
 use crate::error::TrainError;
+use crate::key::differences;
 use crate::timing;
 use crate::train::EpochMetrics;
 
@@ -127,8 +129,10 @@ pub struct Provenance {
     pub dirty: bool,
     /// The command line.
     pub command: String,
-    /// Start of the run, UTC.
+    /// Start of the session, UTC.
     pub started: String,
+    /// Number of the process.
+    pub process: u32,
     /// The libtorch that tch was built for.
     pub libtorch: String,
     /// `cpu` or the name of the accelerator.
@@ -146,25 +150,14 @@ pub struct Provenance {
 impl Provenance {
     /// Collects everything that can be found out by itself; at the start of a run, so that it tells of the sources that were built.
     pub fn collect(device: Device, seed: u64, data: Vec<Source>) -> Self {
-        let git = |args: &[&str]| {
-            let output = Command::new("git")
-                .arg("-C")
-                .arg(env!("CARGO_MANIFEST_DIR"))
-                .args(args)
-                .output()
-                .ok()?;
-            output
-                .status
-                .success()
-                .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-        };
+        let (commit, dirty) = commit();
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
-            commit: git(&["rev-parse", "HEAD"]).unwrap_or_else(|| "unknown".into()),
-            dirty: git(&["status", "--porcelain", "--untracked-files=no"])
-                .is_some_and(|changes| !changes.is_empty()),
+            commit,
+            dirty,
             command: command_line(),
             started: timing::utc_now(),
+            process: std::process::id(),
             libtorch: "2.11.0".into(),
             device: match device {
                 Device::Cpu => "cpu".into(),
@@ -208,6 +201,26 @@ impl Provenance {
     }
 }
 
+/// The commit of the sources, or "unknown" outside a checkout, and whether they differ from it.
+pub(crate) fn commit() -> (String, bool) {
+    let git = |args: &[&str]| {
+        let output = Command::new("git")
+            .arg("-C")
+            .arg(env!("CARGO_MANIFEST_DIR"))
+            .args(args)
+            .output()
+            .ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    static FOUND: OnceLock<(String, bool)> = OnceLock::new();
+    let find = || {
+        let changes = git(&["status", "--porcelain", "--untracked-files=no"]);
+        let commit = git(&["rev-parse", "HEAD"]).unwrap_or_else(|| "unknown".into());
+        (commit, changes.is_some_and(|changes| !changes.is_empty()))
+    };
+    FOUND.get_or_init(find).clone()
+}
+
 /// The command line without the folder of the program.
 fn command_line() -> String {
     let mut args = std::env::args();
@@ -219,7 +232,7 @@ fn command_line() -> String {
 }
 
 /// The processor's name as Linux gives it.
-fn processor() -> String {
+pub(crate) fn processor() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let name = std::fs::read_to_string("/proc/cpuinfo")
         .ok()
@@ -229,6 +242,12 @@ fn processor() -> String {
         })
         .unwrap_or_else(|| std::env::consts::ARCH.into());
     format!("{name}, {cores} cores")
+}
+
+/// The right to work in a run's folder; the system takes it back when the process ends, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: std::fs::File,
 }
 
 /// The folder of one run.
@@ -291,35 +310,72 @@ impl RunDir {
         Ok(epochs)
     }
 
-    /// Writes `config.toml`: the configuration as run. A folder that holds another configuration is refused, so that the files of
-    /// two runs are never mixed.
+    /// Writes `config.toml`: the configuration as run, and returns the options in which it differs from the one before, each as
+    /// `option is …, was …`. Stages know what went into them ([`Key`](crate::Key)), so that no results are mixed.
     ///
     /// # Errors
-    /// Where the configurations differ, or the file cannot be read or written.
-    pub fn write_config<C: Serialize>(&self, config: &C) -> Result<(), TrainError> {
+    /// Where the file cannot be read or written.
+    pub fn write_config<C: Serialize>(&self, config: &C) -> Result<Vec<String>, TrainError> {
         let path = self.file("config.toml");
-        let text = toml::to_string_pretty(config)
-            .map_err(|error| TrainError::io(&path)(std::io::Error::other(error.to_string())))?;
+        let wrong = |error: String| TrainError::io(&path)(std::io::Error::other(error));
+        let text = toml::to_string_pretty(config).map_err(|error| wrong(error.to_string()))?;
+        let mut changed = Vec::new();
         match std::fs::read_to_string(&path) {
-            Ok(old) if old == text => return Ok(()),
-            Ok(_) => {
-                return Err(TrainError::Checkpoint {
-                    path: self.path.clone(),
-                    what: "the folder holds a run with another configuration".into(),
-                });
+            Ok(old) if old == text => return Ok(changed),
+            Ok(old) => {
+                let table = |text: &str| -> Result<toml::Table, TrainError> {
+                    text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))
+                };
+                let json = |table: toml::Table| {
+                    serde_json::to_value(table).map_err(|error| wrong(error.to_string()))
+                };
+                differences("", &json(table(&text)?)?, &json(table(&old)?)?, &mut changed);
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(TrainError::io(&path)(error)),
         }
+        write_atomic(&path, text.as_bytes())?;
+        Ok(changed)
+    }
+
+    /// Writes `provenance.json`, the list of all sessions of the run: one for its start, one for each time it was taken up
+    /// again. A session that is there already is replaced, for what it knows of its data grows.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or written.
+    pub fn write_provenance(&self, session: &Provenance) -> Result<(), TrainError> {
+        let path = self.file("provenance.json");
+        let wrong = |error: serde_json::Error| TrainError::io(&path)(error.into());
+        let mut sessions: Vec<Provenance> = match std::fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text).map_err(wrong)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(TrainError::io(&path)(error)),
+        };
+        sessions
+            .retain(|known| (&known.started, known.process) != (&session.started, session.process));
+        sessions.push(session.clone());
+        let text = serde_json::to_string_pretty(&sessions).map_err(wrong)?;
         write_atomic(&path, text.as_bytes())
     }
 
-    /// Writes `provenance.json`.
+    /// Keeps other processes from working in this folder, as long as the result lives.
     ///
     /// # Errors
-    /// Where the file cannot be written.
-    pub fn write_provenance(&self, provenance: &Provenance) -> Result<(), TrainError> {
-        let text = serde_json::to_string_pretty(provenance).unwrap_or_default();
-        write_atomic(&self.file("provenance.json"), text.as_bytes())
+    /// [`TrainError::Busy`] where another one works in it.
+    pub fn lock(&self) -> Result<Lock, TrainError> {
+        let path = self.file(".lock");
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(TrainError::io(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                Err(TrainError::Busy { path: self.path.clone() })
+            }
+            Err(std::fs::TryLockError::Error(error)) => Err(TrainError::io(&path)(error)),
+        }
     }
 }

@@ -15,6 +15,7 @@ use crate::checkpoint::write_atomic;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::evaluate::{EvalOptions, Evaluation, evaluate};
+use crate::key::{data_identity, fingerprint, hex};
 use crate::progress;
 use crate::record::NoRecord;
 use crate::train::{TrainData, train};
@@ -294,26 +295,12 @@ fn line(what: &Line) -> String {
     serde_json::to_string(what).unwrap_or_default() + "\n"
 }
 
-/// SHA-256 of the names and values of all arrays of `network`: which weights a result belongs to.
-pub fn fingerprint(network: &Network) -> String {
-    let mut hash = Sha256::new();
-    for (name, array) in network.params() {
-        hash.update(name);
-        array.iter().for_each(|value| hash.update(value.to_le_bytes()));
-    }
-    hex(hash)
-}
-
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// SHA-256 of everything that decides the probes.
 fn inputs(network: &Network, data: &TrainData, options: &SensitivityOptions) -> String {
     let mut hash = Sha256::new();
     hash.update(fingerprint(network));
     for set in std::iter::once(&data.train).chain(&data.validation) {
-        hash.update(format!("{} {}", set.name(), set.len()));
+        hash.update(data_identity(&**set));
     }
     hash.update(serde_json::to_string(options).unwrap_or_default());
     hex(hash)

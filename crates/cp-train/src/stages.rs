@@ -1,37 +1,71 @@
 //! [`Stages`]: the steps of a long run whose results are kept, so that a killed run does not repeat them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cp_data::Dataset;
 use cp_net::Network;
+use cp_plan::LayerStatistics;
 use cp_torch::Executor;
 use cp_torch::tch::Device;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::checkpoint::write_atomic;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::evaluate::{EvalOptions, Evaluation, evaluate};
-use crate::record::RunDir;
+use crate::key::{Key, fingerprint};
+use crate::record::{RunDir, commit};
 use crate::train::{TrainData, train_from};
 
-/// A run's folder with the results of its finished stages: `stages/NAME.json`, `NAME.safetensors`, and `NAME.checkpoint` of a
-/// training under way.
+/// A run's folder with the results of its finished stages: `stages/NAME-DIGEST.json`, with a network `NAME-DIGEST.safetensors`
+/// beside it where the stage makes one, and `NAME-DIGEST.checkpoint` of a training under way.
 ///
-/// A stage is computed once: where its file is there, it is read back. What decides the results must therefore be the same for
-/// the whole folder ([`RunDir::write_config`]).
+/// A stage is computed once for the same [`Key`]: where its file is there, it is read back. Where a setting has changed, what
+/// depends on it is computed, what does not is kept, and the setting is named.
 #[derive(Debug, Clone)]
 pub struct Stages {
     dir: RunDir,
+    /// The folder that several of them share.
+    shared: RunDir,
     device: Device,
+    /// Statistics of layers' inputs by the digest of their key: too large for files, too dear to be gathered for every plan.
+    statistics: Arc<Mutex<BTreeMap<String, LayerStatistics>>>,
+}
+
+/// A stage's file.
+#[derive(Serialize, Deserialize)]
+struct Kept<T> {
+    stage: String,
+    version: u32,
+    inputs: BTreeMap<String, Value>,
+    /// Commit of the program that computed it.
+    commit: String,
+    value: T,
 }
 
 impl Stages {
     /// The stages in `dir`, with networks on `device`.
     pub fn new(dir: RunDir, device: Device) -> Self {
-        Self { dir, device }
+        Self { shared: dir.clone(), dir, device, statistics: Arc::default() }
+    }
+
+    /// The stages of one of several runs that have stages in common: the folder `name` in this one.
+    ///
+    /// # Errors
+    /// Where the folder cannot be made.
+    pub fn within(&self, name: &str) -> Result<Self, TrainError> {
+        let dir = RunDir::at(&self.dir.file(name))?;
+        Ok(Self { dir, ..self.clone() })
+    }
+
+    /// The stages that all runs within a folder have in common.
+    #[must_use]
+    pub fn shared(&self) -> Self {
+        Self { dir: self.shared.clone(), ..self.clone() }
     }
 
     /// The folder.
@@ -44,51 +78,103 @@ impl Stages {
         self.device
     }
 
-    /// The result of the stage `name`: from its file, or computed and kept.
+    /// The result of the stage `key`: from its file, or computed and kept.
     ///
     /// # Errors
     /// Those of `compute`; a file that cannot be read or written, or holds something else.
     pub fn result<T: Serialize + DeserializeOwned, E: From<TrainError>>(
         &self,
-        name: &str,
+        key: &Key,
         compute: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        let path = self.dir.file(&format!("stages/{name}.json"));
+        let path = self.path(key, "json");
         if path.exists() {
             let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
-            return Ok(serde_json::from_str(&text).map_err(|error| TrainError::Stage {
-                path: path.clone(),
-                what: error.to_string(),
-            })?);
+            let stage = |what: String| TrainError::Stage { path: path.clone(), what };
+            let kept: Kept<T> =
+                serde_json::from_str(&text).map_err(|error| stage(error.to_string()))?;
+            let differ = key.differences(&kept.inputs);
+            if kept.version != key.version || !differ.is_empty() {
+                return Err(stage(format!("made from other inputs: {}", differ.join("; "))).into());
+            }
+            return Ok(kept.value);
         }
-        let value = compute()?;
-        let text = serde_json::to_string_pretty(&value)
+        self.say_why(key);
+        let kept = Kept {
+            stage: key.stage.clone(),
+            version: key.version,
+            inputs: key.inputs.clone(),
+            commit: commit().0,
+            value: compute()?,
+        };
+        let text = serde_json::to_string_pretty(&kept)
             .map_err(|error| TrainError::Stage { path: path.clone(), what: error.to_string() })?;
         write_atomic(&path, text.as_bytes())?;
-        Ok(value)
+        Ok(kept.value)
     }
 
-    /// The network that the stage `name` makes: from its file, or made and kept.
+    /// Names the inputs that differ from those of the last result of this stage, where there is one.
+    fn say_why(&self, key: &Key) {
+        let Ok(entries) = std::fs::read_dir(self.dir.file("stages")) else { return };
+        let newest = entries
+            .flatten()
+            .filter(|entry| {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let stem = name.strip_suffix(".json").and_then(|name| name.rsplit_once('-'));
+                stem.is_some_and(|(stem, _)| stem == key.stage)
+            })
+            .max_by_key(|entry| entry.metadata().and_then(|found| found.modified()).ok());
+        let Some(newest) = newest else { return };
+        let old = std::fs::read_to_string(newest.path())
+            .ok()
+            .and_then(|text| serde_json::from_str::<Kept<Value>>(&text).ok());
+        let Some(old) = old else { return };
+        let mut why = key.differences(&old.inputs);
+        if old.version != key.version {
+            why.push("it is computed in another way now".into());
+        }
+        eprintln!("note: '{}' is computed again: {}", key.stage, why.join("; "));
+    }
+
+    /// The network that the stage `key` makes: from its file, or made and kept.
     ///
     /// # Errors
     /// Those of `make`; a file that cannot be read or written.
     pub fn network<E: From<TrainError>>(
         &self,
-        name: &str,
+        key: &Key,
         make: impl FnOnce() -> Result<Network, E>,
     ) -> Result<Network, E> {
-        let path = self.network_path(name);
-        if path.exists() {
-            return Ok(Network::load(&path).map_err(TrainError::from)?);
-        }
-        let network = make()?;
-        network.save(&path).map_err(TrainError::from)?;
-        Ok(network)
+        Ok(self.network_and(key, || Ok::<_, E>((make()?, ())))?.0)
     }
 
-    /// Where the network of the stage `name` is kept.
-    pub fn network_path(&self, name: &str) -> PathBuf {
-        self.dir.file(&format!("{name}.safetensors"))
+    /// A network and what is to be said of it, both from their files, or made and kept.
+    ///
+    /// # Errors
+    /// As [`Stages::network`].
+    pub fn network_and<T: Serialize + DeserializeOwned, E: From<TrainError>>(
+        &self,
+        key: &Key,
+        make: impl FnOnce() -> Result<(Network, T), E>,
+    ) -> Result<(Network, T), E> {
+        let path = self.path(key, "safetensors");
+        let mut made = None;
+        // The network first: where the result is there, the network is.
+        let value = self.result(key, || {
+            let (network, value) = make()?;
+            network.save(&path).map_err(TrainError::from)?;
+            made = Some(network);
+            Ok::<_, E>(value)
+        })?;
+        match made {
+            Some(network) => Ok((network, value)),
+            None => Ok((Network::load(&path).map_err(TrainError::from)?, value)),
+        }
+    }
+
+    /// The file of a stage that ends in `.{kind}`.
+    pub(crate) fn path(&self, key: &Key, kind: &str) -> PathBuf {
+        self.dir.file(&format!("stages/{}-{}.{kind}", key.stage, key.digest()))
     }
 
     /// Trains `model` as the stage `name`; a killed run goes on from the last epoch, a finished one is read back.
@@ -103,8 +189,23 @@ impl Stages {
         data: &TrainData,
         config: &TrainConfig,
     ) -> Result<Network, TrainError> {
-        let checkpoint = self.dir.file(&format!("{name}.checkpoint"));
-        let network = self.network(name, || {
+        // The number of workers changes nothing in the result.
+        let settings = TrainConfig { workers: 0, ..config.clone() };
+        let trained: Vec<String> =
+            model.trainable().into_iter().map(|(name, ..)| name.to_owned()).collect();
+        let mut key = Key::new(name, 1)
+            .setting("trained", &trained)
+            .network("network", &model.network()?)
+            .setting("fine_tune", &settings)
+            .data("train", &*data.train);
+        if let Some(set) = &data.validation {
+            key = key.data("validation", &**set);
+        }
+        if let Some(teacher) = teacher {
+            key = key.setting("teacher", &fingerprint(&teacher.network()?));
+        }
+        let checkpoint = self.path(&key, "checkpoint");
+        let network = self.network(&key, || {
             let mut record = self.dir.record(name);
             train_from(&mut model, teacher, data, config, &mut record, Some(&checkpoint))?;
             Ok::<_, TrainError>(model.network()?)
@@ -127,7 +228,28 @@ impl Stages {
         network: &Network,
         set: &Arc<dyn Dataset>,
     ) -> Result<Evaluation, TrainError> {
-        self.result(name, || evaluate(&self.executor(network)?, set, &EvalOptions::default()))
+        let key = Key::new(name, 1).network("network", network).data("data", &**set);
+        self.result(&key, || evaluate(&self.executor(network)?, set, &EvalOptions::default()))
+    }
+
+    /// Statistics of layers' inputs, gathered once in the life of this process.
+    ///
+    /// # Errors
+    /// Those of `gather`.
+    pub(crate) fn statistics(
+        &self,
+        key: &Key,
+        gather: impl FnOnce() -> Result<LayerStatistics, TrainError>,
+    ) -> Result<LayerStatistics, TrainError> {
+        let digest = key.digest();
+        let mut known = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known.get(&digest) {
+            return Ok(found.clone());
+        }
+        // Jobs side by side wait for the first of them.
+        let found = gather()?;
+        known.insert(digest, found.clone());
+        Ok(found)
     }
 
     /// The network on this run's device.

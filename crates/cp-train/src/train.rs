@@ -38,6 +38,7 @@ pub struct EpochMetrics {
     /// Learning rate of its last step.
     pub lr: f64,
     /// Mean training loss over its steps, label smoothing included, in nats per example.
+    #[serde(with = "crate::finite")]
     pub train_loss: f64,
     /// Share of training examples classified right on the way, 0…1.
     pub train_top1: f64,

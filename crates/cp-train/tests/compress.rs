@@ -87,6 +87,17 @@ fn stages(folder: &Path) -> Stages {
     Stages::new(RunDir::open(folder, "test", "run").unwrap(), Device::Cpu)
 }
 
+/// The network that the stage `name` has left.
+fn stored(folder: &Path, name: &str) -> Network {
+    let stages = std::fs::read_dir(folder.join("test/run/stages")).unwrap();
+    let mut files = stages.map(|entry| entry.unwrap().path()).filter(|path| {
+        let file = path.file_name().unwrap().to_string_lossy();
+        file.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'))
+            && file.ends_with(".safetensors")
+    });
+    Network::load(files.next().unwrap()).unwrap()
+}
+
 fn config(schedule: CompressSchedule) -> CompressConfig {
     CompressConfig {
         max_iters: 50,
@@ -142,12 +153,12 @@ fn a_killed_compression_goes_on_to_the_same_bits() {
         let expected = run(whole.path());
         // What a run that was killed early leaves: only some of the files.
         run(killed.path());
-        let folder = killed.path().join("test/run");
+        let folder = killed.path().join("test/run/stages");
         let mut files: Vec<_> =
             std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
-        files.retain(|path| path.extension().is_some_and(|kind| kind == "safetensors"));
-        files.sort();
-        for path in files.iter().filter(|path| path.to_string_lossy().contains("tuned")) {
+        files.retain(|path| path.to_string_lossy().contains("tuned"));
+        assert!(!files.is_empty());
+        for path in files {
             std::fs::remove_file(path).unwrap();
         }
         let resumed = run(killed.path());
@@ -180,8 +191,8 @@ fn frozen_parts_stay() {
         ..config(CompressSchedule::AtOnce)
     };
     compress(&dense, &plan(), Some(&data()), &config, &stages(folder.path())).unwrap();
-    let load = |name: &str| Network::load(stages(folder.path()).network_path(name)).unwrap();
-    let (before, after) = (load("calibrated"), load("fine-tuned"));
+    let (before, after) =
+        (stored(folder.path(), "calibrated"), stored(folder.path(), "fine-tuned"));
     for name in ["conv2.reduce.weight", "conv2.expand.weight", "fc.reduce.weight"] {
         assert_eq!(before.params()[name], after.params()[name], "{name}");
     }
@@ -252,7 +263,7 @@ fn a_stage_that_is_not_kept_is_not_in_the_result() {
     assert_eq!(names(&done), ["dense", "decomposed", "calibrated"]);
     let kept: Vec<bool> = done.stages.iter().map(|stage| stage.kept).collect();
     assert_eq!(kept, [true, true, false], "{:?}", done.stages);
-    let decomposed = Network::load(stages.network_path("decomposed")).unwrap();
+    let decomposed = stored(folder.path(), "decomposed");
     assert_eq!(done.network, decomposed);
 
     // Fine-tuned to call every image an `a`.

@@ -1,16 +1,25 @@
 //! The options of `polyad compress`, what they ask for, and which do not go together.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use cp_net::Form;
-use cp_plan::{MAX_ENERGY, Method};
+use cp_net::{Architecture, Form};
+use cp_plan::{Method, RankPlan};
 use cp_train::{
-    Augmentation, CompressConfig, CompressSchedule, Distillation, OptimizerConfig, TrainConfig,
+    Augmentation, CompressConfig, CompressSchedule, Distillation, FixedLayer, LossRule,
+    OptimizerConfig, PlanBy, Preset, Recipe, StatisticsOptions, Target, TrainConfig, TrainError,
 };
 
 use crate::common::{Usage, non_negative, positive, ratio};
 use crate::model::Model;
+
+const SHORT: &str = "\
+Examples:
+  polyad compress net.safetensors --macs-ratio 0.33 --dataset cifar10 --out small.safetensors
+  polyad compress net.safetensors --latency-ratio 0.6 --out fast.safetensors
+
+`polyad compress --help` shows every option, plans, and the JSON.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -44,7 +53,7 @@ layers that stay dense, and why; stages: a list of stage, parameters, macs, vali
 
 /// Make a model smaller by factorizing its layers.
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES, after_help = SHORT)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(super) model: Model,
@@ -53,67 +62,100 @@ pub(crate) struct Args {
     pub(super) out: PathBuf,
     #[command(flatten)]
     pub(super) budget: BudgetOptions,
-    /// Form of the factorized convolutions; linear layers and 1×1 convolutions always become low-rank.
-    #[arg(long, value_enum, default_value_t = FormName::Auto, conflicts_with = "ranks", help_heading = "Plan")]
-    pub(super) form: FormName,
-    /// What the ranks are chosen by, for budgets.
-    #[arg(long, value_enum, default_value_t = PlanBy::Errors, conflicts_with = "ranks", help_heading = "Plan")]
-    pub(super) plan_by: PlanBy,
-    /// What counts as the loss of a layer for --rank-sums.
-    #[arg(long, value_enum, default_value_t = LossName::LossIncrease, requires = "rank_sums", help_heading = "Plan")]
-    pub(super) loss: LossName,
-    /// Part of --rank-sums that goes by the size of layers in place of their losses, 0 to 1.
-    #[arg(
-        long,
-        value_name = "λ",
-        default_value_t = 0.0,
-        requires = "rank_sums",
-        help_heading = "Plan"
-    )]
-    pub(super) size_share: f64,
-    /// Ranks that the plan tries for each layer and form.
-    #[arg(long, value_name = "N", default_value_t = 12, value_parser = positive, help_heading = "Plan")]
-    pub(super) points: usize,
-    /// Round ranks to a multiple of this.
-    #[arg(long, value_name = "M", default_value_t = 1, value_parser = positive, help_heading = "Plan")]
-    pub(super) multiple: usize,
+    /// How long to work on it, with --dataset.
+    #[arg(long, value_enum, default_value_t = PresetName::Default, requires = "dataset")]
+    pub(super) preset: PresetName,
+    /// A recipe in place of the preset; options change it.
+    #[arg(long, value_name = "FILE", conflicts_with = "preset")]
+    pub(super) recipe: Option<PathBuf>,
+    /// Write the recipe that was used, for --recipe.
+    #[arg(long, value_name = "FILE")]
+    pub(super) save_recipe: Option<PathBuf>,
     /// Layers that stay dense.
     #[arg(long, value_name = "LAYER,…", value_delimiter = ',', help_heading = "Plan")]
     pub(super) keep: Vec<String>,
-    /// Forms and ranks that single layers have to get, whatever the budget: a plan with their entries.
-    #[arg(long, value_name = "plan.toml", conflicts_with = "ranks", help_heading = "Plan")]
-    pub(super) fix: Option<PathBuf>,
-    /// Time every layer in every form on this device, and take none that is no faster than the dense layer; always so with
-    /// --latency-ratio.
+    /// Take no layer that is not faster than dense on this device; always so with --latency-ratio.
     #[arg(long, conflicts_with = "ranks", help_heading = "Plan")]
     pub(super) never_slower: bool,
+    /// Form of the factorized convolutions; linear layers and 1×1 convolutions always become low-rank [default: for each layer
+    /// the one that loses least; cp3 for rules that know one form].
+    #[arg(
+        long,
+        value_enum,
+        conflicts_with = "ranks",
+        hide_short_help = true,
+        help_heading = "Plan"
+    )]
+    pub(super) form: Option<FormName>,
+    /// What the ranks are chosen by, for ratios [default: errors].
+    #[arg(
+        long,
+        value_enum,
+        conflicts_with = "ranks",
+        hide_short_help = true,
+        help_heading = "Plan"
+    )]
+    pub(super) plan_by: Option<PlanName>,
+    /// What counts as the loss of a layer for --rank-sums [default: loss-increase].
+    #[arg(long, value_enum, requires = "rank_sums", hide_short_help = true, help_heading = "Plan")]
+    pub(super) loss: Option<LossName>,
+    /// Part of --rank-sums that goes by the size of layers in place of their losses, 0 to 1 [default: 0].
+    #[arg(
+        long,
+        value_name = "λ",
+        value_parser = share,
+        requires = "rank_sums",
+        hide_short_help = true,
+        help_heading = "Plan"
+    )]
+    pub(super) size_share: Option<f64>,
+    /// Ranks that the plan tries for each layer and form [default: 10 with a data set, else 12].
+    #[arg(long, value_name = "N", value_parser = positive, conflicts_with = "ranks", hide_short_help = true, help_heading = "Plan")]
+    pub(super) points: Option<usize>,
+    /// Round ranks to a multiple of this [default: 1].
+    #[arg(long, value_name = "M", value_parser = positive, conflicts_with = "ranks", hide_short_help = true, help_heading = "Plan")]
+    pub(super) multiple: Option<usize>,
+    /// Forms and ranks that single layers have to get, whatever the budget: a plan with their entries.
+    #[arg(
+        long,
+        value_name = "plan.toml",
+        conflicts_with = "ranks",
+        hide_short_help = true,
+        help_heading = "Plan"
+    )]
+    pub(super) fix: Option<PathBuf>,
     /// Write the ranks used, as a plan for --ranks.
-    #[arg(long, value_name = "FILE", help_heading = "Plan")]
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "Plan")]
     pub(super) save_plan: Option<PathBuf>,
-    /// Images per batch where time is measured.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive, help_heading = "Plan")]
-    pub(super) timing_batch: usize,
-    /// Algorithm of the CP decompositions.
-    #[arg(long, value_parser = clap::value_parser!(MethodName), default_value = "als", help_heading = "Decomposition")]
-    pub(super) method: MethodName,
-    /// Most iterations for each layer.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, help_heading = "Decomposition")]
-    pub(super) max_iters: usize,
-    /// Stop when an iteration changes the fit of a layer by less than this.
-    #[arg(long, value_name = "T", default_value = "1e-8", value_parser = non_negative, help_heading = "Decomposition")]
-    pub(super) tol: f64,
-    /// Component energy above which terms are made smaller by error-preserving correction; `inf` for never.
-    #[arg(long, value_name = "E", default_value_t = MAX_ENERGY, help_heading = "Decomposition")]
-    pub(super) max_energy: f64,
+    /// Images per batch where the networks are timed; the first is that of a plan from time [default: 1,32; without a data set and
+    /// a plan from time nothing is timed].
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = positive, hide_short_help = true, help_heading = "Plan")]
+    pub(super) timing_batch: Vec<usize>,
+    /// Algorithm of the CP decompositions [default: als].
+    #[arg(long, value_parser = clap::value_parser!(MethodName), hide_short_help = true, help_heading = "Decomposition")]
+    pub(super) method: Option<MethodName>,
+    /// Most iterations for each layer [default: 100].
+    #[arg(long, value_name = "N", value_parser = positive, hide_short_help = true, help_heading = "Decomposition")]
+    pub(super) max_iters: Option<usize>,
+    /// Stop when an iteration changes the fit of a layer by less than this [default: 1e-8].
+    #[arg(long, value_name = "T", value_parser = non_negative, hide_short_help = true, help_heading = "Decomposition")]
+    pub(super) tol: Option<f64>,
+    /// Component energy above which terms are made smaller by error-preserving correction; `inf` for never [default: 10].
+    #[arg(long, value_name = "E", value_parser = energy, hide_short_help = true, help_heading = "Decomposition")]
+    pub(super) max_energy: Option<f64>,
     /// Data set to repair, fine-tune and choose on: a name that `polyad eval` takes.
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     pub(super) dataset: Option<String>,
+    /// Its part to test on, once, before and after.
+    #[arg(long, value_name = "SPLIT", requires = "dataset", help_heading = "Data")]
+    pub(super) test_split: Option<String>,
     /// Its part to train on.
     #[arg(
         long,
         value_name = "SPLIT",
         default_value = "train",
         requires = "dataset",
+        hide_short_help = true,
         help_heading = "Data"
     )]
     pub(super) train_split: String,
@@ -123,124 +165,112 @@ pub(crate) struct Args {
         value_name = "SPLIT",
         default_value = "validation",
         requires = "dataset",
+        hide_short_help = true,
         help_heading = "Data"
     )]
     pub(super) validation_split: String,
-    /// Its part to test on, once, before and after.
-    #[arg(long, value_name = "SPLIT", requires = "dataset", help_heading = "Data")]
-    pub(super) test_split: Option<String>,
-    /// Decompose for the outputs of layers (ALS-Σ), from the inputs that they get for this many training images, such as 500: far
-    /// more accurate, and slower.
-    #[arg(long, value_name = "N", requires = "dataset", value_parser = positive, help_heading = "Data")]
+    /// Training images that the inputs of layers are measured on, to decompose for the outputs of layers (ALS-Σ); 0 to decompose
+    /// for the kernels [default: the preset's].
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "dataset",
+        hide_short_help = true,
+        help_heading = "Data"
+    )]
     pub(super) statistics: Option<usize>,
-    /// Training images for batch normalization to measure its statistics on after decomposing; 0 for none.
+    /// Training images for batch normalization to measure its statistics on after decomposing; 0 for none [default: 2000].
     #[arg(
         long,
         value_name = "N",
-        default_value_t = 2000,
         requires = "dataset",
+        hide_short_help = true,
         help_heading = "Fine-tuning"
     )]
-    pub(super) calibrate: usize,
-    /// Passes over the training data at the end; 0 for none.
+    pub(super) calibrate: Option<usize>,
+    /// Passes over the training data at the end; 0 for none [default: the preset's].
+    #[arg(long, value_name = "N", requires = "dataset", help_heading = "Fine-tuning")]
+    pub(super) epochs: Option<usize>,
+    /// All layers at once, one after the other, or all several times at falling ranks [default: at-once].
+    #[arg(
+        long,
+        value_enum,
+        requires = "dataset",
+        hide_short_help = true,
+        help_heading = "Fine-tuning"
+    )]
+    pub(super) schedule: Option<ScheduleName>,
+    /// Epochs between the steps of a schedule [default: 1].
     #[arg(
         long,
         value_name = "N",
-        default_value_t = 5,
-        requires = "dataset",
+        requires = "schedule",
+        hide_short_help = true,
         help_heading = "Fine-tuning"
     )]
-    pub(super) epochs: usize,
-    /// All layers at once, one after the other, or all several times at falling ranks.
-    #[arg(long, value_enum, default_value_t = ScheduleName::AtOnce, requires = "dataset", help_heading = "Fine-tuning")]
-    pub(super) schedule: ScheduleName,
-    /// Epochs between the steps of a schedule.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1,
-        requires = "dataset",
-        help_heading = "Fine-tuning"
-    )]
-    pub(super) step_epochs: usize,
-    /// Decompositions of each layer with --schedule passes.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = positive, requires = "dataset", help_heading = "Fine-tuning")]
-    pub(super) passes: usize,
-    /// Peak learning rate.
+    pub(super) step_epochs: Option<usize>,
+    /// Decompositions of each layer with --schedule passes [default: 2].
+    #[arg(long, value_name = "N", value_parser = positive, requires = "schedule", hide_short_help = true, help_heading = "Fine-tuning")]
+    pub(super) passes: Option<usize>,
+    /// Peak learning rate [default: 0.02].
     #[arg(
         long,
         value_name = "X",
-        default_value_t = 0.02,
         requires = "dataset",
+        hide_short_help = true,
         help_heading = "Fine-tuning"
     )]
-    pub(super) lr: f64,
-    /// Learning rate of the factors relative to that of the rest.
+    pub(super) lr: Option<f64>,
+    /// Learning rate of the factors relative to that of the rest [default: 1].
+    #[arg(long, value_name = "X", value_parser = non_negative, requires = "dataset", hide_short_help = true, help_heading = "Fine-tuning")]
+    pub(super) factor_lr: Option<f64>,
+    /// Images per step [default: 128].
+    #[arg(long, value_name = "N", value_parser = positive, requires = "dataset", hide_short_help = true, help_heading = "Fine-tuning")]
+    pub(super) batch_size: Option<usize>,
+    /// λ of the penalty on weights [default: 5e-4].
+    #[arg(long, value_name = "X", value_parser = non_negative, requires = "dataset", hide_short_help = true, help_heading = "Fine-tuning")]
+    pub(super) weight_decay: Option<f64>,
+    /// Flip and shift training images at random, or not [default: as the data set's manifest says].
     #[arg(
         long,
-        value_name = "X",
-        default_value_t = 1.0,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true",
         requires = "dataset",
+        hide_short_help = true,
         help_heading = "Fine-tuning"
     )]
-    pub(super) factor_lr: f64,
-    /// Images per step.
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = positive, requires = "dataset", help_heading = "Fine-tuning")]
-    pub(super) batch_size: usize,
-    /// λ of the penalty on weights.
-    #[arg(
-        long,
-        value_name = "X",
-        default_value_t = 5e-4,
-        requires = "dataset",
-        help_heading = "Fine-tuning"
-    )]
-    pub(super) weight_decay: f64,
-    /// Flip and shift training images at random, for fine-tuning and for batch normalization: for networks that were trained so.
-    /// Not for digits and letters.
-    #[arg(long, requires = "dataset", help_heading = "Fine-tuning")]
-    pub(super) augment: bool,
-    /// Share of the loss that comes from the dense network's logits in place of the labels, 0 to 1.
-    #[arg(
-        long,
-        value_name = "W",
-        default_value_t = 0.0,
-        requires = "dataset",
-        help_heading = "Fine-tuning"
-    )]
-    pub(super) distill: f64,
-    /// Part of the outputs of the dense network's layers in the loss.
-    #[arg(
-        long,
-        value_name = "L",
-        default_value_t = 0.0,
-        requires = "dataset",
-        help_heading = "Fine-tuning"
-    )]
-    pub(super) distill_layers: f64,
+    pub(super) augment: Option<bool>,
+    /// Share of the loss that comes from the dense network's logits in place of the labels, 0 to 1 [default: 0.7].
+    #[arg(long, value_name = "W", value_parser = share, requires = "dataset", hide_short_help = true, help_heading = "Fine-tuning")]
+    pub(super) distill: Option<f64>,
+    /// Part of the outputs of the dense network's layers in the loss [default: 0].
+    #[arg(long, value_name = "L", value_parser = non_negative, requires = "dataset", hide_short_help = true, help_heading = "Fine-tuning")]
+    pub(super) distill_layers: Option<f64>,
     /// Parts of factorized layers that are not trained, such as reduce,expand.
     #[arg(
         long,
         value_name = "PART,…",
         value_delimiter = ',',
         requires = "dataset",
+        hide_short_help = true,
         help_heading = "Fine-tuning"
     )]
     pub(super) freeze: Vec<String>,
     /// Stop after so many epochs without a better validation accuracy.
-    #[arg(long, value_name = "N", value_parser = positive, requires = "dataset", help_heading = "Fine-tuning")]
+    #[arg(long, value_name = "N", value_parser = positive, requires = "dataset", hide_short_help = true, help_heading = "Fine-tuning")]
     pub(super) patience: Option<usize>,
     /// Folder for the stages and the report [default with --dataset: OUT with .work for .safetensors].
     #[arg(long, value_name = "DIR")]
     pub(super) work: Option<PathBuf>,
-    /// Go on with the work that a killed command left there.
+    /// Go on with the work that is there; what an option has changed is computed anew.
     #[arg(long)]
     pub(super) resume: bool,
 }
 
 /// How far to go: exactly one of these.
 #[derive(clap::Args)]
-#[group(required = true, multiple = false)]
+#[group(id = "goal", multiple = false)]
 pub(super) struct BudgetOptions {
     /// Parameters of the compressed model / parameters of the dense one.
     #[arg(long, value_name = "X,…", value_parser = ratio, value_delimiter = ',')]
@@ -255,31 +285,18 @@ pub(super) struct BudgetOptions {
     #[arg(long, value_name = "E,…", value_parser = ratio, value_delimiter = ',')]
     error_target: Vec<f64>,
     /// Share of the energy (squared singular values) of each layer that its ranks keep.
-    #[arg(long, value_name = "S,…", value_parser = ratio, value_delimiter = ',')]
+    #[arg(long, value_name = "S,…", value_parser = ratio, value_delimiter = ',', hide_short_help = true)]
     energy: Vec<f64>,
     /// Ranks of variational Bayes (EVBMF), weakened: W from the full rank to the estimate, 0 to 1.
-    #[arg(long, value_name = "W", num_args = 0..=1, default_missing_value = "1")]
+    #[arg(long, value_name = "W", num_args = 0..=1, default_missing_value = "1", value_parser = share, hide_short_help = true)]
     evbmf: Option<f64>,
     /// Sums of the ranks of all convolutions and of all linear layers, shared out by the losses that layers cause when they
     /// are compressed alone; needs --dataset.
-    #[arg(long, value_name = "CONV,LINEAR", value_parser = rank_sums)]
+    #[arg(long, value_name = "CONV,LINEAR", value_parser = rank_sums, hide_short_help = true)]
     rank_sums: Option<(usize, usize)>,
     /// Rank of each layer from a plan.
     #[arg(long, value_name = "plan.toml")]
     ranks: Option<PathBuf>,
-}
-
-/// What one model has to reach.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Goal {
-    Params(f64),
-    Macs(f64),
-    Latency(f64),
-    Error(f64),
-    Energy(f64),
-    Evbmf(f64),
-    RankSums(usize, usize),
-    Ranks(PathBuf),
 }
 
 /// Two counts with a comma between them.
@@ -293,28 +310,40 @@ fn rank_sums(text: &str) -> Result<(usize, usize), String> {
     }
 }
 
-impl Goal {
-    /// A name for files and tables.
-    pub(super) fn label(&self) -> String {
+/// A share, 0 to 1.
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
+        _ => Err("not a number from 0 to 1".into()),
+    }
+}
+
+/// A bound of the component energy.
+fn energy(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 => Ok(number),
+        _ => Err("not a number above 0, or `inf` for no correction".into()),
+    }
+}
+
+/// How long to work on a model.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum PresetName {
+    /// Decompose and repair; no fine-tuning.
+    Quick,
+    /// Statistics of 500 images and a few epochs from the dense network and the labels.
+    Default,
+    /// The long form: 40 epochs.
+    Best,
+}
+
+impl PresetName {
+    fn preset(self) -> Preset {
         match self {
-            Goal::Params(x)
-            | Goal::Macs(x)
-            | Goal::Latency(x)
-            | Goal::Error(x)
-            | Goal::Energy(x)
-            | Goal::Evbmf(x) => x.to_string(),
-            Goal::RankSums(conv, linear) => format!("{conv}-{linear}"),
-            Goal::Ranks(_) => "plan".into(),
+            PresetName::Quick => Preset::Quick,
+            PresetName::Default => Preset::Default,
+            PresetName::Best => Preset::Best,
         }
-    }
-
-    pub(super) fn is_latency(&self) -> bool {
-        matches!(self, Goal::Latency(_))
-    }
-
-    /// Whether it is reached by a profile of errors and costs, and not by a rule.
-    fn is_profiled(&self) -> bool {
-        matches!(self, Goal::Params(_) | Goal::Macs(_) | Goal::Latency(_) | Goal::Error(_))
     }
 }
 
@@ -356,8 +385,8 @@ pub(super) enum LossName {
 }
 
 /// What ranks are chosen by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum PlanBy {
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum PlanName {
     /// The least sum of squared relative errors.
     Errors,
     /// The same, each layer weighted by how much the validation loss rises when it alone is compressed.
@@ -402,140 +431,392 @@ impl ValueEnum for MethodName {
     }
 }
 
+impl From<PlanName> for PlanBy {
+    fn from(name: PlanName) -> Self {
+        match name {
+            PlanName::Errors => PlanBy::Errors,
+            PlanName::Sensitivity => PlanBy::Sensitivity,
+            PlanName::MaxError => PlanBy::MaxError,
+            PlanName::Uniform => PlanBy::Uniform,
+        }
+    }
+}
+
+impl From<LossName> for LossRule {
+    fn from(name: LossName) -> Self {
+        match name {
+            LossName::AccuracyDrop => LossRule::AccuracyDrop,
+            LossName::CrossEntropy => LossRule::CrossEntropy,
+            LossName::LossIncrease => LossRule::LossIncrease,
+        }
+    }
+}
+
 impl Args {
-    /// Refuses what does not go together.
-    pub(super) fn check(&self) -> Result<(), Usage> {
+    /// Refuses a command line that names no goal, or options that do not go together.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        if self.recipe.is_none() && !self.budget.is_given() {
+            return Err(Usage(
+                "how small? name a budget, such as --macs-ratio 0.5, --params-ratio 0.3, --latency-ratio 0.6, --error-target 0.1 or \
+                 --ranks plan.toml, or a --recipe that has one"
+                    .into(),
+            )
+            .into());
+        }
+        // Everything but the files that options name, before any of them is read.
+        self.recipes(None, 0).map(drop)
+    }
+
+    /// The recipes that the options ask for, one for each model to make.
+    ///
+    /// Plans and names of layers are read and checked where the architecture is known.
+    pub(super) fn recipes(
+        &self,
+        arch: Option<&Architecture>,
+        seed: u64,
+    ) -> anyhow::Result<Vec<Recipe>> {
+        let base = match &self.recipe {
+            Some(path) => Recipe::load(path)?,
+            None => {
+                let target = Target::MacsRatio(0.5); // replaced below: a budget is required
+                let recipe = match &self.dataset {
+                    None => Recipe::data_free(target),
+                    Some(name) => {
+                        let augmentation = cp_train::augmentation_of(name);
+                        Recipe::with_data(self.preset.preset(), target, augmentation)
+                    }
+                };
+                recipe.seeded(seed)
+            }
+        };
+        let mut targets = self.budget.targets(arch)?;
+        if targets.is_empty() {
+            targets.push(base.target.clone());
+        }
+        if let Some(at) = (1..targets.len()).find(|&at| targets[..at].contains(&targets[at])) {
+            return Err(Usage(format!("{} is asked for twice", targets[at].label())).into());
+        }
+        let recipes: Vec<Recipe> = targets
+            .into_iter()
+            .map(|target| self.changed(Recipe { target, ..base.clone() }, arch))
+            .collect::<anyhow::Result<_>>()?;
+        for recipe in &recipes {
+            self.check_read(recipe)?;
+            recipe.check(self.dataset.is_some()).map_err(in_words_of_options)?;
+        }
+        Ok(recipes)
+    }
+
+    /// `recipe` with the options that are given.
+    fn changed(&self, mut recipe: Recipe, arch: Option<&Architecture>) -> anyhow::Result<Recipe> {
+        let Recipe { plan, compress, timing_batches, target } = &mut recipe;
+        if let Some(form) = self.form {
+            plan.forms = form.forms();
+        }
+        if let Some(by) = self.plan_by {
+            plan.by = by.into();
+        }
+        // Rules for one form.
+        let chooses = target.budget().is_some() && plan.by != PlanBy::Uniform
+            || matches!(target, Target::ErrorTarget(_));
+        if !chooses && self.form.is_none() && self.recipe.is_none() {
+            plan.forms = vec![Form::Cp3];
+        }
+        set(&mut plan.points, self.points);
+        set(&mut plan.multiple, self.multiple);
+        set(&mut plan.size_share, self.size_share);
+        set(&mut plan.loss, self.loss.map(LossRule::from));
+        if !self.keep.is_empty() {
+            plan.keep.clone_from(&self.keep);
+        }
+        if let Some(arch) = arch {
+            known_layers(arch, "--keep", &plan.keep)?;
+        }
+        plan.never_slower |= self.never_slower;
+        if let (Some(path), Some(arch)) = (&self.fix, arch) {
+            plan.fix = load_plan(path, arch)?
+                .layers
+                .into_iter()
+                .map(|layer| FixedLayer { name: layer.name, form: layer.form, rank: layer.rank })
+                .collect();
+            if let Some(both) = plan.fix.iter().find(|layer| plan.keep.contains(&layer.name)) {
+                bail!("{}: {} is to stay dense by --keep", path.display(), both.name);
+            }
+        }
+        let from_time = plan.never_slower || matches!(target, Target::LatencyRatio(_));
+        if !self.timing_batch.is_empty() {
+            timing_batches.clone_from(&self.timing_batch);
+        } else if from_time && timing_batches.is_empty() {
+            *timing_batches = vec![1, 32];
+        }
+        if let (Some(&first), true) = (timing_batches.first(), from_time) {
+            plan.timing_batch = first;
+        }
+        set(&mut compress.method, self.method.map(|method| method.0));
+        set(&mut compress.max_iters, self.max_iters);
+        set(&mut compress.tol, self.tol);
+        if let Some(energy) = self.max_energy {
+            compress.max_energy = energy.is_finite().then_some(energy);
+        }
+        set(&mut compress.calibrate, self.calibrate);
+        set(&mut compress.factor_lr, self.factor_lr);
+        if !self.freeze.is_empty() {
+            compress.frozen_parts.clone_from(&self.freeze);
+        }
+        if let Some(images) = self.statistics {
+            let known = compress.statistics.unwrap_or(StatisticsOptions {
+                seed: compress.seed,
+                ..StatisticsOptions::default()
+            });
+            compress.statistics = (images > 0).then_some(StatisticsOptions { images, ..known });
+        }
+        if let Some(augment) = self.augment {
+            let chosen = if augment {
+                Augmentation { flip: true, crop_padding: 4 }
+            } else {
+                Augmentation::default()
+            };
+            compress.augmentation = chosen;
+        }
+        if let Some(schedule) = self.schedule {
+            let epochs = self.step_epochs.unwrap_or(1);
+            compress.schedule = match schedule {
+                ScheduleName::AtOnce => CompressSchedule::AtOnce,
+                ScheduleName::Layerwise => {
+                    CompressSchedule::Layerwise { epochs, freeze_done: false }
+                }
+                ScheduleName::Passes => {
+                    CompressSchedule::Passes { passes: self.passes.unwrap_or(2), epochs }
+                }
+            };
+        }
+        self.change_fine_tuning(compress);
+        Ok(recipe)
+    }
+
+    fn change_fine_tuning(&self, compress: &mut CompressConfig) {
+        let Some(epochs) =
+            self.epochs.or_else(|| compress.fine_tune.as_ref().map(|tune| tune.epochs))
+        else {
+            return;
+        };
+        if epochs == 0 {
+            compress.fine_tune = None;
+            return;
+        }
+        let fresh = || TrainConfig {
+            augmentation: compress.augmentation,
+            seed: compress.seed,
+            distill: Some(Distillation { weight: 0.7, temperature: 4.0, layers: 0.0 }),
+            ..TrainConfig::fine_tuning(epochs)
+        };
+        let mut tune = compress.fine_tune.clone().unwrap_or_else(fresh);
+        if tune.epochs != epochs {
+            tune.warmup_epochs = TrainConfig::fine_tuning(epochs).warmup_epochs;
+            tune.epochs = epochs;
+        }
+        set(&mut tune.lr, self.lr);
+        set(&mut tune.batch_size, self.batch_size);
+        if let Some(decay) = self.weight_decay {
+            match &mut tune.optimizer {
+                OptimizerConfig::Sgd { weight_decay, .. }
+                | OptimizerConfig::Adam { weight_decay, .. } => *weight_decay = decay,
+            }
+        }
+        if self.augment.is_some() {
+            tune.augmentation = compress.augmentation;
+        }
+        if self.distill.is_some() || self.distill_layers.is_some() {
+            let known =
+                tune.distill.unwrap_or(Distillation { weight: 0.0, temperature: 4.0, layers: 0.0 });
+            let weight = self.distill.unwrap_or(known.weight);
+            let layers = self.distill_layers.unwrap_or(known.layers);
+            tune.distill =
+                (weight > 0.0 || layers > 0.0).then_some(Distillation { weight, layers, ..known });
+        }
+        if self.patience.is_some() {
+            tune.patience = self.patience;
+        }
+        compress.fine_tune = Some(tune);
+    }
+
+    /// Refuses options that what is asked for does not read.
+    fn check_read(&self, recipe: &Recipe) -> Result<(), Usage> {
         let usage = |what: &str| Err(Usage(what.into()));
-        if self.plan_by == PlanBy::Sensitivity && self.dataset.is_none() {
+        let profiled = recipe.chooses_forms();
+        if self.form == Some(FormName::Auto) && !profiled {
+            return usage(
+                "--form auto is for ratios and --error-target, planned by errors: name one form",
+            );
+        }
+        if self.points.is_some() && !profiled {
+            return usage("--points is for ratios and --error-target, planned by errors");
+        }
+        if self.plan_by.is_some() && recipe.target.budget().is_none() {
+            return usage("--plan-by is for --params-ratio, --macs-ratio and --latency-ratio");
+        }
+        if self.plan_by == Some(PlanName::Uniform) && self.form.is_none() {
+            return usage("--plan-by uniform needs --form cp3 or --form cp4");
+        }
+        if self.never_slower && !profiled {
+            return usage("--never-slower is for ratios and --error-target, by errors");
+        }
+        if self.fix.is_some() && recipe.plan.by == PlanBy::Uniform {
+            return usage("--fix needs a plan by errors, not --plan-by uniform");
+        }
+        if self.tol.is_some() && recipe.compress.method == Method::Power {
+            return usage(
+                "--tol is not for --method power, which runs as many iterations as it is told",
+            );
+        }
+        if self.passes.is_some() && self.schedule != Some(ScheduleName::Passes) {
+            return usage("--passes is for --schedule passes");
+        }
+        if self.step_epochs.is_some() && self.schedule == Some(ScheduleName::AtOnce) {
+            return usage("--step-epochs is for --schedule layerwise and --schedule passes");
+        }
+        if self.plan_by == Some(PlanName::Sensitivity) && self.dataset.is_none() {
             return usage("--plan-by sensitivity needs --dataset to measure on");
         }
         if self.budget.rank_sums.is_some() && self.dataset.is_none() {
             return usage("--rank-sums needs --dataset to measure losses on");
         }
-        if self.plan_by == PlanBy::Uniform {
-            if !matches!(self.form, FormName::Cp3 | FormName::Cp4) {
-                return usage("--plan-by uniform needs --form cp3 or --form cp4");
-            }
-            if !self.budget.latency_ratio.is_empty() || !self.budget.error_target.is_empty() {
-                return usage("--plan-by uniform is for --params-ratio and --macs-ratio");
-            }
-            if self.fix.is_some() {
-                return usage("--fix needs a plan by errors, not --plan-by uniform");
-            }
+        let tuned = recipe.compress.fine_tune.is_some();
+        let tuning = [
+            ("--lr", self.lr.is_some()),
+            ("--batch-size", self.batch_size.is_some()),
+            ("--weight-decay", self.weight_decay.is_some()),
+            ("--distill", self.distill.is_some()),
+            ("--distill-layers", self.distill_layers.is_some()),
+            ("--patience", self.patience.is_some()),
+            ("--factor-lr", self.factor_lr.is_some()),
+            ("--freeze", !self.freeze.is_empty()),
+            ("--schedule", self.schedule.is_some_and(|name| name != ScheduleName::AtOnce)),
+        ];
+        if let Some((option, _)) = tuning.iter().find(|(_, given)| *given && !tuned) {
+            return Err(Usage(format!(
+                "{option} is for fine-tuning, and there is none: add --epochs N, or take another --preset"
+            )));
         }
-        if self.never_slower
-            && (self.plan_by == PlanBy::Uniform || !self.goals().iter().all(Goal::is_profiled))
-        {
-            return usage("--never-slower is for ratios and --error-target, by errors");
-        }
-        let goals = self.goals();
-        let twice = (1..goals.len()).find(|&at| goals[..at].contains(&goals[at]));
-        if let Some(at) = twice {
-            return Err(Usage(format!("{} is asked for twice", goals[at].label())));
-        }
-        if self.max_energy.is_nan() || self.max_energy <= 0.0 {
-            return usage("--max-energy must be above 0; `inf` for no correction");
-        }
-        if !(0.0..=1.0).contains(&self.distill) {
-            return usage("--distill must be from 0 to 1");
-        }
-        if self.resume && self.work_folder(self.dataset.is_some()).is_none() {
+        if self.resume && self.work_folder().is_none() {
             return usage("--resume needs --work or --dataset: without them nothing is kept");
         }
         Ok(())
     }
 
-    /// Whether layers are timed for the plan.
-    pub(super) fn times_layers(&self, goal: &Goal) -> bool {
-        goal.is_latency() || self.never_slower
-    }
-
-    /// The models to make.
-    pub(super) fn goals(&self) -> Vec<Goal> {
-        let budget = &self.budget;
-        if let Some(path) = &budget.ranks {
-            return vec![Goal::Ranks(path.clone())];
-        }
-        if let Some((conv, linear)) = budget.rank_sums {
-            return vec![Goal::RankSums(conv, linear)];
-        }
-        if let Some(weaken) = budget.evbmf {
-            return vec![Goal::Evbmf(weaken)];
-        }
-        let of = |values: &[f64], goal: fn(f64) -> Goal| -> Vec<Goal> {
-            values.iter().copied().map(goal).collect()
-        };
-        [
-            of(&budget.params_ratio, Goal::Params),
-            of(&budget.macs_ratio, Goal::Macs),
-            of(&budget.latency_ratio, Goal::Latency),
-            of(&budget.error_target, Goal::Error),
-            of(&budget.energy, Goal::Energy),
-        ]
-        .concat()
-    }
-
-    /// The file of one of `goals` models.
-    pub(super) fn out_of(&self, goal: &Goal, goals: usize) -> PathBuf {
-        if goals == 1 {
+    /// The file of one of `count` models.
+    pub(super) fn out_of(&self, target: &Target, count: usize) -> PathBuf {
+        if count == 1 {
             return self.out.clone();
         }
         let stem = self.out.file_stem().unwrap_or_default().to_string_lossy();
         let kind = self.out.extension().unwrap_or("safetensors".as_ref()).to_string_lossy();
-        self.out.with_file_name(format!("{stem}-{}.{kind}", goal.label()))
+        self.out.with_file_name(format!("{stem}-{}.{kind}", target.label()))
     }
 
     /// Where work is kept, if it is.
-    pub(super) fn work_folder(&self, data: bool) -> Option<PathBuf> {
+    pub(super) fn work_folder(&self) -> Option<PathBuf> {
         match &self.work {
             Some(path) => Some(path.clone()),
-            None => data.then(|| self.out.with_extension("work")),
+            None => self.dataset.as_ref().map(|_| self.out.with_extension("work")),
         }
+    }
+}
+
+impl BudgetOptions {
+    fn is_given(&self) -> bool {
+        let lists = [
+            &self.params_ratio,
+            &self.macs_ratio,
+            &self.latency_ratio,
+            &self.error_target,
+            &self.energy,
+        ];
+        lists.into_iter().any(|list| !list.is_empty())
+            || self.evbmf.is_some()
+            || self.rank_sums.is_some()
+            || self.ranks.is_some()
     }
 
-    /// How a plan is carried out.
-    pub(super) fn config(&self, seed: u64) -> CompressConfig {
-        let steps = self.step_epochs;
-        let schedule = match self.schedule {
-            ScheduleName::AtOnce => CompressSchedule::AtOnce,
-            ScheduleName::Layerwise => {
-                CompressSchedule::Layerwise { epochs: steps, freeze_done: false }
-            }
-            ScheduleName::Passes => CompressSchedule::Passes { passes: self.passes, epochs: steps },
-        };
-        let augmentation = if self.augment {
-            Augmentation { flip: true, crop_padding: 4 }
-        } else {
-            Augmentation::default()
-        };
-        let distilled = self.distill > 0.0 || self.distill_layers > 0.0;
-        let tune = TrainConfig {
-            batch_size: self.batch_size,
-            optimizer: OptimizerConfig::sgd(self.weight_decay),
-            lr: self.lr,
-            augmentation,
-            distill: distilled.then_some(Distillation {
-                weight: self.distill,
-                temperature: 4.0,
-                layers: self.distill_layers,
-            }),
-            patience: self.patience,
-            seed,
-            ..TrainConfig::fine_tuning(self.epochs)
-        };
-        CompressConfig {
-            method: self.method.0,
-            max_iters: self.max_iters,
-            tol: self.tol,
-            max_energy: self.max_energy.is_finite().then_some(self.max_energy),
-            statistics: super::statistics(self, seed),
-            calibrate: self.calibrate,
-            augmentation,
-            schedule,
-            fine_tune: (self.dataset.is_some() && self.epochs > 0).then_some(tune),
-            factor_lr: self.factor_lr,
-            frozen_parts: self.freeze.clone(),
-            seed,
+    /// What the models have to reach.
+    fn targets(&self, arch: Option<&Architecture>) -> anyhow::Result<Vec<Target>> {
+        if let Some(path) = &self.ranks {
+            let plan = arch.map(|arch| load_plan(path, arch)).transpose()?;
+            return Ok(vec![Target::Ranks(plan.unwrap_or_default())]);
         }
+        if let Some((conv, linear)) = self.rank_sums {
+            return Ok(vec![Target::RankSums { conv, linear }]);
+        }
+        if let Some(weaken) = self.evbmf {
+            return Ok(vec![Target::Evbmf(weaken)]);
+        }
+        let of = |values: &[f64], target: fn(f64) -> Target| -> Vec<Target> {
+            values.iter().copied().map(target).collect()
+        };
+        Ok([
+            of(&self.params_ratio, Target::ParamsRatio),
+            of(&self.macs_ratio, Target::MacsRatio),
+            of(&self.latency_ratio, Target::LatencyRatio),
+            of(&self.error_target, Target::ErrorTarget),
+            of(&self.energy, Target::Energy),
+        ]
+        .concat())
     }
+}
+
+fn set<T>(field: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *field = value;
+    }
+}
+
+/// A plan for `arch` that names a layer.
+fn load_plan(path: &Path, arch: &Architecture) -> anyhow::Result<RankPlan> {
+    let plan = RankPlan::load(path)?;
+    plan.check(arch).with_context(|| path.display().to_string())?;
+    if plan.layers.is_empty() {
+        bail!(
+            "{}: names no layer to factorize; add entries like those of `polyad compress --help`",
+            path.display()
+        );
+    }
+    Ok(plan)
+}
+
+/// Refuses names that are no layers with a kernel, before any work.
+fn known_layers(arch: &Architecture, option: &str, names: &[String]) -> anyhow::Result<()> {
+    let known = arch.compressible();
+    match names.iter().find(|name| !known.contains(name)) {
+        None => Ok(()),
+        Some(name) => bail!(
+            "{option}: there is no layer '{name}' that could be factorized; there are: {}",
+            known.join(", ")
+        ),
+    }
+}
+
+/// A setting of a recipe that is out of range, by the name of its option.
+fn in_words_of_options(error: TrainError) -> anyhow::Error {
+    let TrainError::Config { option, got, expected } = &error else { return error.into() };
+    let name = match *option {
+        "target" => "the budget",
+        "plan.forms" => "--form",
+        "plan.by" => "--plan-by",
+        "plan.points" => "--points",
+        "plan.multiple" => "--multiple",
+        "plan.size_share" => "--size-share",
+        "plan.fix" => "--fix",
+        "plan.never_slower" => "--never-slower",
+        "plan.timing_batch" | "timing_batches" => "--timing-batch",
+        "lr" => "--lr",
+        "batch_size" => "--batch-size",
+        "factor_lr" => "--factor-lr",
+        "frozen_parts" => "--freeze",
+        "method" => "--method",
+        "schedule" => "--schedule",
+        "distill.weight" => "--distill",
+        "distill.layers" => "--distill-layers",
+        _ => return error.into(),
+    };
+    Usage(format!("{name}: {got} is not {expected}")).into()
 }

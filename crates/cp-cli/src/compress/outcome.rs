@@ -6,11 +6,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use cp_net::{Form, Network, Rank, Totals};
-use cp_plan::{DenseLayer, LayerReport, RankPlan};
-use cp_train::{Compressed, Evaluation};
-use serde::{Deserialize, Serialize};
+use cp_plan::{DenseLayer, LayerReport};
+use cp_train::{EpochMetrics, Evaluation, Origin, Recipe, Stages};
+use serde::Serialize;
 
-use super::options::{Args, Goal};
+use super::options::Args;
 use crate::output::{Column, Report, Table, count, percent};
 
 /// What a model or a layer costs for one image.
@@ -27,13 +27,32 @@ impl From<Totals> for Size {
 }
 
 /// Times of both models in turn, per batch.
-#[derive(Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Latency {
-    pub(super) batch: usize,
-    pub(super) threads: usize,
-    pub(super) dense_ms: f64,
-    pub(super) compressed_ms: f64,
-    pub(super) ratio: f64,
+#[derive(Clone, Copy, Serialize)]
+struct Latency {
+    batch: usize,
+    threads: usize,
+    dense_ms: f64,
+    compressed_ms: f64,
+    /// Dense / compressed.
+    ratio: f64,
+    /// First and third quartile.
+    dense_quartiles_ms: [f64; 2],
+    compressed_quartiles_ms: [f64; 2],
+}
+
+impl From<&cp_train::Latency> for Latency {
+    fn from(found: &cp_train::Latency) -> Self {
+        let quartiles = |time: cp_train::timing::Timing| [1e3 * time.lower, 1e3 * time.upper];
+        Self {
+            batch: found.batch,
+            threads: found.threads,
+            dense_ms: 1e3 * found.dense.median,
+            compressed_ms: 1e3 * found.compressed.median,
+            ratio: found.speedup(),
+            dense_quartiles_ms: quartiles(found.dense),
+            compressed_quartiles_ms: quartiles(found.compressed),
+        }
+    }
 }
 
 /// One state of the network.
@@ -80,7 +99,7 @@ struct Test {
 
 /// One compressed model.
 #[derive(Serialize)]
-pub(super) struct Outcome {
+pub(super) struct Made {
     #[serde(skip)]
     label: String,
     after: Size,
@@ -89,51 +108,51 @@ pub(super) struct Outcome {
     layers: Vec<LayerRow>,
     dense: Vec<DenseLayer>,
     stages: Vec<Stage>,
-    #[serde(skip)]
-    tested: Option<Evaluation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     test: Option<Test>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    latency: Option<Latency>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    latency: Vec<Latency>,
+    #[serde(skip)]
+    epochs: Vec<EpochMetrics>,
     #[serde(skip)]
     out: PathBuf,
 }
 
-impl Outcome {
+impl Made {
     pub(super) fn new(
-        goal: &Goal,
+        recipe: &Recipe,
         dense: &Network,
-        plan: &RankPlan,
-        done: Compressed,
-        tested: Option<Evaluation>,
-        latency: Option<Latency>,
+        done: cp_train::Outcome,
+        stages: &Stages,
         out: &Path,
     ) -> anyhow::Result<Self> {
-        let input = &dense.input().shape;
-        let before = dense.cost(input)?.total;
-        let after = done.network.cost(input)?.total;
+        let [before, after] = done.cost;
         let layers = done
             .layers
             .into_iter()
             .map(|report| layer(dense, report))
             .collect::<anyhow::Result<_>>()?;
-        let stages = done.stages.into_iter().map(|report| Stage {
+        let reports = done.stages.into_iter().map(|report| Stage {
             stage: report.stage,
             size: report.cost.into(),
             validation: report.validation,
             kept: report.kept,
         });
+        let epochs = match recipe.compress.fine_tune {
+            Some(_) => stages.dir().epochs("fine-tuned")?,
+            None => Vec::new(),
+        };
         Ok(Self {
-            label: goal.label(),
+            label: recipe.target.label(),
             after: after.into(),
             params_ratio: after.params as f64 / before.params as f64,
             macs_ratio: after.macs as f64 / before.macs as f64,
             layers,
-            dense: plan.dense.clone(),
-            stages: stages.collect(),
-            tested,
-            test: None,
-            latency,
+            dense: done.plan.dense,
+            stages: reports.collect(),
+            test: done.test.map(|[dense, compressed]| Test { dense, compressed }),
+            latency: done.latency.iter().map(Latency::from).collect(),
+            epochs,
             out: out.to_owned(),
         })
     }
@@ -142,6 +161,27 @@ impl Outcome {
     fn validations(&self) -> Option<(Evaluation, Evaluation)> {
         let last = self.stages.iter().rfind(|stage| stage.kept)?;
         Some((self.stages.first()?.validation?, last.validation?))
+    }
+
+    /// Batch sizes at which the compressed network is not faster.
+    fn slower(&self) -> Vec<&Latency> {
+        self.latency.iter().filter(|latency| latency.ratio <= 1.0).collect()
+    }
+
+    /// That it is slower than dense, and the way out.
+    fn warning(&self) -> Option<String> {
+        let slower = self.slower();
+        let times: Vec<String> = slower
+            .iter()
+            .map(|latency| format!("{:.2}x as fast at batch {}", latency.ratio, latency.batch))
+            .collect();
+        (!times.is_empty()).then(|| {
+            format!(
+                "slower than the dense network on this machine: {}; --latency-ratio plans for time, --never-slower leaves layers \
+                 dense that would not be faster",
+                times.join(", ")
+            )
+        })
     }
 }
 
@@ -174,6 +214,10 @@ pub(super) struct Answer {
     input: Vec<usize>,
     before: Size,
     seconds: f64,
+    #[serde(skip)]
+    origin: Option<Origin>,
+    #[serde(skip)]
+    command: String,
     #[serde(flatten)]
     models: Models,
 }
@@ -182,43 +226,57 @@ pub(super) struct Answer {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Models {
-    One(Box<Outcome>),
-    Several { budgets: Vec<Outcome> },
+    One(Box<Made>),
+    Several { budgets: Vec<Made> },
 }
 
 impl Answer {
     pub(super) fn new(
         args: &Args,
+        recipes: &[Recipe],
         dense: &Network,
-        dense_test: Option<Evaluation>,
+        origin: Option<Origin>,
         seconds: f64,
-        mut outcomes: Vec<Outcome>,
+        made: Vec<Made>,
     ) -> anyhow::Result<Self> {
-        for outcome in &mut outcomes {
-            outcome.test = match (dense_test, outcome.tested) {
-                (Some(dense), Some(compressed)) => Some(Test { dense, compressed }),
-                _ => None,
-            };
-        }
-        let models = match <[Outcome; 1]>::try_from(outcomes) {
+        let models = match <[Made; 1]>::try_from(made) {
             Ok([one]) => Models::One(Box::new(one)),
             Err(budgets) => Models::Several { budgets },
         };
+        let method = recipes.first().map_or("als", |recipe| recipe.compress.method.name());
         Ok(Self {
             architecture: dense.architecture().name.clone(),
-            method: args.method.0.name(),
+            method,
             input: dense.input().shape.clone(),
             before: dense.cost(&dense.input().shape)?.total.into(),
             seconds,
+            origin,
+            command: next_command(args),
             models,
         })
     }
 
-    fn outcomes(&self) -> &[Outcome] {
+    fn outcomes(&self) -> &[Made] {
         match &self.models {
             Models::One(one) => std::slice::from_ref(one),
             Models::Several { budgets } => budgets,
         }
+    }
+}
+
+/// A command that is worth trying next.
+fn next_command(args: &Args) -> String {
+    let model = args.model.path.display();
+    let arch =
+        args.model.arch.name.as_ref().map_or(String::new(), |name| format!(" --arch {name}"));
+    let out = args.out.display();
+    match &args.dataset {
+        None => {
+            format!("polyad compress {model}{arch} --macs-ratio 0.33 --dataset NAME --out {out}")
+        }
+        Some(name) => format!(
+            "polyad compress {model}{arch} --macs-ratio 0.5,0.33,0.25 --dataset {name} --preset best --out {out}"
+        ),
     }
 }
 
@@ -235,7 +293,7 @@ impl Report for Answer {
 }
 
 impl Answer {
-    fn outcome_text(&self, one: &Outcome, to: &mut dyn Write) -> io::Result<()> {
+    fn outcome_text(&self, one: &Made, to: &mut dyn Write) -> io::Result<()> {
         if let Models::Several { .. } = self.models {
             writeln!(to, "budget {}\n", one.label)?;
         }
@@ -280,10 +338,10 @@ impl Answer {
             let (dense, small) = (percent(test.dense.top1), percent(test.compressed.top1));
             writeln!(to, "{:<24}top-1 {dense} → {small}", "test")?;
         }
-        if let Some(latency) = one.latency {
+        for latency in &one.latency {
             writeln!(
                 to,
-                "{:<24}{:.2} → {:.2} ms  ({:.2} ×)",
+                "{:<24}{:.2} → {:.2} ms  ({:.2} × as fast)",
                 format!("batch of {}", latency.batch),
                 latency.dense_ms,
                 latency.compressed_ms,
@@ -296,6 +354,10 @@ impl Answer {
         };
         line(to, "parameters   ", self.before.parameters, one.after.parameters)?;
         line(to, "multiply-adds", self.before.macs, one.after.macs)?;
-        writeln!(to, "wrote {}", one.out.display())
+        writeln!(to, "wrote {}", one.out.display())?;
+        match one.warning() {
+            Some(warning) => writeln!(to, "{warning}"),
+            None => Ok(()),
+        }
     }
 }

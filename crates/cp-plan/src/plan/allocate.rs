@@ -42,6 +42,9 @@ pub struct PlanOptions {
     pub never_slower: bool,
     /// The largest error that a layer may have, except those in `fixed`.
     pub max_error: Option<f64>,
+    /// Spend what is left of a budget in parameters or multiply-adds on ranks between the measured ones, multiples of this number,
+    /// of forms with one number. Their cost is exact, their error interpolated.
+    pub fill: Option<usize>,
 }
 
 /// What a profile says of a plan.
@@ -179,13 +182,38 @@ impl Profile {
         }
 
         let chosen = choose(&candidates, fixed_cost)?;
+        let open: Vec<(&LayerProfile, &Candidate<'_>)> = self
+            .layers
+            .iter()
+            .zip(&entries)
+            .filter(|(_, entry)| matches!(entry, Entry::Open))
+            .map(|(layer, _)| layer)
+            .zip(&candidates)
+            .collect();
+        let between = match (options.fill, budget) {
+            (Some(multiple), Budget::Params(_) | Budget::Macs(_))
+                if options.max_error.is_none() =>
+            {
+                let room = budget.ratio()? * total - fixed_cost;
+                fill(&open, &chosen, room, multiple.max(1), budget, options)?
+            }
+            _ => vec![None; candidates.len()],
+        };
 
         let mut plan = RankPlan::default();
-        let mut open = candidates.iter().zip(chosen);
+        let mut open = candidates.iter().zip(chosen).zip(between);
         for (layer, entry) in self.layers.iter().zip(entries) {
             let name = layer.layer.clone();
             let entry = match entry {
-                Entry::Open => open.next().map(|(c, state)| settled(c, state, budget)),
+                Entry::Open => match open.next() {
+                    Some(((_, _), Some(between))) => Some(planned(
+                        &between,
+                        between.costs(layer, budget)? / layer.costs(budget)?,
+                        budget,
+                    )),
+                    Some(((candidate, state), None)) => Some(settled(candidate, state, budget)),
+                    None => None,
+                },
                 other => Some(other),
             };
             match entry {
@@ -455,11 +483,7 @@ fn told(choice: &Choice, share: f64, budget: Budget) -> String {
 fn settled(candidate: &Candidate<'_>, state: usize, budget: Budget) -> Entry {
     let LayerState { cost, choice, .. } = candidate.states[state];
     match choice {
-        Some(choice) => Entry::Planned {
-            form: choice.form,
-            rank: choice.rank,
-            why: told(choice, cost / candidate.dense, budget),
-        },
+        Some(choice) => planned(choice, cost / candidate.dense, budget),
         None => Entry::Dense(match candidate.states[..state].last().and_then(|s| s.choice) {
             Some(best) => format!(
                 "its error would cost more than it saves: {:.3} as {} R={}",
@@ -470,4 +494,67 @@ fn settled(candidate: &Candidate<'_>, state: usize, budget: Budget) -> Entry {
             None => "its error would cost more than it saves".into(),
         }),
     }
+}
+
+fn planned(choice: &Choice, share: f64, budget: Budget) -> Entry {
+    Entry::Planned { form: choice.form, rank: choice.rank, why: told(choice, share, budget) }
+}
+
+/// Ranks above the chosen ones and below the next measured ones, for what is left of the budget: of all layers always the one
+/// whose damage falls most with it.
+fn fill(
+    layers: &[(&LayerProfile, &Candidate<'_>)],
+    chosen: &[usize],
+    room: f64,
+    multiple: usize,
+    budget: Budget,
+    options: &PlanOptions,
+) -> Result<Vec<Option<Choice>>, PlanError> {
+    let mut found: Vec<Option<Choice>> = vec![None; layers.len()];
+    let chosen: Vec<LayerState<'_>> =
+        layers.iter().zip(chosen).map(|((_, candidate), &at)| candidate.states[at]).collect();
+    let mut left = room - chosen.iter().map(|state| state.cost).sum::<f64>();
+    loop {
+        let mut best: Option<(f64, usize, Choice, f64)> = None;
+        for (index, (layer, candidate)) in layers.iter().enumerate() {
+            let Some(now) = found[index].as_ref().or(chosen[index].choice) else { continue };
+            let Some(between) = next_between(layer, now, left, multiple, budget)? else { continue };
+            let cost = between.costs(layer, budget)?;
+            let slower = options.never_slower && between.timed(layer)? >= layer.timed()?;
+            if cost >= candidate.dense || slower {
+                continue;
+            }
+            let gain = candidate.weight * (now.error().powi(2) - between.error().powi(2));
+            if gain > best.as_ref().map_or(0.0, |(most, ..)| *most) {
+                best = Some((gain, index, between, cost - now.costs(layer, budget)?));
+            }
+        }
+        let Some((_, index, between, cost)) = best else { return Ok(found) };
+        left -= cost;
+        found[index] = Some(between);
+    }
+}
+
+/// The largest rank that costs at most `left` more than `now`, below the next measured one; none for forms with several numbers.
+fn next_between(
+    layer: &LayerProfile,
+    now: &Choice,
+    left: f64,
+    multiple: usize,
+    budget: Budget,
+) -> Result<Option<Choice>, PlanError> {
+    let number = |choice: &Choice| choice.rank.one();
+    let Some(rank) = number(now) else { return Ok(None) };
+    let next = layer
+        .choices
+        .iter()
+        .filter(|choice| choice.form == now.form && number(choice).is_some_and(|r| r > rank))
+        .min_by_key(|choice| choice.rank);
+    let Some((next, end)) = next.and_then(|next| Some((next, number(next)?))) else {
+        return Ok(None);
+    };
+    let each = (next.costs(layer, budget)? - now.costs(layer, budget)?) / (end - rank) as f64;
+    let more = if each > 0.0 { (left / each).max(0.0).floor() as usize } else { 0 };
+    let most = (rank + more).min(end - 1) / multiple * multiple;
+    if most <= rank { Ok(None) } else { layer.at(now.form, Rank::One(most)).map(Some) }
 }

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::ladder::Ladder;
 use super::plannable;
-use crate::decompose::{Decomposer, Method};
+use crate::decompose::Decomposer;
 use crate::error::PlanError;
+use crate::models::Models;
 
 /// What every layer would cost and lose in every way it could be written: the error curves that ranks are chosen from.
 ///
@@ -44,6 +45,10 @@ pub struct Profile {
     pub dense_seconds: Option<f64>,
     /// The layers, in the order in which they run (or were asked for).
     pub layers: Vec<LayerProfile>,
+    /// The CP models that the errors are of, for [`Decomposer::models`]; not part of the JSON, for they are as large as some networks:
+    /// [`Models::save`].
+    #[serde(skip)]
+    pub models: Models,
 }
 
 /// What one layer would cost and lose.
@@ -123,7 +128,7 @@ impl Profile {
     /// number of threads changes nothing but the last digits of large singular value decompositions.
     ///
     /// The CP forms go up a path: each rank starts from the model of the rank before, with the terms that its residual asks
-    /// for ([`cp_core::extend`]); [`compress`](crate::compress) starts from random factors and needs more sweeps for the same error.
+    /// for ([`cp_core::extend`]), and [`compress`](crate::compress) goes on from them where its decomposer is given [`Profile::models`].
     /// Low-rank errors are the singular values that are left over. Tucker-2 takes
     /// \[R_out, R_in\] in proportion to \[T/g, S/g\], TKD-CPD the same with R = max(R_out, R_in). Where `decomposer` has the
     /// statistics of a layer, the weighted error counts, and low-rank pairs are decomposed one rank at a time as well.
@@ -187,15 +192,18 @@ impl Profile {
             }
         }
         // Collected before looking for errors, so that the first layer's is reported, whichever thread was faster.
-        let found: Vec<Result<Vec<Choice>, PlanError>> = jobs
+        let found: Vec<Result<(Vec<Choice>, Models), PlanError>> = jobs
             .par_iter()
             .map(|(_, ladder, ranks)| climb(net, ladder, ranks, decomposer, progress))
             .collect();
-        for ((index, ..), choices) in jobs.iter().zip(found) {
-            profiles[*index].choices.extend(choices?);
+        let mut models = Models::default();
+        for ((index, ..), found) in jobs.iter().zip(found) {
+            let (choices, path) = found?;
+            profiles[*index].choices.extend(choices);
+            models.extend(path);
         }
         let (input, dense) = (whole.input, whole.total);
-        Ok(Self { input, dense, dense_seconds: None, layers: profiles })
+        Ok(Self { input, dense, dense_seconds: None, layers: profiles, models })
     }
 
     /// Decomposes single layers in the forms and ranks given, as [`PlanOptions::fixed`](crate::PlanOptions::fixed) needs them, and
@@ -349,11 +357,12 @@ fn climb(
     ranks: &[Rank],
     decomposer: &Decomposer,
     progress: &(dyn Fn(&str) + Sync),
-) -> Result<Vec<Choice>, PlanError> {
+) -> Result<(Vec<Choice>, Models), PlanError> {
     let Ladder { layer, form, .. } = *ladder;
+    let mut models = Models::default();
     let Some(last) = ranks.last() else {
         progress(&format!("{layer}: no {form} form is smaller"));
-        return Ok(Vec::new());
+        return Ok((Vec::new(), models));
     };
     let kernels = net.tensors(layer, form)?;
     let failed = |source| PlanError::Decompose { layer: layer.into(), source };
@@ -362,7 +371,11 @@ fn climb(
         Form::Cp3 | Form::Cp4 => {
             let mut path = CpPath::new(known_as, &kernels, decomposer);
             let ones = ranks.iter().filter_map(|rank| rank.one());
-            ones.map(|rank| Ok(path.at(rank)?.0)).collect::<Result<Vec<_>, _>>()
+            let errors = ones.map(|rank| Ok(path.at(rank)?.0)).collect::<Result<Vec<_>, _>>();
+            for (rank, groups) in path.models {
+                models.insert(known_as, form, rank, groups);
+            }
+            errors
         }
         Form::LowRank => Pairs::new(known_as, &kernels, decomposer).map(|pairs| {
             let ones = ranks.iter().filter_map(|rank| rank.one());
@@ -385,7 +398,7 @@ fn climb(
         choices.push(choice);
     }
     progress(&format!("{layer}: {form} up to R={last}, error {least:.4}"));
-    Ok(choices)
+    Ok((choices, models))
 }
 
 /// The errors of one form and rank, from the decomposition itself.
@@ -429,10 +442,8 @@ impl<'a, 'k> CpPath<'a, 'k> {
         let mut models = Vec::with_capacity(self.kernels.len());
         let lower = self.models.range(..rank).next_back().map(|(_, models)| models);
         for (group, kernel) in self.kernels.iter().enumerate() {
-            // The power method finds its terms one by one, wherever it is told to start.
-            let before = lower
-                .and_then(|models| models.get(group))
-                .filter(|_| self.decomposer.method != Method::Power);
+            let before =
+                lower.and_then(|models| models.get(group)).filter(|_| self.decomposer.goes_on());
             let observe = &mut |_: &cp_core::Progress| ControlFlow::Continue(());
             let (found, weighted) =
                 self.decomposer.cp(self.layer, group, kernel.view(), rank, before, observe)?;

@@ -1,9 +1,9 @@
 //! `report.html` and `summary.md` of `polyad compress`: every model beside the dense network, stage by stage and layer by layer.
 
-use cp_report::{Axis, Block, Card, Cell, Column, Report, Series, Table, XyPlot};
-use cp_train::{Provenance, RunDir};
+use cp_report::{Axis, BarPlot, Block, Card, Cell, Column, Report, Series, Table, XyPlot};
+use cp_train::{Origin, Provenance, RunDir};
 
-use super::{Answer, Outcome};
+use super::{Answer, LayerRow, Made};
 use crate::compress::options::Args;
 
 impl Answer {
@@ -20,88 +20,137 @@ impl Answer {
         };
         let mut page = Report::new(format!("{} compressed", self.architecture), verdict);
         if let [one] = self.outcomes() {
-            let mut cards = vec![
-                Card::new("fewer parameters", Cell::ratio(1.0 / one.params_ratio, 2)),
-                Card::new("fewer multiply-adds", Cell::ratio(1.0 / one.macs_ratio, 2)),
-            ];
-            if let Some(latency) = one.latency {
-                cards.push(Card::new("faster", Cell::ratio(latency.ratio, 2)));
-            }
-            if let Some(test) = &one.test {
-                let change = Cell::points(test.compressed.top1 - test.dense.top1, 2);
-                cards.push(Card::new("test top-1, change", change.unit("points")));
-            }
-            page.add(Block::cards(cards));
+            page.add(self.cards(one));
         } else {
-            page.add(self.pareto());
             page.add(models_table(self.outcomes()));
         }
+        if self.outcomes().iter().any(|one| reached(one).is_some()) {
+            page.add(self.pareto());
+        }
         for one in self.outcomes() {
-            page.add(Block::heading(one.out.display().to_string()));
+            page.add(Block::heading(one.out.file_name().unwrap_or_default().to_string_lossy()));
+            if let Some(warning) = one.warning() {
+                page.add(Block::text(format!("This network is {warning}.")));
+            }
+            if let Some(plot) = stage_bars(one) {
+                page.add(plot);
+            }
+            if let Some(plot) = training_curves(one) {
+                page.add(plot);
+            }
             page.add(stage_table(one));
             if let Some(table) = latency_table(one) {
                 page.add(table);
+            }
+            if !one.layers.is_empty() {
+                page.add(layer_bars(one));
+                page.add(error_bars(one));
             }
             page.add(layer_table(one));
             if !one.dense.is_empty() {
                 page.add(dense_table(one));
             }
         }
-        page.add(Block::text(match &args.dataset {
-            None => "Protocol: no data were used.".into(),
-            Some(dataset) => format!(
-                "Protocol: {dataset}; {} epochs of fine-tuning on `{}`, the best by `{}`; tested once on {}, in eval mode.",
-                args.epochs,
-                args.train_split,
-                args.validation_split,
-                args.test_split
-                    .as_deref()
-                    .map_or_else(|| "nothing".into(), |split| format!("`{split}`")),
-            ),
-        }));
+        page.add(Block::text(self.protocol(args)));
+        page.add(Block::text(format!("What to try next: {}", self.command)));
         page.add(Block::provenance(provenance.rows()));
         page.write(dir.path())?;
         Ok(())
     }
 
-    fn verdict(&self, one: &Outcome) -> String {
+    /// The numbers that matter first; a network that is slower is called so.
+    fn cards(&self, one: &Made) -> Block {
+        let mut cards = vec![
+            Card::new("fewer parameters", Cell::ratio(1.0 / one.params_ratio, 2)),
+            Card::new("fewer multiply-adds", Cell::ratio(1.0 / one.macs_ratio, 2)),
+        ];
+        for latency in &one.latency {
+            let (what, times) = if latency.ratio >= 1.0 {
+                ("faster", latency.ratio)
+            } else {
+                ("slower", 1.0 / latency.ratio)
+            };
+            let title = format!("{what} at batch {}", latency.batch);
+            cards.push(Card::new(title, Cell::ratio(times, 2)));
+        }
+        if let Some(test) = &one.test {
+            let change = Cell::points(test.compressed.top1 - test.dense.top1, 2);
+            cards.push(Card::new("test top-1, change", change.unit("points")));
+        } else if let Some((first, last)) = one.validations() {
+            let change = Cell::points(last.top1 - first.top1, 2);
+            cards.push(Card::new("validation top-1, change", change.unit("points")));
+        }
+        Block::cards(cards)
+    }
+
+    /// What happened, in a sentence.
+    fn verdict(&self, one: &Made) -> String {
         let mut text = format!(
             "{:.2}× fewer parameters and {:.2}× fewer multiply-adds",
             1.0 / one.params_ratio,
             1.0 / one.macs_ratio
         );
-        if let Some(latency) = one.latency {
-            text += &format!(", {:.2}× the speed at batch {}", latency.ratio, latency.batch);
+        for latency in &one.latency {
+            text += &if latency.ratio >= 1.0 {
+                format!(", {:.2}× faster at batch {}", latency.ratio, latency.batch)
+            } else {
+                format!(", {:.2}× slower at batch {}", 1.0 / latency.ratio, latency.batch)
+            };
         }
         if let Some((first, last)) = one.validations() {
+            let seen = match self.origin {
+                Some(Origin::Seen) => " (images that the dense weights were trained on)",
+                Some(Origin::Unknown) => {
+                    " (whether the dense weights were trained on these images is not known)"
+                }
+                _ => "",
+            };
             text += &format!(
-                "; validation top-1 {:.2} → {:.2} %",
+                "; validation top-1 {:.2} → {:.2} %{seen}",
                 100.0 * first.top1,
                 100.0 * last.top1
             );
         }
         if let Some(test) = &one.test {
             text += &format!(
-                "; test top-1 {:.2} → {:.2} %",
+                "; test top-1 {:.2} → {:.2} % of {} images",
                 100.0 * test.dense.top1,
-                100.0 * test.compressed.top1
+                100.0 * test.compressed.top1,
+                test.dense.examples
             );
         }
         text + "."
     }
 
-    /// What each model costs and reaches.
-    fn pareto(&self) -> XyPlot {
-        let reached = |one: &Outcome| {
-            one.test
-                .as_ref()
-                .map(|test| test.compressed)
-                .or_else(|| one.validations().map(|(_, last)| last))
+    /// How the numbers came about.
+    fn protocol(&self, args: &Args) -> String {
+        let Some(dataset) = &args.dataset else {
+            return "Protocol: no data were used.".into();
         };
+        let epochs = self.outcomes().iter().map(|one| one.epochs.len()).max().unwrap_or_default();
+        let chosen = match self.origin {
+            Some(Origin::Seen) => format!(
+                "the last epoch kept, for the dense weights were trained on images of `{}`",
+                args.validation_split
+            ),
+            _ => format!("the best by `{}`", args.validation_split),
+        };
+        let test = args
+            .test_split
+            .as_deref()
+            .map_or_else(|| "nothing".into(), |split| format!("`{split}`"));
+        format!(
+            "Protocol: {dataset}; {epochs} epochs of fine-tuning on `{}`, {chosen}; tested once on {test}, in eval mode.",
+            args.train_split
+        )
+    }
+
+    /// What each model costs and reaches, the dense network among them.
+    fn pareto(&self) -> XyPlot {
         let mut points: Vec<(f64, f64)> = self
             .outcomes()
             .iter()
-            .filter_map(|one| Some((one.after.macs as f64 / 1e6, reached(one)?.top1)))
+            .filter_map(|one| Some((one.after.macs as f64 / 1e6, reached(one)?)))
             .collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
         let first = self.outcomes().first();
@@ -109,21 +158,33 @@ impl Answer {
             Some(test) => Some(test.dense.top1),
             None => one.validations().map(|(first, _)| first.top1),
         });
+        let tested = first.is_some_and(|one| one.test.is_some());
+        let axis = if tested { "test top-1" } else { "validation top-1" };
         let mut plot = XyPlot::new(
             "Accuracy against multiply-adds",
-            Axis::number("multiply-adds (M)"),
-            Axis::percent("top-1"),
+            Axis::number("multiply-adds (M)").include(0.0),
+            Axis::percent(axis),
         )
         .series(Series::both("compressed", points));
         if let Some(dense) = dense {
-            plot = plot.reference("dense", dense);
+            plot = plot
+                .series(Series::points("dense network", [(self.before.macs as f64 / 1e6, dense)]))
+                .reference("dense", dense);
         }
         plot
     }
 }
 
+/// The accuracy that a model is shown with.
+fn reached(one: &Made) -> Option<f64> {
+    match &one.test {
+        Some(test) => Some(test.compressed.top1),
+        None => one.validations().map(|(_, last)| last.top1),
+    }
+}
+
 /// What each model costs and reaches, one a row.
-fn models_table(outcomes: &[Outcome]) -> Table {
+fn models_table(outcomes: &[Made]) -> Table {
     let mut table = Table::new(
         "Every model",
         [
@@ -144,7 +205,7 @@ fn models_table(outcomes: &[Outcome]) -> Table {
             Cell::text(name),
             Cell::ratio(1.0 / one.params_ratio, 2),
             Cell::ratio(1.0 / one.macs_ratio, 2),
-            one.latency.map_or_else(Cell::missing, |latency| Cell::ratio(latency.ratio, 2)),
+            one.latency.first().map_or_else(Cell::missing, |latency| Cell::ratio(latency.ratio, 2)),
             percent(one.validations().map(|(_, last)| last.top1)),
             percent(test.map(|test| test.compressed.top1)),
             test.map_or_else(Cell::missing, |test| {
@@ -155,7 +216,7 @@ fn models_table(outcomes: &[Outcome]) -> Table {
     table
 }
 
-fn stage_table(one: &Outcome) -> Table {
+fn stage_table(one: &Made) -> Table {
     let mut table = Table::new(
         "Before, on the way and after",
         [
@@ -186,28 +247,114 @@ fn stage_table(one: &Outcome) -> Table {
     table
 }
 
-fn latency_table(one: &Outcome) -> Option<Table> {
-    let latency = one.latency?;
+fn latency_table(one: &Made) -> Option<Table> {
+    let first = one.latency.first()?;
     let mut table = Table::new(
-        format!("Latency of a batch of {}", latency.batch),
+        format!("Latency, {} of libtorch", threads(first.threads)),
         [
-            Column::text("threads"),
+            Column::number("batch"),
             Column::number("dense").unit("ms"),
+            Column::text("quartiles"),
             Column::number("compressed").unit("ms"),
+            Column::text("quartiles"),
             Column::number("speed-up"),
         ],
     );
-    table.row([
-        Cell::text(latency.threads.to_string()),
-        Cell::millis(latency.dense_ms / 1e3),
-        Cell::millis(latency.compressed_ms / 1e3),
-        Cell::ratio(latency.ratio, 2),
-    ]);
-    table.note("Medians of forward passes in eval mode, both networks in turn.");
+    let quartiles = |[lower, upper]: [f64; 2]| {
+        let (lower, upper) = (Cell::millis(lower / 1e3), Cell::millis(upper / 1e3));
+        Cell::text(format!("{} – {}", lower.as_str(), upper.as_str()))
+    };
+    for latency in &one.latency {
+        table.row([
+            Cell::count(latency.batch as u64),
+            Cell::millis(latency.dense_ms / 1e3),
+            quartiles(latency.dense_quartiles_ms),
+            Cell::millis(latency.compressed_ms / 1e3),
+            quartiles(latency.compressed_quartiles_ms),
+            Cell::ratio(latency.ratio, 2),
+        ]);
+    }
+    table.note("Forward passes in eval mode, batch norms folded, both networks in turn; medians.");
     Some(table)
 }
 
-fn layer_table(one: &Outcome) -> Table {
+fn threads(count: usize) -> String {
+    if count == 1 { "1 thread".into() } else { format!("{count} threads") }
+}
+
+/// Multiply-adds of every factorized layer before and after.
+fn layer_bars(one: &Made) -> BarPlot {
+    let millions = |of: fn(&LayerRow) -> usize| -> Vec<f64> {
+        one.layers.iter().map(|layer| of(layer) as f64 / 1e6).collect()
+    };
+    BarPlot::new(
+        "Multiply-adds by layer",
+        Axis::number("multiply-adds (M)"),
+        2,
+        one.layers.iter().map(|layer| layer.name.clone()),
+    )
+    .series("dense", millions(|layer| layer.before.macs))
+    .series("compressed", millions(|layer| layer.after.macs))
+}
+
+/// Relative error of every factorized layer: of its output where that was measured.
+fn error_bars(one: &Made) -> BarPlot {
+    let aware = one.layers.iter().any(|layer| layer.weighted_error.is_some());
+    let what = if aware {
+        "Relative error of the output by layer"
+    } else {
+        "Relative error of the kernel by layer"
+    };
+    let errors: Vec<f64> = one
+        .layers
+        .iter()
+        .map(|layer| layer.weighted_error.unwrap_or(layer.relative_error))
+        .collect();
+    BarPlot::new(
+        what,
+        Axis::percent("relative error"),
+        1,
+        one.layers.iter().map(|layer| layer.name.clone()),
+    )
+    .series("before fine-tuning", errors)
+}
+
+/// The validation accuracy from stage to stage.
+fn stage_bars(one: &Made) -> Option<BarPlot> {
+    let known: Vec<(String, f64)> = one
+        .stages
+        .iter()
+        .filter_map(|stage| Some((stage.name(), stage.validation?.top1)))
+        .collect();
+    if known.is_empty() {
+        return None;
+    }
+    let (names, values): (Vec<String>, Vec<f64>) = known.into_iter().unzip();
+    Some(
+        BarPlot::new("From stage to stage", Axis::percent("validation top-1"), 1, names)
+            .series("validation", values),
+    )
+}
+
+/// Training and validation accuracy over the epochs.
+fn training_curves(one: &Made) -> Option<XyPlot> {
+    if one.epochs.is_empty() {
+        return None;
+    }
+    let at = |epoch: &cp_train::EpochMetrics| (epoch.epoch + 1) as f64;
+    let validation =
+        one.epochs.iter().filter_map(|epoch| Some((at(epoch), epoch.validation?.top1)));
+    Some(
+        XyPlot::new("Fine-tuning", Axis::count("epoch"), Axis::percent("top-1"))
+            .series(Series::both(
+                "training",
+                one.epochs.iter().map(|epoch| (at(epoch), epoch.train_top1)),
+            ))
+            .series(Series::both("validation", validation)),
+    )
+}
+
+fn layer_table(one: &Made) -> Table {
     let mut table = Table::new(
         "Factorized layers",
         [
@@ -240,7 +387,7 @@ fn layer_table(one: &Outcome) -> Table {
     table
 }
 
-fn dense_table(one: &Outcome) -> Table {
+fn dense_table(one: &Made) -> Table {
     let mut table =
         Table::new("Layers that stay dense", [Column::text("layer"), Column::text("why")]);
     for layer in &one.dense {
