@@ -49,7 +49,8 @@ JSON: architecture, method, input, before and after (parameters, macs each), par
 seconds, layers: a list of name, form, rank, breakeven (rank, in parameters), relative_error, weighted_error, \
 component_energy (above about 10 the terms cancel each other), iterations, stop, and before and after again; dense: the \
 layers that stay dense, and why; stages: a list of stage, parameters, macs, validation (as `polyad eval`) and kept \
-(whether the next step went on from there); test: dense and compressed; latency: as `polyad bench`. Several ratios: budgets, a list of these.";
+(whether the next step went on from there); test: dense and compressed; latency: for every batch size batch, threads, dense_ms, \
+compressed_ms, ratio (dense / compressed) and quartiles. Several ratios: budgets, a list of these.";
 
 /// Make a model smaller by factorizing its layers.
 #[derive(clap::Args)]
