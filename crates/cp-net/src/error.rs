@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::factor::form::Form;
 use crate::factor::rank::Rank;
+use crate::file::kind::FileKind;
 use crate::op::BadField;
 
 /// The error of this crate. Variants hold data; the messages say what was found, what was expected and the way out.
@@ -336,7 +337,19 @@ pub enum NetError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A file is not what its name promises.
+    /// A file of another kind than the one asked for.
+    #[error("{}: is {kind}, not {expected}; {way_out}", path.display())]
+    ForeignFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        kind: FileKind,
+        /// What was asked for, such as `a safetensors file`.
+        expected: &'static str,
+        /// What to do about it.
+        way_out: &'static str,
+    },
+    /// A safetensors file that is damaged.
     #[error("{}: no valid safetensors file ({source}); it may be truncated: fetch or write it again", path.display())]
     BadFile {
         /// The file.
@@ -384,6 +397,18 @@ pub enum NetError {
         count: usize,
         /// `NaN or infinite`, or `negative variances`.
         what: &'static str,
+    },
+    /// Numbers of f64 that f32 does not have.
+    #[error(
+        "array '{name}' holds {count} values that are too {size} for f32, in which networks run; scale the weights before they are written"
+    )]
+    Conversion {
+        /// The array.
+        name: String,
+        /// How many.
+        count: usize,
+        /// `large` or `small`.
+        size: &'static str,
     },
     /// A model file of a later version.
     #[error("{}: written in format {version}, this version reads up to {supported}; update polyad", path.display())]

@@ -41,13 +41,14 @@ mod network;
 mod op;
 mod rewrite;
 
-pub use atomic::write_atomic;
+pub use atomic::{AtomicFile, TemporaryFolder, remove_unfinished, write_atomic};
 pub use cost::{BreakEven, Cost, LayerCost, NodeCost, Totals};
 pub use error::NetError;
 pub use factor::form::{Form, UnknownForm};
 pub use factor::parts::{PART_SUFFIXES, replacement};
 pub use factor::rank::Rank;
 pub use factor::record::Factorization;
+pub use file::kind::{FileKind, read_text};
 pub use file::safetensors::{Loaded, METADATA_KEY};
 pub use network::architecture::Architecture;
 pub use network::input::{Channels, INPUT, InputSpec};

@@ -3,12 +3,12 @@
 
 mod common;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
 use common::factors;
-use cp_net::{Architecture, Form, METADATA_KEY, NetError, Network, arch};
+use cp_net::{Architecture, FileKind, Form, METADATA_KEY, NetError, Network, arch, read_text};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -194,15 +194,102 @@ fn damaged_files_are_named() {
     let path = folder.path().join("model.safetensors");
     small().save(&path).unwrap();
     let whole = fs::read(&path).unwrap();
-    for length in [0, 5, 40, whole.len() / 2, whole.len() - 1] {
+    for length in [5, 40, whole.len() / 2, whole.len() - 1] {
         fs::write(&path, &whole[..length]).unwrap();
         let error = Network::load(&path).unwrap_err();
         assert!(matches!(error, NetError::BadFile { .. }), "{length}: {error}");
         assert!(error.to_string().starts_with(path.to_str().unwrap()), "{error}");
     }
+    fs::write(&path, "").unwrap();
+    let error = Network::load(&path).unwrap_err();
+    assert!(matches!(error, NetError::ForeignFile { kind: FileKind::Empty, .. }), "{error}");
     let missing = folder.path().join("missing.safetensors");
     let error = Network::load(&missing).unwrap_err().to_string();
     assert!(error.starts_with(missing.to_str().unwrap()), "{error}");
+}
+
+/// What is no model, no architecture and no text is named for what it is.
+#[test]
+fn files_of_another_kind_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("given");
+    let named = |bytes: &[u8], words: [&str; 3]| {
+        fs::write(&path, bytes).unwrap();
+        let errors = [
+            Network::load(&path).unwrap_err(),
+            Network::load_as(&path, arch::by_name("small-cnn").unwrap()).unwrap_err(),
+            Architecture::load(&path).unwrap_err(),
+            read_text(&path, "a plan", "see --help").unwrap_err(),
+        ];
+        for error in errors.map(|error| error.to_string()) {
+            assert!(error.starts_with(path.to_str().unwrap()), "{error}");
+            assert!(error.contains(words[0]) && !error.contains('\u{1b}'), "{error}");
+        }
+        let [model, arch] = [
+            Network::load(&path).unwrap_err().to_string(),
+            Architecture::load(&path).unwrap_err().to_string(),
+        ];
+        assert!(model.contains(words[1]), "{model}");
+        assert!(arch.contains(words[2]), "{arch}");
+    };
+    let arch = "net.json";
+    named(b"PK\x03\x04\x1b[31m m/data.pkl", ["PyTorch checkpoint", "save_file", arch]);
+    named(b"\x80\x02}q\0.", ["pickle", "save_file", arch]);
+    named(b"\x08\x07\x12\x07pytorch\x42\x02\x10\x11", ["ONNX", "--arch", arch]);
+    named(b"<html>\x1b]0;title\x07</html>", ["web page", "download", "download"]);
+    named(b"\x1f\x8b\x08\0\0\0\0\0\0\x03", ["gzip", "unpack", arch]);
+    named(br#"{"weight_map": {"a": "b"}}"#, ["shards", "join", arch]);
+    let [error, text] = [
+        Network::load(folder.path()).unwrap_err(),
+        read_text(folder.path(), "a plan", "").unwrap_err(),
+    ];
+    assert!(error.to_string().contains("a folder") && text.to_string().contains("a folder"));
+    #[cfg(unix)]
+    {
+        let endless = Network::load("/dev/zero").unwrap_err().to_string();
+        assert!(endless.contains("no ordinary file"), "{endless}");
+    }
+    fs::write(&path, "[[layer]]\n").unwrap();
+    assert_eq!(read_text(&path, "a plan", "").unwrap(), "[[layer]]\n");
+}
+
+/// f64 becomes f32 where that keeps the numbers.
+#[test]
+fn numbers_that_f32_does_not_have_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wide.safetensors");
+    let net = small();
+    let (layer, array) = net.params().iter().next().unwrap();
+    let load = |change: &dyn Fn(usize, f64) -> f64| {
+        let bytes: BTreeMap<&String, Vec<u8>> = net
+            .params()
+            .iter()
+            .map(|(name, array)| {
+                let values = array.iter().enumerate().map(|(at, value)| {
+                    let value = f64::from(*value);
+                    if name == layer { change(at, value) } else { value }
+                });
+                (name, values.flat_map(f64::to_le_bytes).collect())
+            })
+            .collect();
+        let views = net.params().iter().map(|(name, array)| {
+            (name, TensorView::new(Dtype::F64, array.shape().to_vec(), &bytes[name]).unwrap())
+        });
+        fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+        Network::load_as(&path, net.architecture().clone())
+    };
+    assert_eq!(load(&|_, value| value).unwrap().network, net);
+    let fails = |change: &dyn Fn(usize, f64) -> f64, count: usize, size: &str| {
+        let error = load(change).unwrap_err().to_string();
+        let expected = format!("'{layer}' holds {count} values that are too {size} for f32");
+        assert!(error.contains(&expected) && error.starts_with(path.to_str().unwrap()), "{error}");
+    };
+    fails(&|at, value| if at < 2 { -1e39 } else { value }, 2, "large");
+    fails(&|_, _| 1e-60, array.len(), "small");
+    // Denormal: nothing that a network could run on.
+    fails(&|_, _| 1e-41, array.len(), "small");
+    load(&|at, value| if at == 0 { 1e-60 } else { value }).unwrap();
+    load(&|_, _| 0.0).unwrap();
 }
 
 /// Replaces the JSON in the metadata of an otherwise good file.

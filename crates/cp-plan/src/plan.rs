@@ -12,7 +12,6 @@ mod uniform;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -20,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::PlanError;
 
 use cp_net::{
-    Architecture, Cost, Form, InputShapes, NetError, Op, Rank, Totals, replacement, write_atomic,
+    Architecture, Cost, Form, InputShapes, NetError, Op, Rank, Totals, read_text, replacement,
+    write_atomic,
 };
 
 /// The ranks for a network, as a TOML file holds them:
@@ -133,11 +133,10 @@ impl RankPlan {
     /// Reads a plan from a TOML file.
     ///
     /// # Errors
-    /// [`PlanError::Io`], or [`PlanError::PlanSyntax`] with the place in the file.
+    /// [`PlanError::Net`] for a file that cannot be read or is of another kind, or [`PlanError::PlanSyntax`] with the place in the file.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, PlanError> {
         let path = path.as_ref();
-        let text = fs::read_to_string(path)
-            .map_err(|source| PlanError::Io { path: path.into(), source })?;
+        let text = read_text(path, "a plan as TOML", "`polyad compress --help` shows one")?;
         text.parse()
             .map_err(|error| PlanError::InFile { path: path.into(), source: Box::new(error) })
     }

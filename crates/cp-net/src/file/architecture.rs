@@ -1,6 +1,5 @@
 //! An architecture as JSON: in the metadata of a model file, and as a file of its own (docs/network.md).
 
-use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -8,6 +7,7 @@ use serde_json::Value;
 
 use crate::error::NetError;
 use crate::file::format1;
+use crate::file::kind::{FileKind, contents, foreign};
 use crate::network::architecture::Architecture;
 use crate::network::shapes::Shapes;
 
@@ -47,13 +47,21 @@ impl Architecture {
     /// Reads an architecture from a JSON file, as docs/network.md describes it.
     ///
     /// # Errors
-    /// [`NetError::Io`], [`NetError::BadArchitecture`] with line and column, and what [`Architecture::check`] finds; all name the file.
+    /// [`NetError::Io`], [`NetError::ForeignFile`], [`NetError::BadArchitecture`] with line and column, and what [`Architecture::check`] finds; all name the file.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, NetError> {
         let path = path.as_ref();
-        let text = fs::read_to_string(path)
-            .map_err(|source| NetError::Io { path: path.into(), source })?;
-        let arch: Self = serde_json::from_str(&text)
-            .map_err(|source| NetError::BadArchitecture { path: path.into(), source })?;
+        const EXPECTED: &str = "an architecture as JSON";
+        let bytes = contents(path, EXPECTED)?;
+        let arch: Self = serde_json::from_slice(&bytes).map_err(|source| {
+            match (FileKind::of(&bytes), std::str::from_utf8(&bytes)) {
+                // JSON with a mistake, whose place the reader names.
+                (FileKind::Json | FileKind::Architecture, Ok(_)) => {
+                    NetError::BadArchitecture { path: path.into(), source }
+                }
+                (FileKind::Text, Ok(_)) => NetError::BadArchitecture { path: path.into(), source },
+                (kind, _) => foreign(path, kind, EXPECTED, kind.way_out_of_arch()),
+            }
+        })?;
         arch.completed().map_err(|error| in_file(path, error))
     }
 

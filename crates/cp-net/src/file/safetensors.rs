@@ -4,7 +4,6 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -17,6 +16,7 @@ use crate::arch;
 use crate::atomic::write_atomic;
 use crate::error::NetError;
 use crate::file::architecture::{FORMAT, from_header, in_file};
+use crate::file::kind::{FileKind, contents, foreign};
 use crate::file::names::matched;
 use crate::network::Network;
 use crate::network::architecture::Architecture;
@@ -45,7 +45,7 @@ impl Network {
     /// Loads a network that [`Network::save`] wrote.
     ///
     /// # Errors
-    /// [`NetError::Io`], [`NetError::BadFile`] for a truncated or foreign file, [`NetError::NoArchitecture`] for weights
+    /// [`NetError::Io`], [`NetError::ForeignFile`] for a file of another kind, [`NetError::BadFile`] for a truncated one, [`NetError::NoArchitecture`] for weights
     /// alone (see [`Network::load_as`]), [`NetError::BadValues`] for weights that are no numbers; all name the file.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, NetError> {
         let path = path.as_ref();
@@ -121,8 +121,13 @@ fn io_error(path: &Path, source: io::Error) -> NetError {
     NetError::Io { path: path.into(), source }
 }
 
+/// The bytes of a safetensors file, or what the file is in its place.
 fn read(path: &Path) -> Result<Vec<u8>, NetError> {
-    fs::read(path).map_err(|source| io_error(path, source))
+    let bytes = contents(path, "a safetensors file")?;
+    match FileKind::of(&bytes) {
+        FileKind::Safetensors => Ok(bytes),
+        kind => Err(foreign(path, kind, "a safetensors file", kind.way_out())),
+    }
 }
 
 fn deserialized<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>, NetError> {
@@ -194,7 +199,7 @@ fn to_array(path: &Path, name: &str, view: &TensorView<'_>) -> Result<ArrayD<f32
     let bytes = view.data();
     let values: Vec<f32> = match view.dtype() {
         Dtype::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        Dtype::F64 => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
+        Dtype::F64 => narrowed(name, bytes.as_chunks().0).map_err(|error| in_file(path, error))?,
         Dtype::F16 => bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
         Dtype::BF16 => {
             bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect()
@@ -215,6 +220,24 @@ fn to_array(path: &Path, name: &str, view: &TensorView<'_>) -> Result<ArrayD<f32
             bytes.len(),
         ),
     })
+}
+
+/// f64 as f32, where that keeps the numbers.
+fn narrowed(name: &str, bytes: &[[u8; 8]]) -> Result<Vec<f32>, NetError> {
+    let wide = || bytes.iter().map(|bytes| f64::from_le_bytes(*bytes));
+    let bad = |count, size| NetError::Conversion { name: name.into(), count, size };
+    let lost = |x: &f64| x.is_finite() && (*x as f32).is_infinite();
+    match wide().filter(lost).count() {
+        0 => {}
+        count => return Err(bad(count, "large")),
+    }
+    // Single small numbers become 0 without harm; an array of nothing else is gone.
+    let values: Vec<f32> = wide().map(|x| x as f32).collect();
+    let written = wide().filter(|x| *x != 0.0).count();
+    if written > 0 && !values.iter().any(|x| x.is_normal() || !x.is_finite()) {
+        return Err(bad(written, "small"));
+    }
+    Ok(values)
 }
 
 /// An array as the writer wants it.
