@@ -167,8 +167,10 @@ fn manifests_describe_the_files() {
                         "{}",
                         path.display()
                     );
-                    let sum = sum.cloned().unwrap_or_else(|| sha256_file(&path).unwrap());
-                    assert_eq!(sha256_file(&path).unwrap(), sum, "{}", path.display());
+                    // Some publishers print no sum of that kind.
+                    if let Some(sum) = sum {
+                        assert_eq!(sha256_file(&path).unwrap(), *sum, "{}", path.display());
+                    }
                     found += 1;
                 }
             }

@@ -184,7 +184,8 @@ impl Report {
             replace(&folder.join(&plot.file), &plot.alone)?;
         }
         replace(&dir.join("summary.md"), &summary)?;
-        replace(&dir.join("report.html"), &page)
+        replace(&dir.join("report.html"), &page)?;
+        remove_others(&folder, &files)
     }
 
     /// Checks tables and plots, and draws the plots.
@@ -312,6 +313,25 @@ fn replace(path: &Path, text: &str) -> Result<(), ReportError> {
         Ok(())
     };
     write().map_err(|source| ReportError::Io { path: path.to_owned(), source })
+}
+
+/// Removes the plots of an earlier report from `folder`, and the folder where nothing else is in it.
+fn remove_others(folder: &Path, plots: &[String]) -> Result<(), ReportError> {
+    // Without plots now and before, there is no folder.
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let is_plot = path.extension().is_some_and(|kind| kind == "svg");
+        let is_ours = path.file_name().is_some_and(|name| plots.iter().any(|plot| name == &**plot));
+        if is_plot && !is_ours {
+            std::fs::remove_file(&path)
+                .map_err(|source| ReportError::Io { path: path.clone(), source })?;
+        }
+    }
+    if plots.is_empty() {
+        // Fails where something else is in it, which then stays.
+        let _ = std::fs::remove_dir(folder);
+    }
+    Ok(())
 }
 
 /// The paragraphs of a text, which empty lines keep apart.

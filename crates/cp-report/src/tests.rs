@@ -204,10 +204,18 @@ fn a_report_replaces_its_predecessor_and_leaves_nothing_else() {
     example().write(&dir).unwrap();
     Report::new("Second", "v").write(&dir).unwrap();
     assert!(read(&dir.join("summary.md")).starts_with("# Second"));
-    let mut names: Vec<_> =
-        std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    names.sort();
-    assert_eq!(names, ["plots", "report.html", "summary.md"]);
+    let names = |dir: &Path| {
+        let entries = std::fs::read_dir(dir).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&dir), ["report.html", "summary.md"]);
+    // What is no plot stays.
+    example().write(&dir).unwrap();
+    std::fs::write(dir.join("plots/notes.txt"), "mine").unwrap();
+    Report::new("Third", "v").write(&dir).unwrap();
+    assert_eq!(names(&dir.join("plots")), ["notes.txt"]);
 }
 
 #[test]
