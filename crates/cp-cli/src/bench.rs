@@ -3,12 +3,14 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use cp_torch::Layout;
+use cp_torch::tch::Device;
 use cp_train::timing::{self, Timing, TimingOptions};
+use cp_train::{Purpose, check_memory};
 use serde::Serialize;
 
-use crate::common::{Common, InputShape, positive};
+use crate::common::{Common, InputShape, positive, repeats};
 use crate::model::{self, ArchOption};
 use crate::output::{self, Report};
 
@@ -44,7 +46,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "CxHxW")]
     input: Option<InputShape>,
     /// Timed runs of each model; the median counts.
-    #[arg(long, value_name = "N", default_value_t = TimingOptions::default().repeats, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = TimingOptions::default().repeats, value_parser = repeats)]
     repeats: usize,
 }
 
@@ -96,7 +98,32 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     let input =
         args.input.as_ref().map_or_else(|| dense.input().shape.clone(), |input| input.0.clone());
     for (net, path) in [(&dense, &args.dense), (&compressed, &args.compressed)] {
-        net.shapes(&input).with_context(|| path.display().to_string())?;
+        let named = || path.display().to_string();
+        if net.architecture().inputs.len() > 1 {
+            let inputs: Vec<&str> =
+                net.architecture().inputs.iter().map(|input| input.name.as_str()).collect();
+            bail!(
+                "{}: has {} inputs ({}); bench runs networks of one",
+                named(),
+                inputs.len(),
+                inputs.join(", ")
+            );
+        }
+        if net.input().shape.len() != input.len() {
+            bail!(
+                "{}: takes inputs of shape {}, and {} is asked for; leave --input out, or give both models alike",
+                named(),
+                output::shape(&net.input().shape),
+                output::shape(&input)
+            );
+        }
+        net.shapes(&input).with_context(named)?;
+    }
+    // Both get an input of their own.
+    let (device, batch) = (model::device(common)?, args.batch);
+    for net in [&dense, &compressed] {
+        let (arch, purpose) = (net.architecture(), Purpose::Forward);
+        check_memory(arch, &input, batch, purpose, device, "--batch or --input")?;
     }
     let threads = timing::set_threads(common.threads.unwrap_or(0));
     let models = [
@@ -117,7 +144,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
         threads,
         batch: args.batch,
         input,
-        device: common.device.name(),
+        device: if device == Device::Cpu { "cpu" } else { "cuda" },
         layout: match models[0].layout() {
             Layout::Nchw => "nchw",
             _ => "channels-last",

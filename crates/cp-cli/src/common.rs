@@ -1,10 +1,13 @@
 //! The options that every command takes, and the values that several of them parse.
 
+use std::any::TypeId;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgAction, Args, Command};
+use cp_torch::DeviceRequest;
 
 /// Options of every command.
 #[derive(Args)]
@@ -17,11 +20,11 @@ pub(crate) struct Common {
     #[arg(long, global = true, value_name = "N", value_parser = threads)]
     pub(crate) threads: Option<usize>,
     /// Seed of everything that is drawn at random.
-    #[arg(long, global = true, value_name = "S", default_value_t = 0)]
+    #[arg(long, global = true, value_name = "S", default_value_t = 0, value_parser = seed)]
     pub(crate) seed: u64,
-    /// Where networks run.
-    #[arg(long, global = true, value_enum, default_value_t = DeviceName::Cpu)]
-    pub(crate) device: DeviceName,
+    /// Where networks run: the processor, or the first CUDA device.
+    #[arg(long, global = true, default_value_t = DeviceRequest::Cpu, value_parser = device())]
+    pub(crate) device: DeviceRequest,
     /// Print one line of JSON instead of text.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -39,23 +42,9 @@ impl Common {
     }
 }
 
-/// The devices that `--device` names.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DeviceName {
-    /// The processor.
-    Cpu,
-    /// The first CUDA device.
-    Cuda,
-}
-
-impl DeviceName {
-    /// As on the command line.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            DeviceName::Cpu => "cpu",
-            DeviceName::Cuda => "cuda",
-        }
-    }
+/// `--device`.
+fn device() -> impl TypedValueParser<Value = DeviceRequest> {
+    PossibleValuesParser::new(["cpu", "cuda"]).try_map(|name| name.parse::<DeviceRequest>())
 }
 
 /// A command line that is well formed but asks for something that cannot be: exit code 2, like clap's own errors.
@@ -95,6 +84,22 @@ pub(crate) fn positive(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A seed.
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("not a whole number from 0 to {}", u64::MAX))
+}
+
+/// Timed runs: more than these would take days, and a slip of the finger should not start them.
+const MOST_REPEATS: usize = 1_000_000;
+
+/// A count of timed runs.
+pub(crate) fn repeats(text: &str) -> Result<usize, String> {
+    match positive(text)? {
+        repeats if repeats > MOST_REPEATS => Err(format!("must be at most {MOST_REPEATS}")),
+        repeats => Ok(repeats),
+    }
+}
+
 /// A number of threads: at most this many, as a slip of the finger should not bring the machine down.
 const MOST_THREADS: usize = 1024;
 
@@ -110,7 +115,7 @@ fn threads(text: &str) -> Result<usize, String> {
 pub(crate) fn non_negative(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number >= 0.0 && number.is_finite() => Ok(number),
-        _ => Err("not a number of at least 0".into()),
+        _ => Err("not a finite number of at least 0".into()),
     }
 }
 
@@ -120,6 +125,34 @@ pub(crate) fn ratio(text: &str) -> Result<f64, String> {
         Ok(number) if number > 0.0 && number < 1.0 => Ok(number),
         _ => Err("a ratio is compressed / dense, between 0 and 1, such as 0.5".into()),
     }
+}
+
+/// Options whose values are numbers, or begin like them, take what begins with a hyphen: `--tol -1` is then about the range of `--tol`,
+/// and not about an option `-1` that there is not.
+pub(crate) fn with_negative_numbers(command: Command) -> Command {
+    let numbers = [
+        TypeId::of::<usize>(),
+        TypeId::of::<u64>(),
+        TypeId::of::<f64>(),
+        TypeId::of::<(usize, usize)>(),
+        TypeId::of::<InputShape>(),
+    ];
+    let command = command.mut_args(|arg| {
+        let kind = arg.get_value_parser().type_id();
+        let is_number = numbers.iter().any(|number| kind == *number);
+        let takes = matches!(arg.get_action(), ArgAction::Set | ArgAction::Append);
+        if arg.is_positional() || !takes {
+            return arg;
+        }
+        // A value that may be left out must not take the next option in its place.
+        let optional = arg.get_num_args().is_some_and(|count| count.min_values() == 0);
+        if is_number && !optional {
+            arg.allow_hyphen_values(true)
+        } else {
+            arg.allow_negative_numbers(true)
+        }
+    });
+    command.mut_subcommands(with_negative_numbers)
 }
 
 #[cfg(test)]

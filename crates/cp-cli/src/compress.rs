@@ -9,13 +9,17 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use cp_data::{DataDir, Dataset, Source};
-use cp_torch::DeviceRequest;
+use cp_net::TemporaryFolder;
 use cp_torch::tch::Device;
 use cp_train::timing::{self, Stopwatch};
-use cp_train::{CompressData, Lock, Origin, Provenance, Recipe, RunDir, Stages, TrainData};
+use cp_train::{
+    CompressData, Lock, Origin, Provenance, Purpose, Recipe, RunDir, Stages, TrainData, check_fit,
+    check_memory,
+};
 use serde::Serialize;
 
-use crate::common::{Common, DeviceName, Usage};
+use crate::common::{Common, Usage};
+use crate::model;
 use crate::output::{self, OutFile};
 
 pub(crate) use options::Args;
@@ -50,11 +54,17 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     }
     let data = open_data(args, common)?;
     timing::set_threads(common.threads.unwrap_or(0));
-    let device = cp_torch::device(match common.device {
-        DeviceName::Cpu => DeviceRequest::Cpu,
-        DeviceName::Cuda => DeviceRequest::Cuda,
-    })
-    .context("--device")?;
+    let device = model::device(common)?;
+    let arch = dense.architecture();
+    let batches = recipes.iter().flat_map(|recipe| &recipe.timing_batches);
+    if let Some(&largest) = batches.max() {
+        let shapes = arch.input_shapes();
+        check_memory(arch, shapes, largest, Purpose::Forward, device, "--timing-batch")?;
+    }
+    if let Some(Data { sets: CompressData { train, test }, .. }) = &data {
+        let sets = [Some(&train.train), train.validation.as_ref(), test.as_ref()];
+        sets.into_iter().flatten().try_for_each(|set| check_fit(arch, &**set))?;
+    }
     let model_sum = cp_data::sha256_file(&args.model.path)?;
     let origin = args.dataset.as_ref().map(|dataset| {
         let trained_on = cp_data::trained_on(&model_sum);
@@ -150,7 +160,7 @@ struct Work {
     stages: Stages,
     kept: bool,
     _lock: Lock,
-    _vanishes: Option<tempfile::TempDir>,
+    _vanishes: Option<TemporaryFolder>,
 }
 
 /// The settings of the command, for `config.toml`.
@@ -166,7 +176,7 @@ struct Settings<'a> {
 impl Work {
     fn open(args: &Args, recipes: &[Recipe], device: Device) -> anyhow::Result<Self> {
         let Some(path) = args.work_folder() else {
-            let folder = tempfile::tempdir().context("a folder for temporary files")?;
+            let folder = TemporaryFolder::create().context("a folder for temporary files")?;
             let dir = RunDir::open(folder.path(), "compress", "work")?;
             let lock = dir.lock()?;
             let stages = Stages::new(dir, device);

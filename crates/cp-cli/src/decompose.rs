@@ -12,8 +12,8 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use cp_core::rank::{cp_rank_by_evbmf, rank_for_error};
 use cp_core::{CpError, Decomposition, Init, InputStatistics, Progress, Real};
-use cp_train::progress;
 use cp_train::timing::Stopwatch;
+use cp_train::{memory, progress};
 use ndarray::{ArrayD, Ix2};
 use ndarray_npy::WritableElement;
 use serde::Serialize;
@@ -178,7 +178,8 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
             decompose(&array.mapv(f64::from), args, common, out)
         }
         (Floats::F64(array), Some(Dtype::F32)) => {
-            decompose(&array.mapv(|x| x as f32), args, common, out)
+            let narrow = npy::narrowed(&array).with_context(|| args.input.display().to_string())?;
+            decompose(&narrow, args, common, out)
         }
     }
 }
@@ -225,8 +226,11 @@ fn cp<T: Real>(
     let statistics = args.statistics.as_deref().map(read_statistics).transpose()?.map(Arc::new);
     let given = args.init_factors.as_deref().map(npy::read_factors).transpose()?;
     let named = || args.input.display().to_string();
-    let bar = progress::bar((args.max_iters * args.restarts) as u64, "decompose");
+    let bar = progress::bar(args.max_iters.saturating_mul(args.restarts) as u64, "decompose");
     let mut iterations = 0;
+    if let Some(RankChoice::Terms(rank)) = args.rank {
+        check_rank::<T>(rank, array.shape())?;
+    }
     let mut at_rank = |rank: usize| -> Result<Decomposition<T>, CpError> {
         let mut best: Option<Decomposition<T>> = None;
         for start in 0..args.restarts {
@@ -240,7 +244,8 @@ fn cp<T: Real>(
             let solver = method::solver::<T>(args, rank, init, statistics.as_ref())
                 .ok_or(CpError::NoSolver)?;
             let found = solver.decompose_with(array.view(), &mut |progress: &Progress| {
-                bar.set_position((start * args.max_iters + progress.iteration) as u64);
+                let before = start.saturating_mul(args.max_iters);
+                bar.set_position(before.saturating_add(progress.iteration) as u64);
                 bar.set_message(format!("rank {rank}, relative error {:.6}", progress.rel_error));
                 ControlFlow::Continue(())
             })?;
@@ -275,6 +280,25 @@ fn cp<T: Real>(
     };
     bar.finish_and_clear();
     Ok((best, iterations))
+}
+
+/// That memory holds factors of this rank, as many as solvers keep at a time: the factors, the last ones, and the right-hand sides of
+/// the mode at hand.
+fn check_rank<T>(rank: usize, shape: &[usize]) -> anyhow::Result<()> {
+    let rows: u128 = shape.iter().map(|size| *size as u128).sum();
+    let numbers = (2 * rows).saturating_mul(rank as u128);
+    let grams = (rank as u128).saturating_mul(rank as u128);
+    let needed = numbers.saturating_add(grams).saturating_mul(size_of::<T>() as u128);
+    let free = memory::available().unwrap_or(u64::MAX >> 1);
+    if needed > u128::from(free) {
+        bail!(
+            "--rank {rank}: factors of an array {} of this rank need about {} of memory, and {} are free; ask for a smaller one",
+            output::shape(shape),
+            memory::bytes_in_words(needed),
+            memory::bytes_in_words(u128::from(free))
+        );
+    }
+    Ok(())
 }
 
 /// Second moments from a file.

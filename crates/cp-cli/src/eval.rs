@@ -2,8 +2,9 @@
 
 use std::io::{self, Write};
 
+use anyhow::{Context as _, bail};
 use cp_data::DataDir;
-use cp_train::{EvalOptions, Evaluation, evaluate, timing};
+use cp_train::{EvalOptions, Evaluation, check_fit, evaluate, timing};
 use serde::Serialize;
 
 use crate::common::{Common, positive};
@@ -59,9 +60,18 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     let data = DataDir::locate(common.data.clone());
     let dataset = cp_data::open(&args.dataset, &args.split, &data)?;
     let net = args.model.load()?;
+    check_fit(net.architecture(), &*dataset)
+        .with_context(|| args.model.path.display().to_string())?;
     timing::set_threads(common.threads.unwrap_or(0));
     let executor = model::executor(&net.folded()?, common)?;
     let options = EvalOptions { batch_size: args.batch, ..EvalOptions::default() };
     let evaluation = evaluate(&executor, &dataset, &options)?;
+    if !evaluation.loss.is_finite() {
+        bail!(
+            "{}: the network puts out NaN or infinity for these images, and no accuracy can be told: its weights are finite, but too large \
+             for f32 on the way",
+            args.model.path.display()
+        );
+    }
     output::print(&EvalReport(evaluation), common.json)
 }

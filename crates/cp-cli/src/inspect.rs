@@ -85,7 +85,8 @@ struct Factors {
 
 impl Report for InspectReport {
     fn text(&self, to: &mut dyn Write) -> io::Result<()> {
-        writeln!(to, "{}, input {}\n", self.architecture, output::shape(&self.input))?;
+        let name = output::printable(&self.architecture);
+        writeln!(to, "{name}, input {}\n", output::shape(&self.input))?;
         let mut table = Table::new([
             Column::Left("layer"),
             Column::Left("op"),

@@ -16,7 +16,7 @@ mod output;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::common::Common;
 
@@ -30,7 +30,7 @@ Examples:
   polyad decompose kernel.npy --rank 64 --out factors.npz
 
 `polyad COMMAND --help` explains each. The exit code is 0 on success, 2 where the command line is wrong, and 1 for \
-anything else that failed.";
+anything else that failed; 130 or 143 where it was interrupted, and then no unfinished file is left.";
 
 /// Compress convolutional networks by CP tensor decomposition.
 #[derive(Parser)]
@@ -52,7 +52,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let Cli { command, common } = Cli::parse();
+    // Where that fails, files may stay behind when the command is interrupted; no reason not to run it.
+    let _ = cp_train::clean_up_when_interrupted();
+    cp_torch::keep_freed_memory();
+    let matches = common::with_negative_numbers(Cli::command()).get_matches();
+    let Cli { command, common } = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.format(&mut Cli::command()).exit(),
+    };
     let done = common.start().and_then(|()| match command {
         Command::Decompose(args) => decompose::run(&args, &common),
         Command::Inspect(args) => inspect::run(&args, &common),

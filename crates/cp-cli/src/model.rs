@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use cp_net::{Architecture, NetError, Network, arch};
-use cp_torch::{DeviceRequest, Executor};
+use cp_torch::Executor;
+use cp_torch::tch::Device;
 
-use crate::common::{Common, DeviceName, Usage, positive};
+use crate::common::{Common, Usage, positive};
 use crate::output;
 
 /// A model file and, for weights that do not say it themselves, its architecture.
@@ -97,12 +98,12 @@ pub(crate) fn load(path: &Path, option: &ArchOption) -> anyhow::Result<Network> 
     Ok(net)
 }
 
-/// Puts `net` on the device that the command line asks for, with as many threads.
+/// The device that the command line asks for.
+pub(crate) fn device(common: &Common) -> anyhow::Result<Device> {
+    cp_torch::device(common.device).context("--device")
+}
+
+/// Puts `net` on the device that the command line asks for.
 pub(crate) fn executor(net: &Network, common: &Common) -> anyhow::Result<Executor> {
-    let request = match common.device {
-        DeviceName::Cpu => DeviceRequest::Cpu,
-        DeviceName::Cuda => DeviceRequest::Cuda,
-    };
-    let device = cp_torch::device(request).context("--device")?;
-    Ok(Executor::new(net, device)?)
+    Ok(Executor::new(net, device(common)?)?)
 }

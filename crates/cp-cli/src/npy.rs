@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
 use cp_core::{CpTensor, TuckerTensor};
+use cp_net::FileKind;
 use ndarray::{ArrayD, Ix1, Ix2, IxDyn};
 use ndarray_npy::{
     NpzReader, NpzWriter, ReadDataError, ReadNpyError, ReadNpyExt, ReadNpzError, ReadableElement,
@@ -23,6 +24,9 @@ pub(crate) enum Floats {
 
 /// Reads the array of any order in the `.npy` file `path`, in C or in Fortran order.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Floats> {
+    if path.is_dir() {
+        bail!("{}: is a folder; name the .npy file in it", path.display());
+    }
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     let floats = match ArrayD::<Number<f32>>::read_npy(Cursor::new(&bytes)) {
         Err(ReadNpyError::WrongDescriptor(_)) => {
@@ -31,7 +35,84 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Floats> {
         }
         array => array.map(|array| Floats::F32(array.mapv(|x| x.0))),
     };
-    floats.map_err(|error| explain(error).context(path.display().to_string()))
+    let floats = floats.map_err(|error| match (FileKind::of(&bytes), error) {
+        (FileKind::Npy, error) => explain(error),
+        (kind, _) => foreign(kind),
+    });
+    floats
+        .and_then(|floats| {
+            match &floats {
+                Floats::F32(array) => finite(array)?,
+                Floats::F64(array) => finite(array)?,
+            }
+            Ok(floats)
+        })
+        .with_context(|| path.display().to_string())
+}
+
+/// What a file is in the place of an array, and how to come by one.
+fn foreign(kind: FileKind) -> anyhow::Error {
+    let way_out = match kind {
+        FileKind::Npz => "take one array out of it: numpy.save('x.npy', numpy.load(FILE)['NAME'])",
+        FileKind::Safetensors => {
+            "take one array out of it: numpy.save('x.npy', safetensors.numpy.load_file(FILE)['NAME']); whole models are for `polyad compress`"
+        }
+        FileKind::PyTorchZip | FileKind::Pickle => {
+            "take one array out of it: numpy.save('x.npy', torch.load(FILE, weights_only=True)['NAME'].numpy())"
+        }
+        FileKind::LfsPointer
+        | FileKind::AnnexPointer
+        | FileKind::Empty
+        | FileKind::Zeros
+        | FileKind::WebPage
+        | FileKind::ErrorAnswer => kind.way_out(),
+        _ => "write the array with numpy.save",
+    };
+    anyhow!("is {kind}, not an array of NumPy's (.npy); {way_out}")
+}
+
+/// That all numbers of an array are numbers.
+fn finite<T: Float>(array: &ArrayD<T>) -> anyhow::Result<()> {
+    match array.iter().filter(|x| !x.is_number()).count() {
+        0 => Ok(()),
+        count => bail!(
+            "holds {count} values that are NaN or infinite; they cannot be decomposed: find where they come from"
+        ),
+    }
+}
+
+/// What is asked of either float type.
+trait Float {
+    fn is_number(&self) -> bool;
+}
+
+impl Float for f32 {
+    fn is_number(&self) -> bool {
+        self.is_finite()
+    }
+}
+
+impl Float for f64 {
+    fn is_number(&self) -> bool {
+        self.is_finite()
+    }
+}
+
+/// f64 as f32, where that keeps the numbers.
+pub(crate) fn narrowed(array: &ArrayD<f64>) -> anyhow::Result<ArrayD<f32>> {
+    let narrow = array.mapv(|x| x as f32);
+    let lost = narrow.iter().filter(|x| !x.is_finite()).count();
+    if lost > 0 {
+        bail!(
+            "holds {lost} values that are too large for f32; leave out --dtype f32, or scale the array"
+        );
+    }
+    if !array.iter().all(|x| *x == 0.0) && !narrow.iter().any(|x| x.is_normal()) {
+        bail!(
+            "holds only values that are too small for f32; leave out --dtype f32, or scale the array"
+        );
+    }
+    Ok(narrow)
 }
 
 /// A float as it is read. The numbers that ndarray-npy knows allocate what the header claims before they look at the
@@ -165,7 +246,17 @@ pub(crate) fn write_tucker<T: WritableElement>(
 
 /// Reads what [`write_factors`] wrote, from either float type. Without `weights` they are all 1.
 pub(crate) fn read_factors(path: &Path) -> anyhow::Result<CpTensor> {
-    let file = File::open(path).with_context(|| path.display().to_string())?;
+    let named = || path.display().to_string();
+    let mut front = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(1 << 16).read_to_end(&mut front))
+        .with_context(named)?;
+    let kind = FileKind::of(&front);
+    // The names in an archive may stand behind what is looked at.
+    if !matches!(kind, FileKind::Npz | FileKind::Zip) {
+        bail!("{}: is {kind}, not an archive of NumPy's (.npz) as --out writes it", path.display());
+    }
+    let file = File::open(path).with_context(named)?;
     let factors = (|| {
         let mut archive = NpzReader::new(BufReader::new(file))
             .context("is no .npz archive of NumPy's, or a truncated one")?;
@@ -210,5 +301,6 @@ fn member(archive: &mut NpzReader<BufReader<File>>, name: &str) -> anyhow::Resul
             ReadNpzError::Npy(error) => explain(error),
             error => anyhow!(error),
         })
+        .and_then(|array| finite(&array).map(|()| array))
         .with_context(|| format!("`{name}`"))
 }

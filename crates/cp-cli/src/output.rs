@@ -2,11 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use cp_net::AtomicFile;
 use serde::Serialize;
-use tempfile::NamedTempFile;
 
 /// The answer of a command: its fields are the JSON.
 pub(crate) trait Report: Serialize {
@@ -31,12 +31,12 @@ pub(crate) fn print(report: &impl Report, json: bool) -> anyhow::Result<()> {
 /// Prints a warning to standard error.
 pub(crate) fn warn(message: &str) {
     // A closed standard error is no reason to stop.
-    let _ = writeln!(io::stderr(), "warning: {message}");
+    let _ = writeln!(io::stderr(), "warning: {}", printable(message));
 }
 
 /// Prints what a user should know, and need not act on, to standard error.
 pub(crate) fn note(message: &str) {
-    let _ = writeln!(io::stderr(), "note: {message}");
+    let _ = writeln!(io::stderr(), "note: {}", printable(message));
 }
 
 /// Whether `error` only says that nobody reads standard output any more.
@@ -62,15 +62,35 @@ pub(crate) fn describe(error: &anyhow::Error) -> String {
         }
         last = cause;
     }
-    line
+    printable(&line)
+}
+
+/// Letters of a message; names of megabytes are cut.
+const MOST_LETTERS: usize = 4000;
+
+/// `text` as a terminal may show it: what files hold cannot move the cursor, change colors or turn the direction of writing. Line ends
+/// stay.
+pub(crate) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len().min(MOST_LETTERS));
+    for (at, letter) in text.chars().enumerate() {
+        if at == MOST_LETTERS {
+            let rest = text.chars().count() - at;
+            shown.push_str(&format!("… ({rest} more letters)"));
+            break;
+        }
+        let turns = matches!(letter, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if letter == '\n' || !(letter.is_control() || turns) {
+            shown.push(letter);
+        } else {
+            shown.extend(letter.escape_default());
+        }
+    }
+    shown
 }
 
 /// A file that appears under its name only when it is complete. Made before the work, so that a folder that cannot be
 /// written to is found out first.
-pub(crate) struct OutFile {
-    path: PathBuf,
-    part: NamedTempFile,
-}
+pub(crate) struct OutFile(AtomicFile);
 
 impl OutFile {
     /// Opens a hidden file beside `path`.
@@ -93,19 +113,14 @@ impl OutFile {
                 folder.display()
             );
         }
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".polyad-");
-        // The permissions of an ordinary new file, not those of a private temporary one.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let part = builder.tempfile_in(folder).with_context(|| {
+        let file = AtomicFile::create(path).with_context(|| {
             format!(
                 "{}: cannot write to the folder {}; choose another one",
                 path.display(),
                 folder.display()
             )
         })?;
-        Ok(Self { path: path.to_owned(), part })
+        Ok(Self(file))
     }
 
     /// Lets `write` fill the file and puts it in place.
@@ -113,13 +128,8 @@ impl OutFile {
         self,
         write: impl FnOnce(&mut File) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let Self { path, mut part } = self;
-        write(part.as_file_mut()).with_context(|| path.display().to_string())?;
-        part.as_file().sync_all().with_context(|| path.display().to_string())?;
-        part.persist(&path)
-            .map_err(|error| error.error)
-            .with_context(|| path.display().to_string())?;
-        Ok(())
+        let named = self.0.path().display().to_string();
+        self.0.write(write).with_context(|| named)
     }
 }
 
@@ -155,7 +165,7 @@ impl Table {
 
     /// Adds a row of as many cells as there are columns.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
+        self.rows.push(cells.map(|cell| printable(&cell).replace('\n', "\\n")).into());
     }
 
     /// Writes the table.

@@ -46,6 +46,9 @@ enum Command {
 }
 
 fn main() -> std::process::ExitCode {
+    // Where that fails, files may stay behind when the run is interrupted; no reason not to start it.
+    let _ = cp_train::clean_up_when_interrupted();
+    cp_torch::keep_freed_memory();
     let result = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::ReproduceAlexnet(args) => alexnet::run(&args),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cp_data::{DataDir, Dataset, Source};
 use cp_net::Network;
 use cp_report::{Block, Report};
@@ -35,18 +36,16 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub(crate) seed: u64,
     /// Where the network runs
-    #[arg(long, value_enum, default_value = "cpu")]
-    pub(crate) device: DeviceArg,
+    #[arg(long, default_value_t = DeviceRequest::Cpu, value_parser = device())]
+    pub(crate) device: DeviceRequest,
     /// Print the results as JSON on standard output
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// Where the network runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum DeviceArg {
-    Cpu,
-    Cuda,
+/// `--device`.
+fn device() -> impl TypedValueParser<Value = DeviceRequest> {
+    PossibleValuesParser::new(["cpu", "cuda"]).try_map(|name| name.parse::<DeviceRequest>())
 }
 
 /// A run in progress: its folder, its device, and the files of the stages that are done.
@@ -67,10 +66,7 @@ impl Run {
         timing::set_threads(threads);
         // Fails only where a pool exists already, and then nothing has to be set.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-        let device = cp_torch::device(match args.device {
-            DeviceArg::Cpu => DeviceRequest::Cpu,
-            DeviceArg::Cuda => DeviceRequest::Cuda,
-        })?;
+        let device = cp_torch::device(args.device)?;
         let name = run_name(args, experiment)?;
         let dir = RunDir::open(&args.results, experiment, &name)?;
         let lock = dir.lock()?;

@@ -21,6 +21,7 @@ const BUDGET: Duration = Duration::from_secs(2);
 const MIN_CALLS: usize = 7;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    cp_torch::keep_freed_memory();
     let mut arguments = std::env::args().skip(1);
     let threads = arguments.next().map_or(Ok(4), |argument| argument.parse())?;
     tch::set_num_threads(threads);

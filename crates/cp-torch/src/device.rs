@@ -1,6 +1,7 @@
 //! Where a network runs. The program links against the CPU half of libtorch alone; the CUDA half is opened when a
 //! program first asks for a GPU, so that one binary serves both kinds of machine.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -22,6 +23,16 @@ pub enum DeviceRequest {
     /// The first CUDA device where there is one, else the CPU.
     #[default]
     Auto,
+}
+
+impl fmt::Display for DeviceRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::Auto => "auto",
+        })
+    }
 }
 
 impl FromStr for DeviceRequest {
@@ -113,7 +124,9 @@ mod tests {
 
     #[test]
     fn names() {
-        assert_eq!("cuda".parse::<DeviceRequest>().unwrap(), DeviceRequest::Cuda);
+        for request in [DeviceRequest::Cpu, DeviceRequest::Cuda, DeviceRequest::Auto] {
+            assert_eq!(request.to_string().parse::<DeviceRequest>().unwrap(), request);
+        }
         let message = "gpu".parse::<DeviceRequest>().unwrap_err().to_string();
         assert!(message.contains("'gpu'") && message.contains("cpu, cuda or auto"), "{message}");
     }

@@ -1,5 +1,6 @@
 //! What can go wrong between a network and libtorch.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use cp_net::NetError;
@@ -47,14 +48,22 @@ pub enum TorchError {
         got_device: Device,
     },
     /// libtorch refused an operation of the network.
-    #[error("layer '{node}' cannot run on inputs of shape {inputs:?}: {}", first_line(source))]
+    #[error("layer '{node}' cannot run on inputs of shape {inputs:?}: {source}")]
     Node {
         /// The node.
         node: String,
         /// Shapes of its inputs, the batch axis included.
         inputs: Vec<Vec<i64>>,
         /// What libtorch said.
-        source: TchError,
+        source: LibtorchError,
+    },
+    /// Batch normalization is to measure a variance on one value.
+    #[error(
+        "layer '{node}' (batch_norm) got one value for each channel, and one value has no variance: train on batches of at least 2 examples"
+    )]
+    OneValue {
+        /// The node.
+        node: String,
     },
     /// The arrays do not belong to the architecture that runs.
     #[error("the network to load has another architecture than the one that runs ({detail})")]
@@ -96,8 +105,8 @@ pub enum TorchError {
     #[error(transparent)]
     Net(Box<NetError>),
     /// libtorch refused something outside a layer, such as a copy between devices.
-    #[error("libtorch: {}", first_line(.0))]
-    Torch(#[from] TchError),
+    #[error("libtorch: {0}")]
+    Torch(LibtorchError),
 }
 
 impl From<NetError> for TorchError {
@@ -107,7 +116,66 @@ impl From<NetError> for TorchError {
     }
 }
 
-/// libtorch's messages carry a C++ backtrace behind the first line.
-fn first_line(error: &TchError) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
+impl From<TchError> for TorchError {
+    fn from(error: TchError) -> Self {
+        Self::Torch(error.into())
+    }
+}
+
+/// What libtorch said, without the frames of C++ that it puts behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LibtorchError(String);
+
+impl From<TchError> for LibtorchError {
+    fn from(error: TchError) -> Self {
+        Self(without_frames(&error.to_string()))
+    }
+}
+
+impl fmt::Display for LibtorchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for LibtorchError {}
+
+/// The lines of `message` in front of the first that is about where in libtorch it came from, as one.
+fn without_frames(message: &str) -> String {
+    let is_frame = |line: &&str| {
+        let line = line.trim_start();
+        ["Exception raised from", "frame #", "C++ CapturedTraceback", "C++ stack", "#0 "]
+            .iter()
+            .any(|mark| line.starts_with(mark))
+    };
+    let lines = message.lines().take_while(|line| !is_frame(line)).map(str::trim);
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_left_out() {
+        let check = |message: &str, expected: &str| assert_eq!(without_frames(message), expected);
+        check("a\nException raised from f at x.cpp:1 (most recent call first):\nframe #0: g", "a");
+        check("out of memory\nTried 5 GB\n\nframe #0: g\nframe #1: h", "out of memory Tried 5 GB");
+        check("plain", "plain");
+        check("", "");
+    }
+
+    /// The whole chain of causes, as programs print it.
+    #[test]
+    fn no_error_of_libtorch_shows_frames() {
+        let (a, b) =
+            (tch::Tensor::from_slice(&[1.0_f32; 6]), tch::Tensor::from_slice(&[1.0_f32; 4]));
+        let refused = a.f_add(&b).map_err(TorchError::from).unwrap_err();
+        let mut cause: Option<&dyn std::error::Error> = Some(&refused);
+        while let Some(error) = cause {
+            let text = error.to_string();
+            assert!(text.contains("must match") && !text.contains('\n'), "{text}");
+            cause = error.source();
+        }
+    }
 }

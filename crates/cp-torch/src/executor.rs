@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cp_net::{Architecture, NetError, Network, Node, ParamRole};
+use cp_net::{Architecture, NetError, Network, Node, Op, ParamRole};
 use tch::{Device, Kind, Tensor};
 
 use crate::TorchError;
@@ -33,8 +33,7 @@ pub enum Mode {
 /// the order of the nodes; an intermediate result is dropped behind its last use, and ReLU and Add write over
 /// their input where nobody else reads it, gradients included.
 ///
-/// On the CPU, the first executor of a process sets glibc's allocator to keep freed memory, up to 2 GiB: without that, the
-/// kernel clears the pages of every large map anew, which takes longer than a factorized layer itself.
+/// Programs call [`keep_freed_memory`](crate::keep_freed_memory) first, for speed on the CPU.
 ///
 /// An executor runs on one thread at a time (libtorch parallelizes inside the ops); it can be sent to another.
 #[derive(Debug)]
@@ -87,9 +86,6 @@ impl Executor {
     /// # Errors
     /// Where the device has no memory for the parameters.
     pub fn with_layout(net: &Network, device: Device, layout: Layout) -> Result<Self, TorchError> {
-        if device == Device::Cpu {
-            crate::memory::keep_freed_memory();
-        }
         let arch = net.architecture().clone();
         let layout = layout.resolve(&arch, device);
         let roles = net.roles();
@@ -148,7 +144,8 @@ impl Executor {
         Ok(first(outputs)?)
     }
 
-    /// As [`Executor::forward`], with the outputs of the nodes `taps` beside that of the network, in their order.
+    /// As [`Executor::forward`], with the (first) outputs of the nodes `taps`, or values that nodes make, beside that of the network, in
+    /// their order.
     ///
     /// # Errors
     /// As [`Executor::forward`], and [`NetError::UnknownLayer`].
@@ -160,7 +157,12 @@ impl Executor {
     ) -> Result<(Tensor, Vec<Tensor>), TorchError> {
         let mut slots = Vec::with_capacity(taps.len());
         for name in taps {
-            slots.extend(self.schedule.slots.get(self.arch.node(name)?.output()).copied());
+            let value = match self.arch.node(name) {
+                Ok(node) => node.output(),
+                Err(_) if self.schedule.slots.contains_key(name) => name,
+                Err(error) => return Err(error.into()),
+            };
+            slots.extend(self.schedule.slots.get(value).copied());
         }
         let mut kept: BTreeMap<usize, Option<Tensor>> =
             slots.iter().map(|&slot| (slot, None)).collect();
@@ -198,10 +200,13 @@ impl Executor {
                 let inputs: Vec<&Tensor> =
                     step.inputs.iter().filter_map(|&slot| values[slot].as_ref()).collect();
                 watch(node, &inputs)?;
+                if matches!(node.op, Op::BatchNorm(_)) && (run.train || run.calibration.is_some()) {
+                    check_values(node, &inputs)?;
+                }
                 node.op.forward(&inputs, &step.params, run).map_err(|source| TorchError::Node {
                     node: node.name.clone(),
                     inputs: inputs.iter().map(|input| input.size()).collect(),
-                    source,
+                    source: source.into(),
                 })?
             };
             for &slot in &step.drops {
@@ -358,6 +363,16 @@ impl Executor {
             .iter()
             .filter_map(|(name, tensor)| Some((name.as_str(), *self.roles.get(name)?, tensor)))
     }
+}
+
+/// That there is more than one value for each channel, whose variance the batch norm `node` is to take.
+fn check_values(node: &Node, inputs: &[&Tensor]) -> Result<(), TorchError> {
+    let Some(x) = inputs.first() else { return Ok(()) };
+    let channels = x.size().get(1).map_or(1, |channels| (*channels).max(1) as usize);
+    if x.numel() > channels {
+        return Ok(());
+    }
+    Err(TorchError::OneValue { node: node.name.clone() })
 }
 
 /// The first difference between the nodes of two architectures.

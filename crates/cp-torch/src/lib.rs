@@ -42,8 +42,9 @@ mod testing;
 
 pub use convert::{array_from_tensor, tensor_from_f32, tensor_from_i64, tensor_from_u8};
 pub use device::{CUDA_LIBRARY_VARIABLE, DeviceRequest, device};
-pub use error::TorchError;
+pub use error::{LibtorchError, TorchError};
 pub use executor::{Executor, Mode, Watch};
 pub use layout::Layout;
+pub use memory::keep_freed_memory;
 pub use modules::{CpConv2d, LowRankLinear};
 pub use tch;

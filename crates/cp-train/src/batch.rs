@@ -8,6 +8,7 @@ use ndarray::Array4;
 
 use crate::config::Augmentation;
 use crate::error::TrainError;
+use crate::fit::check_pictures;
 
 /// Photographs are brought to 8/7 of the network's size before the middle is cut out: 256 for 224 pixels, the convention
 /// of ImageNet evaluation since Krizhevsky et al. (2012).
@@ -19,13 +20,10 @@ const MARGIN: (usize, usize) = (8, 7);
 /// those whose shorter side is more than a quarter too long.
 ///
 /// # Errors
-/// Where the first image cannot be read or the set is empty.
+/// Where the first image cannot be read, the set is empty, or the network takes no pictures ([`check_fit`](crate::check_fit())).
 pub fn fitting_transform(data: &dyn Dataset, input: &InputSpec) -> Result<Transform, TrainError> {
-    if data.is_empty() {
-        return Err(TrainError::Empty { name: data.name().into() });
-    }
+    let [channels, rows, columns] = picture(data, input)?;
     let (image_channels, height, width) = data.image(0)?.dim();
-    let (channels, rows, columns) = (input.shape[0], input.shape[1], input.shape[2]);
     let mut transform = Transform {
         channels: (image_channels != channels).then_some(channels),
         ..Transform::default()
@@ -46,6 +44,14 @@ pub fn fitting_transform(data: &dyn Dataset, input: &InputSpec) -> Result<Transf
     Ok(transform)
 }
 
+/// The shape of the pictures that the input takes.
+fn picture(data: &dyn Dataset, input: &InputSpec) -> Result<[usize; 3], TrainError> {
+    check_pictures(&input.name, input, data)?;
+    let mut sizes = [1; 3];
+    sizes.iter_mut().zip(&input.shape).for_each(|(size, given)| *size = *given);
+    Ok(sizes)
+}
+
 /// [`fitting_transform`] with the random changes of training.
 ///
 /// # Errors
@@ -59,7 +65,7 @@ pub(crate) fn training_transform(
     transform.flip = augmentation.flip;
     let padding = augmentation.crop_padding;
     if padding > 0 {
-        let (height, width) = (input.shape[1], input.shape[2]);
+        let [_, height, width] = picture(data, input)?;
         transform.crop = Crop::Random { height, width, padding };
     }
     Ok(transform)

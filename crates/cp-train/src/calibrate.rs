@@ -9,6 +9,7 @@ use cp_torch::{Executor, Mode};
 use crate::batch;
 use crate::config::Augmentation;
 use crate::error::TrainError;
+use crate::fit::check_takes;
 use crate::progress;
 
 /// What the statistics of batch normalizations are measured on.
@@ -45,6 +46,7 @@ pub fn calibrate(
     if !model.architecture().nodes.iter().any(|node| matches!(node.op, Op::BatchNorm(_))) {
         return Ok(0);
     }
+    check_takes(model.architecture(), data.as_ref())?;
     let input = model.architecture().input().clone();
     let transform = batch::training_transform(data.as_ref(), &input, options.augmentation)?;
     let loader = Loader::new(

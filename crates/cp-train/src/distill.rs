@@ -5,6 +5,7 @@ use cp_torch::{Executor, Mode};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
+use crate::scores::Scores;
 use crate::train::cross_entropy;
 
 /// How much a network learns from its teacher, beside the labels.
@@ -59,6 +60,8 @@ pub(crate) struct Teacher<'a> {
     config: Distillation,
     /// Names of dense layers in the teacher and of the last parts of the same layers in the student.
     taps: Vec<(String, String)>,
+    /// Where the logits of the two are.
+    scores: [Scores; 2],
 }
 
 impl<'a> Teacher<'a> {
@@ -86,7 +89,7 @@ impl<'a> Teacher<'a> {
                 }
             }
         }
-        Ok(Self { model, config, taps })
+        Ok(Self { model, config, taps, scores: [Scores::of(dense), Scores::of(small)] })
     }
 
     /// The student's logits for `x`, `[B, K]`, and its loss against labels and teacher.
@@ -98,9 +101,10 @@ impl<'a> Teacher<'a> {
         label_smoothing: f64,
     ) -> Result<(Tensor, Tensor), TrainError> {
         let (theirs, ours): (Vec<String>, Vec<String>) = self.taps.iter().cloned().unzip();
+        let [of_teacher, of_student] = &self.scores;
         let (target, maps) =
-            cp_torch::tch::no_grad(|| self.model.forward_tapped(x, Mode::Eval, &theirs))?;
-        let (logits, outputs) = student.forward_tapped(x, Mode::Train, &ours)?;
+            cp_torch::tch::no_grad(|| tapped(self.model, of_teacher, x, Mode::Eval, theirs))?;
+        let (logits, outputs) = tapped(student, of_student, x, Mode::Train, ours)?;
         let Distillation { weight, temperature, layers } = self.config;
         let hard = cross_entropy(&logits, labels, label_smoothing)?;
         let soft = |logits: &Tensor| -> Result<Tensor, TrainError> {
@@ -119,4 +123,19 @@ impl<'a> Teacher<'a> {
         }
         Ok((logits, loss))
     }
+}
+
+/// The logits of `model`, and the values `taps`.
+fn tapped(
+    model: &Executor,
+    scores: &Scores,
+    x: &Tensor,
+    mode: Mode,
+    mut taps: Vec<String>,
+) -> Result<(Tensor, Vec<Tensor>), TrainError> {
+    let layers = taps.len();
+    taps.extend_from_slice(scores.taps());
+    let (output, mut values) = model.forward_tapped(x, mode, &taps)?;
+    let before = values.split_off(layers.min(values.len()));
+    Ok((scores.logits(output, before.first())?, values))
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::memory::bytes_in_words;
+
 /// The error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -36,15 +38,36 @@ pub enum TrainError {
         /// The data set.
         name: String,
     },
-    /// The data set has more classes than the network has outputs.
-    #[error("data set '{name}' has {classes} classes, the network has {outputs} outputs")]
-    Classes {
+    /// A network and a data set that do not belong together.
+    #[error("the network '{network}' {what}; the data set '{data}' has {has}")]
+    Unfit {
+        /// Name of the architecture.
+        network: String,
+        /// What it takes or gives.
+        what: String,
         /// The data set.
-        name: String,
-        /// Its classes.
-        classes: usize,
-        /// The network's outputs.
-        outputs: usize,
+        data: String,
+        /// What it has.
+        has: String,
+    },
+    /// A batch that memory cannot hold.
+    #[error(
+        "a batch of {batch} of shape {} needs about {} of memory, and {} are free: ask for less with {option}",
+        shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("×"),
+        bytes_in_words(*needed),
+        bytes_in_words(u128::from(*free))
+    )]
+    Memory {
+        /// Examples.
+        batch: usize,
+        /// Shape of one, without the batch axis.
+        shape: Vec<usize>,
+        /// Bytes that the inputs and maps take, at least.
+        needed: u128,
+        /// Bytes that can be had.
+        free: u64,
+        /// The options that decide it.
+        option: &'static str,
     },
     /// The network to learn from is not one of the same task.
     #[error("cannot learn from the dense network: {what} is not that of the compressed one")]
@@ -115,9 +138,12 @@ pub enum TrainError {
     /// libtorch.
     #[error(transparent)]
     Torch(Box<cp_torch::TorchError>),
-    /// A call into libtorch.
-    #[error("libtorch: {0}")]
-    Tch(#[from] cp_torch::tch::TchError),
+}
+
+impl From<cp_torch::tch::TchError> for TrainError {
+    fn from(error: cp_torch::tch::TchError) -> Self {
+        Self::Torch(Box::new(error.into()))
+    }
 }
 
 impl From<cp_data::DataError> for TrainError {

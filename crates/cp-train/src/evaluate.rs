@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch;
 use crate::error::TrainError;
+use crate::fit::{check_fit, check_takes};
+use crate::memory::{Purpose, check_memory};
 use crate::progress;
+use crate::scores::Scores;
 use crate::timing::Stopwatch;
 
 /// Result of an evaluation.
@@ -46,30 +49,23 @@ impl Default for EvalOptions {
 /// Evaluates `model` on all of `data`, images brought to its input by [`batch::fitting_transform`].
 ///
 /// # Errors
-/// Where an image cannot be read, the set is empty, or it has more classes than the network outputs.
+/// Where the network and the set do not belong together ([`check_fit`]), a batch does not fit into memory, or an image cannot be read.
 pub fn evaluate(
     model: &Executor,
     data: &Arc<dyn Dataset>,
     options: &EvalOptions,
 ) -> Result<Evaluation, TrainError> {
     let watch = Stopwatch::start();
+    check_fit(model.architecture(), data.as_ref())?;
+    let (config, scores) = (loading(model, data, options)?, Scores::of(model.architecture()));
     let input = model.architecture().input();
-    let transform = batch::fitting_transform(data.as_ref(), input)?;
-    let config = LoaderConfig {
-        batch_size: options.batch_size,
-        order: Order::Sequential,
-        transform,
-        workers: options.workers,
-        drop_last: false,
-    };
     let bar = progress::bar(data.len() as u64, "evaluate");
     let _guard = cp_torch::tch::no_grad_guard();
     let mut totals = Totals::default();
     for batch in Loader::new(data.clone(), config)? {
         let batch = batch?;
         let (x, labels) = batch::to_tensors(&batch, input, model.device())?;
-        let logits = model.forward(&x, Mode::Eval)?;
-        check_classes(data.as_ref(), &logits)?;
+        let logits = scores.forward(model, &x, Mode::Eval)?;
         totals.add(&logits, &labels)?;
         bar.inc(batch.labels.len() as u64);
     }
@@ -86,35 +82,36 @@ pub fn logits(
     data: &Arc<dyn Dataset>,
     options: &EvalOptions,
 ) -> Result<Tensor, TrainError> {
+    check_takes(model.architecture(), data.as_ref())?;
+    let (config, scores) = (loading(model, data, options)?, Scores::of(model.architecture()));
     let input = model.architecture().input();
-    let transform = batch::fitting_transform(data.as_ref(), input)?;
-    let config = LoaderConfig {
-        batch_size: options.batch_size,
-        order: Order::Sequential,
-        transform,
-        workers: options.workers,
-        drop_last: false,
-    };
     let _guard = cp_torch::tch::no_grad_guard();
     let mut parts = Vec::new();
     for batch in Loader::new(data.clone(), config)? {
         let (x, _) = batch::to_tensors(&batch?, input, model.device())?;
-        parts.push(model.forward(&x, Mode::Eval)?.f_to_device(cp_torch::tch::Device::Cpu)?);
+        let logits = scores.forward(model, &x, Mode::Eval)?;
+        parts.push(logits.f_to_device(cp_torch::tch::Device::Cpu)?);
     }
     Ok(Tensor::f_cat(&parts, 0)?)
 }
 
-/// That every class of `data` has a logit.
-fn check_classes(data: &dyn Dataset, logits: &Tensor) -> Result<(), TrainError> {
-    let outputs = usize::try_from(logits.size().last().copied().unwrap_or(0)).unwrap_or(0);
-    if data.classes().len() > outputs {
-        return Err(TrainError::Classes {
-            name: data.name().into(),
-            classes: data.classes().len(),
-            outputs,
-        });
-    }
-    Ok(())
+/// How the examples are read: all, in their order, in batches that fit into memory.
+fn loading(
+    model: &Executor,
+    data: &Arc<dyn Dataset>,
+    options: &EvalOptions,
+) -> Result<LoaderConfig, TrainError> {
+    let arch = model.architecture();
+    let batch_size = options.batch_size.min(data.len());
+    let (shapes, purpose) = (arch.input_shapes(), Purpose::Forward);
+    check_memory(arch, shapes, batch_size, purpose, model.device(), "--batch")?;
+    Ok(LoaderConfig {
+        batch_size,
+        order: Order::Sequential,
+        transform: batch::fitting_transform(data.as_ref(), arch.input())?,
+        workers: options.workers,
+        drop_last: false,
+    })
 }
 
 /// Running sums over batches.

@@ -11,6 +11,7 @@
 //! | [`time_choices`] | how long each layer takes in each form, for plans |
 //! | [`Stages`], [`Key`] | results of finished steps by what went into them, so that a killed run goes on |
 //! | [`evaluate()`] | top-1, top-5 and loss on a data set |
+//! | [`check_fit()`], [`memory`] | what cannot work, found out before it starts |
 //! | [`timing`] | the only module that reads the clock; interleaved comparisons |
 //! | [`record`](Record) | `results/<experiment>/<run>/`: configuration, provenance, metrics |
 //!
@@ -57,8 +58,11 @@ mod distill;
 mod error;
 mod evaluate;
 mod finite;
+mod fit;
+mod interrupt;
 mod key;
 mod latency;
+pub mod memory;
 mod optimizer;
 mod origin;
 mod pipeline;
@@ -66,6 +70,7 @@ pub mod progress;
 mod recipe;
 mod record;
 mod schedule;
+mod scores;
 mod sensitivity;
 mod stages;
 mod statistics;
@@ -81,8 +86,11 @@ pub use config::{
 pub use distill::Distillation;
 pub use error::TrainError;
 pub use evaluate::{EvalOptions, Evaluation, evaluate, logits};
+pub use fit::check_fit;
+pub use interrupt::clean_up_when_interrupted;
 pub use key::{Key, data_identity, fingerprint};
 pub use latency::time_choices;
+pub use memory::{Purpose, check_memory};
 pub use optimizer::Optimizer;
 pub use origin::Origin;
 pub use pipeline::{CompressData, Latency, Outcome};

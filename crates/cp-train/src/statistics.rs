@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch;
 use crate::error::TrainError;
+use crate::fit::check_takes;
 use crate::progress;
 
 /// Which images are looked at, and how closely.
@@ -59,6 +60,7 @@ pub fn input_statistics(
     workers: usize,
 ) -> Result<LayerStatistics, TrainError> {
     let arch = model.architecture();
+    check_takes(arch, data.as_ref())?;
     let mut sums: BTreeMap<&str, Vec<InputStatistics>> = BTreeMap::new();
     for layer in layers {
         let node = arch.node(layer)?;

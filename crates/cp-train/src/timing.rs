@@ -12,6 +12,7 @@ use cp_torch::{Executor, Mode};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
+use crate::memory::{Purpose, check_memory};
 
 /// Measures elapsed seconds.
 #[derive(Debug, Clone, Copy)]
@@ -120,7 +121,7 @@ pub fn interleaved(
         let once = watch.elapsed().max(Duration::from_nanos(1)).as_secs_f64();
         calls.push(((options.min_sample_seconds / once).ceil() as usize).max(1));
     }
-    let mut samples = vec![Vec::with_capacity(options.repeats); subjects.len()];
+    let mut samples = vec![Vec::new(); subjects.len()];
     for _ in 0..options.repeats {
         for ((subject, &calls), samples) in subjects.iter_mut().zip(&calls).zip(&mut samples) {
             let watch = Instant::now();
@@ -139,14 +140,14 @@ pub fn interleaved(
 /// `input` is `[channels, height, width]`.
 ///
 /// # Errors
-/// Where a model rejects the input.
+/// Where a model rejects the input, or memory cannot hold the batch.
 pub fn latency(
     models: &[&Executor],
     input: &[usize],
     batch: usize,
     options: &TimingOptions,
 ) -> Result<Vec<Timing>, TrainError> {
-    let inputs = models.iter().map(|model| random_input(model, input, batch)).collect();
+    let inputs = random_inputs(models, input, batch)?;
     latency_on(models, inputs, options)
 }
 
@@ -163,17 +164,30 @@ pub fn latency_in_layout(
 ) -> Result<Vec<Timing>, TrainError> {
     let inputs = models
         .iter()
-        .map(|model| Ok(model.in_layout(&random_input(model, input, batch))?))
+        .zip(random_inputs(models, input, batch)?)
+        .map(|(model, x)| Ok(model.in_layout(&x)?))
         .collect::<Result<_, TrainError>>()?;
     latency_on(models, inputs, options)
 }
 
-/// Uniform numbers from a fixed seed: timing does not depend on the values, but denormals would be slow.
-fn random_input(model: &Executor, input: &[usize], batch: usize) -> Tensor {
+/// For each model, uniform numbers from a fixed seed: timing does not depend on the values, but denormals would be slow.
+fn random_inputs(
+    models: &[&Executor],
+    input: &[usize],
+    batch: usize,
+) -> Result<Vec<Tensor>, TrainError> {
+    let option = "--batch, --timing-batch or --input";
+    for model in models {
+        let (arch, device) = (model.architecture(), model.device());
+        check_memory(arch, input, batch, Purpose::Forward, device, option)?;
+    }
     let mut shape = vec![batch as i64];
     shape.extend(input.iter().map(|&size| size as i64));
-    cp_torch::tch::manual_seed(0);
-    Tensor::rand(shape.as_slice(), (Kind::Float, model.device()))
+    let drawn = models.iter().map(|model| {
+        cp_torch::tch::manual_seed(0);
+        Ok(Tensor::f_rand(shape.as_slice(), (Kind::Float, model.device()))?)
+    });
+    drawn.collect()
 }
 
 fn latency_on(

@@ -15,10 +15,13 @@ use crate::config::TrainConfig;
 use crate::distill::Teacher;
 use crate::error::TrainError;
 use crate::evaluate::{EvalOptions, Evaluation, evaluate};
+use crate::fit::check_fit;
+use crate::memory::{Purpose, check_memory};
 use crate::optimizer::Optimizer;
 use crate::progress;
 use crate::record::Record;
 use crate::schedule::lr_at;
+use crate::scores::Scores;
 use crate::timing::Stopwatch;
 
 /// What a run trains on, and what it watches. The test set has no place here.
@@ -80,7 +83,7 @@ pub fn train(
 /// sound, but no longer repeatable.
 ///
 /// # Errors
-/// A bad configuration, unreadable data, a loss that is no longer finite, a checkpoint of another run, a full disk. The weights of
+/// A bad configuration, a network and data that do not belong together ([`check_fit`]), unreadable data, a loss that is no longer finite, a checkpoint of another run, a full disk. The weights of
 /// the last finished epoch are then in the checkpoint.
 pub fn train_from(
     model: &mut Executor,
@@ -109,6 +112,14 @@ pub fn train_from(
             });
         }
     };
+    // libtorch's own words for what does not fit help nobody.
+    for set in std::iter::once(&data.train).chain(&data.validation) {
+        check_fit(model.architecture(), set.as_ref())?;
+    }
+    let batch_size = config.batch_size.min(data.train.len());
+    let (arch, purpose) = (model.architecture(), Purpose::Training);
+    check_memory(arch, arch.input_shapes(), batch_size, purpose, model.device(), "--batch-size")?;
+    let scores = Scores::of(arch);
     let input = model.architecture().input().clone();
     let transform = batch::training_transform(data.train.as_ref(), &input, config.augmentation)?;
     let steps_per_epoch = steps_per_epoch(data.train.len(), config.batch_size);
@@ -118,8 +129,6 @@ pub fn train_from(
         _ => (Vec::new(), None),
     };
     record.begin(&history)?;
-    // Before any label meets a logit: libtorch's own words for it help nobody.
-    check_outputs(data.train.as_ref(), model)?;
 
     for epoch in history.len()..config.epochs {
         if out_of_patience(&history, config) {
@@ -131,7 +140,7 @@ pub fn train_from(
         let loader = Loader::new(
             data.train.clone(),
             LoaderConfig {
-                batch_size: config.batch_size,
+                batch_size,
                 order: Order::Shuffled { seed: config.seed, epoch: epoch as u64 },
                 transform,
                 workers: config.workers,
@@ -146,7 +155,7 @@ pub fn train_from(
             let (x, labels) = batch::to_tensors(&batch?, &input, model.device())?;
             let (logits, loss) = match &teacher {
                 Some(teacher) => teacher.loss(model, &x, &labels, config.label_smoothing)?,
-                None => loss(model, &x, &labels, config.label_smoothing)?,
+                None => loss(model, &scores, &x, &labels, config.label_smoothing)?,
             };
             optimizer.zero_grad();
             loss.f_backward()?;
@@ -200,25 +209,15 @@ pub fn train_from(
     Ok(TrainReport { epochs: history, kept })
 }
 
-/// That every class of `data` has an output.
-fn check_outputs(data: &dyn Dataset, model: &Executor) -> Result<(), TrainError> {
-    let arch = model.architecture();
-    let outputs = arch.output_shape(arch.input_shapes())?.first().copied().unwrap_or(0);
-    let classes = data.classes().len();
-    if classes > outputs {
-        return Err(TrainError::Classes { name: data.name().into(), classes, outputs });
-    }
-    Ok(())
-}
-
 /// Logits `[B, K]` and their cross-entropy.
 fn loss(
     model: &Executor,
+    scores: &Scores,
     x: &Tensor,
     labels: &Tensor,
     label_smoothing: f64,
 ) -> Result<(Tensor, Tensor), TrainError> {
-    let logits = model.forward(x, Mode::Train)?;
+    let logits = scores.forward(model, x, Mode::Train)?;
     let loss = cross_entropy(&logits, labels, label_smoothing)?;
     Ok((logits, loss))
 }

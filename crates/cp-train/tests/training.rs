@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use common::images;
 use cp_data::Images;
 use cp_net::arch::{Builder, window};
-use cp_net::{InputSpec, Network};
+use cp_net::{InputSpec, Network, Node, Softmax};
 use cp_torch::Executor;
 use cp_torch::tch::{self, Device};
 use cp_train::{
-    Augmentation, EpochMetrics, FileRecord, NoRecord, OptimizerConfig, Record, Schedule,
-    TrainConfig, TrainData, TrainError, train,
+    Augmentation, Distillation, EpochMetrics, FileRecord, NoRecord, OptimizerConfig, Record,
+    Schedule, TrainConfig, TrainData, TrainError, train, train_from,
 };
 use ndarray::Array4;
 
@@ -240,5 +240,54 @@ fn more_classes_than_outputs_is_an_error() {
     let error =
         train(&mut model, &data, &config(OptimizerConfig::adam(), 0.01), &mut NoRecord, None)
             .unwrap_err();
-    assert!(matches!(error, TrainError::Classes { classes: 5, outputs: 3, .. }), "{error}");
+    assert!(matches!(error, TrainError::Unfit { .. }), "{error}");
+    for word in ["'tiny' has 3 outputs", "'five' has 5 classes"] {
+        assert!(error.to_string().contains(word), "{error}");
+    }
+}
+
+/// Behind a softmax the loss is −ln of what comes out: the same steps as without it, from labels and from a teacher.
+#[test]
+fn a_network_that_ends_in_softmax_learns_as_without_it() {
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    tch::set_num_threads(1);
+    let plain = network(1);
+    let (mut arch, params) = plain.clone().into_parts();
+    arch.nodes.push(Node::new("soft", Softmax::default(), ["fc"]));
+    arch.outputs = vec!["soft".into()];
+    let soft = Network::new(arch, params).unwrap();
+    let distill = Distillation { weight: 0.5, temperature: 2.0, layers: 0.0 };
+    for distill in [None, Some(distill)] {
+        let config = TrainConfig { distill, ..config(OptimizerConfig::sgd(0.0), 0.05) };
+        let learned = |net: &Network| {
+            let mut model = Executor::new(net, Device::Cpu).unwrap();
+            let teacher = Executor::new(net, Device::Cpu).unwrap();
+            let teacher = distill.map(|_| &teacher);
+            let report =
+                train_from(&mut model, teacher, &data(), &config, &mut NoRecord, None).unwrap();
+            (figures(&report.epochs), model.network().unwrap().params().clone())
+        };
+        let (a, b) = (learned(&plain), learned(&soft));
+        assert_eq!(a, b);
+        assert!(a.0[3].0 < a.0[0].0, "{:?}", a.0);
+    }
+}
+
+/// One value for each channel has no variance: refused before the running variance is NaN.
+#[test]
+fn batch_norm_on_one_value_is_an_error() {
+    let arch = Builder::new("tiny", InputSpec::gray(8))
+        .conv("conv", 8, window(8))
+        .batch_norm("norm")
+        .flatten("flat")
+        .linear("fc", 3)
+        .build()
+        .unwrap();
+    let mut model = Executor::new(&arch.initialize(1).unwrap(), Device::Cpu).unwrap();
+    let config = TrainConfig { batch_size: 1, ..config(OptimizerConfig::sgd(0.0), 0.01) };
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    let error = train(&mut model, &data(), &config, &mut NoRecord, None).unwrap_err().to_string();
+    assert!(error.contains("'norm'") && error.contains("at least 2"), "{error}");
+    let network = model.network().unwrap();
+    assert!(network.params().values().all(|array| array.iter().all(|x| x.is_finite())));
 }

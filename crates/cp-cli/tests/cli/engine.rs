@@ -109,57 +109,47 @@ fn ranks_of_single_layers_can_be_given() {
     refused(&["--macs-ratio", "0.5"], 1, &["fix.toml", "conv2"]);
 }
 
-/// How much faster single layers are depends on what else the machine does: a busy one may not reach the time, and must say which it can.
+/// What rank 1 saves of a batch of 16 is far more than a tenth, however busy the machine is; it may still be interrupted while it measures,
+/// hence the second and third try.
 #[test]
-fn a_plan_from_measured_time_fits_or_the_nearest_that_fits_is_named() {
+fn a_plan_from_measured_time_fits() {
     let folder = tempfile::tempdir().unwrap();
     let dense = model(folder.path(), "small-cnn");
     let out = folder.path().join("out.safetensors");
-    let args = [
-        "compress",
-        text(&dense),
-        "--latency-ratio",
-        "0.8",
-        "--timing-batch",
-        "16",
-        "--threads",
-        "1",
-        "--max-iters",
-        "3",
-        "--points",
-        "4",
-        "--form",
-        "cp3",
-        "--out",
-        text(&out),
-    ];
-    let output = polyad(&args).arg("--json").output().unwrap();
-    if output.status.success() {
-        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert!(number(&report["latency"][0], "compressed_ms") > 0.0);
-        assert_eq!(report["latency"][0]["batch"], 16);
-    } else {
-        let error = String::from_utf8(output.stderr).unwrap();
-        assert!(error.contains("seconds") && error.contains("nearest"), "{error}");
-    }
-    fails(
-        &[
+    let timed = |ratio: &'static str| {
+        [
             "compress",
             text(&dense),
             "--latency-ratio",
-            "0.0001",
-            "--points",
-            "2",
+            ratio,
+            "--timing-batch",
+            "16",
+            "--threads",
+            "1",
             "--max-iters",
-            "2",
+            "3",
+            "--points",
+            "4",
             "--form",
             "cp3",
             "--out",
             text(&out),
-        ],
-        1,
-        &["seconds", "nearest"],
-    );
+        ]
+    };
+    let run = || polyad(&timed("0.9")).arg("--json").output().unwrap();
+    let mut output = run();
+    for _ in 0..2 {
+        if !output.status.success() {
+            output = run();
+        }
+    }
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(number(&report["latency"][0], "compressed_ms") > 0.0);
+    assert_eq!(report["latency"][0]["batch"], 16);
+    assert!(number(&report["after"], "macs") < number(&report["before"], "macs"), "{report}");
+    assert!(!ranks(&report).is_empty(), "{report}");
+    fails(&timed("0.0001"), 1, &["seconds", "nearest"]);
 }
 
 /// Options of a short compression with data.

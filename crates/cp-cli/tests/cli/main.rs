@@ -5,6 +5,7 @@
 mod decompose;
 mod engine;
 mod help;
+mod mistakes;
 mod models;
 mod pytorch;
 mod real_data;

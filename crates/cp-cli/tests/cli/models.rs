@@ -441,24 +441,18 @@ fn eval_names_what_is_missing() {
     );
 }
 
+/// Also on a machine with a GPU: the library that is named is not there.
 #[test]
 fn a_gpu_that_is_not_there_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let charnet = model(folder.path(), "charnet");
-    let args = [
-        "eval",
-        text(&charnet),
-        "--dataset",
-        "characters",
-        "--split",
-        "validation",
-        "--device",
-        "cuda",
-    ];
-    let output = polyad(&args).output().unwrap();
-    // On a machine with a GPU the command simply works.
-    if !output.status.success() {
-        fails(&args, 1, &["--device", "CUDA"]);
+    let args = ["eval", text(&charnet), "--dataset", "characters", "--split", "validation"];
+    let mut command = polyad(&[&args[..], &["--device", "cuda"]].concat());
+    command.env("POLYAD_LIBTORCH_CUDA", folder.path().join("libtorch_cuda.so"));
+    let output = command.assert().code(1).get_output().clone();
+    let error = String::from_utf8(output.stderr).unwrap();
+    for word in ["--device", "POLYAD_LIBTORCH_CUDA", "2.11.0"] {
+        assert!(error.contains(word), "'{word}' is missing in: {error}");
     }
 }
 

@@ -70,6 +70,7 @@ fn resnet56_at_half_the_multiply_adds() {
         "--repeats",
         "7",
     ]);
-    assert!(number(&bench, "ratio") > 0.0);
+    // With half the multiply-adds, slower by half would be a fault in the engine; how much faster is the machine's.
+    assert!(number(&bench, "ratio") > 0.67, "{bench}");
     println!("dense / compressed = {:.2} at batch 16 on one thread", number(&bench, "ratio"));
 }

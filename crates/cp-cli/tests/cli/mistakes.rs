@@ -1,0 +1,422 @@
+//! What goes wrong for people: files of another kind, numbers that are none, networks and data that do not belong together, sizes that
+//! memory cannot hold, commands that are interrupted.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cp_net::{Architecture, Network};
+use ndarray::{Array2, ArrayD, IxDyn};
+use ndarray_npy::write_npy;
+
+use crate::support::{fails, files, json, model, number, polyad, text};
+
+/// A network of three classes from JSON of its input and nodes, with random weights.
+fn written(folder: &Path, name: &str, input: &str, nodes: &str) -> PathBuf {
+    let text = format!(r#"{{"name": "{name}", "inputs": [{input}], "nodes": [{nodes}]}}"#);
+    let path = folder.join(format!("{name}.safetensors"));
+    Architecture::from_json(&text).unwrap().initialize(1).unwrap().save(&path).unwrap();
+    path
+}
+
+const RGB: &str = r#"{"shape": [3, 8, 8], "channels": "rgb", "scale": 0.00392156862745098}"#;
+const HEAD: &str = r#"{"name": "pool", "op": "global_avg_pool", "inputs": ["input"]},
+    {"name": "flat", "op": "flatten", "inputs": ["pool"]},
+    {"name": "fc", "op": "linear", "out_features": 3, "inputs": ["flat"]}"#;
+const FLAT: &str = r#"{"name": "flat", "op": "flatten", "inputs": ["input"]},
+    {"name": "fc", "op": "linear", "out_features": 3, "inputs": ["flat"]}"#;
+
+/// Pictures of three classes, a red, a green and a blue one, as `folder:`.
+fn pictures(folder: &Path) -> String {
+    for (class, name) in ["red", "green", "blue"].into_iter().enumerate() {
+        for split in ["train", "test"] {
+            let place = folder.join(format!("pictures/{split}/{name}"));
+            fs::create_dir_all(&place).unwrap();
+            for copy in 0..8_u8 {
+                let mut pixel = [20 + copy; 3];
+                pixel[class] = 220;
+                let picture = image::RgbImage::from_pixel(8, 8, image::Rgb(pixel));
+                picture.save(place.join(format!("{copy}.png"))).unwrap();
+            }
+        }
+    }
+    format!("folder:{}", text(&folder.join("pictures")))
+}
+
+/// Fails as it should, in few words, and shows nothing raw.
+fn refused(args: &[&str], code: i32, words: &[&str]) -> String {
+    let error = fails(args, code, words);
+    assert!(error.len() < 900, "{} characters: {error}", error.len());
+    for raw in ["frame #", "stack backtrace", "Exception raised"] {
+        assert!(!error.contains(raw), "{error}");
+    }
+    assert!(!error.chars().any(|letter| letter.is_control() && letter != '\n'), "{error:?}");
+    error
+}
+
+// Files of another kind
+
+#[test]
+fn files_of_another_kind_are_named_wherever_they_are_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let dense = model(folder.path(), "small-cnn");
+    let given = folder.path().join("given\u{1b}[31m.bin");
+    let out = folder.path().join("out");
+    let kinds: [(&[u8], &str); 9] = [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS"),
+        (b"PK\x03\x04\x1b[2J model/data.pkl", "PyTorch"),
+        (b"\x80\x02}q\0X\x0a\0\0\0state_dict", "pickle"),
+        (b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:\x90\x01\x0a", "ONNX"),
+        (b"<!DOCTYPE html><title>\x1b]0;x\x07</title>", "web page"),
+        (b"{\"error\": \"Repository not found\"}", "error"),
+        (b"\x1f\x8b\x08\0\0\0\0\0\0\x03", "gzip"),
+        (b"\xfd7zXZ\0\0\x04", "xz"),
+        (b"", "empty"),
+    ];
+    for (bytes, kind) in kinds {
+        fs::write(&given, bytes).unwrap();
+        let path = text(&given);
+        let named = "given\\u{1b}[31m.bin";
+        refused(&["inspect", path, "--arch", "small-cnn"], 1, &[named, kind]);
+        refused(&["eval", path, "--dataset", "characters", "--split", "validation"], 1, &[kind]);
+        refused(&["bench", text(&dense), path], 1, &[kind]);
+        refused(&["decompose", path, "--rank", "2"], 1, &[kind, ".npy"]);
+        let array = folder.path().join("x.npy");
+        write_npy(&array, &Array2::<f32>::eye(4)).unwrap();
+        let start = ["decompose", text(&array), "--rank", "2", "--init-factors", path];
+        refused(&start, 1, &[kind, ".npz"]);
+        let net = folder.path().join("net.json");
+        fs::write(&net, bytes).unwrap();
+        refused(&["inspect", "--arch", text(&net)], 1, &["net.json", kind]);
+        if !bytes.is_empty() {
+            let plan = ["compress", text(&dense), "--ranks", path, "--out", text(&out)];
+            refused(&plan, 1, &[kind, "plan"]);
+        }
+    }
+    // Files of ours in each other's place.
+    let array = folder.path().join("x.npy");
+    refused(&["inspect", text(&array)], 1, &["x.npy", "NumPy", "decompose"]);
+    refused(&["decompose", text(&dense), "--rank", "2"], 1, &["safetensors", "compress"]);
+    refused(&["inspect", text(folder.path())], 1, &["a folder"]);
+    refused(&["decompose", text(folder.path()), "--rank", "2"], 1, &["a folder"]);
+    let plan = folder.path().join("plan.toml");
+    fs::write(&plan, "[[layer]]\nname = \"conv1\"\n").unwrap();
+    refused(&["inspect", text(&plan)], 1, &["a plan of ranks", "--ranks"]);
+}
+
+#[test]
+fn what_a_file_holds_cannot_move_the_cursor() {
+    let folder = tempfile::tempdir().unwrap();
+    let nodes = HEAD.replace("\"fc\"", "\"f\\u001b[2Jc\\u202e\"");
+    let path = written(folder.path(), "net", RGB, &nodes);
+    let output = polyad(&["inspect", text(&path)]).assert().success().get_output().clone();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(shown.contains("f\\u{1b}[2Jc\\u{202e}"), "{shown:?}");
+    assert!(!shown.contains(['\u{1b}', '\u{202e}']), "{shown:?}");
+}
+
+// Numbers that are none
+
+#[test]
+fn weights_that_are_no_numbers_are_named_by_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = pictures(folder.path());
+    let nodes = format!(
+        r#"{{"name": "norm", "op": "batch_norm", "inputs": ["input"]}}, {}"#,
+        HEAD.replace("[\"input\"]", "[\"norm\"]")
+    );
+    let path = written(folder.path(), "net", RGB, &nodes);
+    let out = folder.path().join("out.safetensors");
+    let good = Network::load(&path).unwrap();
+    for (array, value, what) in [
+        ("norm.running_mean", f32::NAN, "NaN"),
+        ("norm.running_var", f32::INFINITY, "infinite"),
+        ("norm.running_var", -0.5, "negative variances"),
+        ("fc.weight", f32::NEG_INFINITY, "infinite"),
+    ] {
+        let mut net = good.clone();
+        let mut values = net.params()[array].clone();
+        values.iter_mut().take(1).for_each(|first| *first = value);
+        net.set_param(array, values).unwrap();
+        net.save(&path).unwrap();
+        let words = ["net.safetensors", array, "1 values", what];
+        refused(&["inspect", text(&path)], 1, &words);
+        refused(&["eval", text(&path), "--dataset", &dataset], 1, &words);
+        refused(&["bench", text(&path), text(&path)], 1, &words);
+        refused(
+            &["compress", text(&path), "--params-ratio", "0.5", "--out", text(&out)],
+            1,
+            &words,
+        );
+    }
+    assert!(!out.exists());
+    // Finite weights, and sums beyond f32.
+    let mut net = good.clone();
+    let huge = net.params()["fc.weight"].mapv(|_| 3e38);
+    net.set_param("fc.weight", huge).unwrap();
+    let bias = net.params()["norm.bias"].mapv(|_| 1e3);
+    net.set_param("norm.bias", bias).unwrap();
+    net.save(&path).unwrap();
+    refused(&["eval", text(&path), "--dataset", &dataset], 1, &["net.safetensors", "NaN"]);
+}
+
+#[test]
+fn arrays_that_are_no_numbers_or_none_of_f32() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.npy");
+    let decompose = |array: &ArrayD<f64>, rest: &[&str], words: &[&str]| {
+        write_npy(&path, array).unwrap();
+        refused(&[&["decompose", text(&path), "--rank", "1"], rest].concat(), 1, words);
+    };
+    let ones = ArrayD::<f64>::ones(IxDyn(&[3, 3, 3]));
+    for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let mut array = ones.clone();
+        array[[0, 1, 2]] = value;
+        decompose(&array, &[], &["x.npy", "1 values", "NaN or infinite"]);
+    }
+    let narrow = ["--dtype", "f32"];
+    decompose(&(&ones * 1e39), &narrow, &["x.npy", "27 values", "too large", "--dtype"]);
+    decompose(&(&ones * 1e-42), &narrow, &["x.npy", "too small", "--dtype"]);
+    // The start and the statistics are looked at too.
+    write_npy(&path, &ones).unwrap();
+    let bad = folder.path().join("s.npy");
+    write_npy(&bad, &Array2::<f64>::from_elem((9, 9), f64::NAN)).unwrap();
+    let aware = ["decompose", text(&path), "--rank", "1", "--method", "als-sigma"];
+    refused(&[&aware[..], &["--statistics", text(&bad)]].concat(), 1, &["s.npy", "NaN"]);
+}
+
+#[test]
+fn training_on_one_value_for_each_channel_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = pictures(folder.path());
+    let nodes = r#"{"name": "conv", "op": "conv", "out_channels": 6, "kernel": [8, 8], "inputs": ["input"]},
+        {"name": "norm", "op": "batch_norm", "inputs": ["conv"]},
+        {"name": "flat", "op": "flatten", "inputs": ["norm"]},
+        {"name": "fc", "op": "linear", "out_features": 3, "inputs": ["flat"]}"#;
+    let path = written(folder.path(), "net", RGB, nodes);
+    let out = folder.path().join("out.safetensors");
+    let args = [
+        "compress",
+        text(&path),
+        "--params-ratio",
+        "0.5",
+        "--dataset",
+        &dataset,
+        "--out",
+        text(&out),
+    ];
+    let short = ["--max-iters", "2", "--points", "2", "--epochs", "1", "--calibrate", "0"];
+    refused(
+        &[&args[..], &short, &["--batch-size", "1"]].concat(),
+        1,
+        &["norm", "one value", "at least 2"],
+    );
+}
+
+// Networks and data that do not belong together
+
+#[test]
+fn networks_that_take_no_pictures_or_give_no_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = pictures(folder.path());
+    let check = |name: &str, input: &str, nodes: &str, words: &[&str]| {
+        let path = written(folder.path(), name, input, nodes);
+        let eval = ["eval", text(&path), "--dataset", &dataset];
+        refused(&eval, 1, &[&[name, "folder"], words].concat());
+    };
+    check("vector", r#"{"shape": [7]}"#, FLAT, &["vectors of 7 numbers", "pictures"]);
+    check("line", r#"{"shape": [4, 50]}"#, FLAT, &["[4, 50]", "pictures"]);
+    check("volume", r#"{"shape": [1, 4, 8, 8]}"#, FLAT, &["[1, 4, 8, 8]", "pictures"]);
+    check("maps", r#"{"shape": [64, 8, 8]}"#, HEAD, &["[64, 8, 8]", "pictures"]);
+    check("bare", r#"{"shape": [3, 8, 8]}"#, HEAD, &["\"channels\"", "rgb"]);
+    let relu = r#"{"name": "relu", "op": "relu", "inputs": ["input"]}"#;
+    check("image", RGB, relu, &["relu", "[3, 8, 8]", "3 classes"]);
+    let two = format!(
+        "{}, {}",
+        RGB.replace('{', r#"{"name": "a", "#),
+        RGB.replace('{', r#"{"name": "b", "#)
+    );
+    check(
+        "pair",
+        &two,
+        r#"{"name": "sum", "op": "add", "inputs": ["a", "b"]}"#,
+        &["2 inputs", "'a'", "'b'"],
+    );
+    for classes in ["2", "4"] {
+        let nodes = HEAD.replace("\"out_features\": 3", &format!("\"out_features\": {classes}"));
+        let name = format!("net{classes}");
+        let words = [&format!("{classes} outputs")[..], "3 classes", "blue, green, red"];
+        check(&name, RGB, &nodes, &words);
+    }
+}
+
+#[test]
+fn networks_that_take_no_pictures_are_not_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = pictures(folder.path());
+    let path = written(folder.path(), "vector", r#"{"shape": [70]}"#, FLAT);
+    let out = folder.path().join("out.safetensors");
+    let args = [
+        "compress",
+        text(&path),
+        "--params-ratio",
+        "0.9",
+        "--dataset",
+        &dataset,
+        "--out",
+        text(&out),
+    ];
+    refused(&args, 1, &["vectors of 70 numbers", "pictures"]);
+    assert!(!out.exists());
+}
+
+// Sizes that memory cannot hold
+
+#[test]
+fn sizes_are_known_before_anything_is_allocated() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = written(folder.path(), "net", RGB, HEAD);
+    let bench = |option: &[&str], code: i32, words: &[&str]| {
+        refused(&[&["bench", text(&path), text(&path)], option].concat(), code, words);
+    };
+    for batch in ["1000000000000", "18446744073709551615"] {
+        bench(&["--batch", batch], 1, &["--batch", batch, "3×8×8", "free"]);
+    }
+    bench(&["--batch", "1000000", "--input", "3x30000x40000"], 1, &["--input", "3×30000×40000"]);
+    bench(&["--input", "3x99999999999x99999999999"], 1, &["net.safetensors", "99999999999"]);
+    bench(&["--repeats", "18446744073709551615"], 2, &["--repeats", "at most"]);
+    // A batch larger than the set is the whole set.
+    let dataset = pictures(folder.path());
+    let eval = ["eval", text(&path), "--dataset", &dataset, "--batch", "18446744073709551615"];
+    assert_eq!(json(&eval)["examples"], 24);
+
+    let array = folder.path().join("x.npy");
+    write_npy(&array, &Array2::<f32>::eye(4)).unwrap();
+    for rank in ["1000000000000", "18446744073709551615"] {
+        refused(&["decompose", text(&array), "--rank", rank], 1, &["--rank", rank, "free"]);
+    }
+    let long = ["--max-iters", "18446744073709551615", "--restarts", "2"];
+    json(&[&["decompose", text(&array), "--rank", "1", "--tol", "0.1"], &long[..]].concat());
+}
+
+// Interrupted commands
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_command_leaves_no_file() {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("x.npy");
+    let array = ArrayD::from_shape_fn(IxDyn(&[40, 40, 40]), |i| {
+        ((i[0] * 7 + i[1] * i[2] * 13 + i[0] * i[2]) % 17) as f64
+    });
+    write_npy(&input, &array).unwrap();
+    let endless = ["--rank", "30", "--max-iters", "100000000", "--tol", "0"];
+    let kill = |signal: &str, child: u32| {
+        Command::new("kill").args([&format!("-{signal}"), &child.to_string()]).status().unwrap()
+    };
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let place = folder.path().join(signal);
+        fs::create_dir(&place).unwrap();
+        let out = place.join("f.npz");
+        fs::write(&out, "old").unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_polyad"))
+            .args(["decompose", text(&input), "--threads", "1", "--out", text(&out)])
+            .args(endless)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Until the unfinished file is there.
+        while files(&place).len() < 2 {
+            assert!(child.try_wait().unwrap().is_none(), "it was to run until it is interrupted");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(kill(signal, child.id()).success());
+        let status = child.wait().unwrap();
+        assert_eq!((status.code(), status.signal()), (Some(code), None), "{signal}");
+        assert_eq!(files(&place), ["f.npz"], "{signal}");
+        assert_eq!(fs::read_to_string(&out).unwrap(), "old");
+    }
+}
+
+// Networks that end in softmax
+
+#[test]
+fn the_loss_of_a_network_that_ends_in_softmax() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = pictures(folder.path());
+    let weights = ArrayD::from_shape_fn(IxDyn(&[3, 3]), |i| if i[0] == i[1] { 9.0 } else { 0.0 });
+    let loss = |name: &str, behind: &str| {
+        let nodes = format!("{HEAD}{behind}");
+        let path = written(folder.path(), name, RGB, &nodes);
+        let mut net = Network::load(&path).unwrap();
+        net.set_param("fc.weight", weights.clone()).unwrap();
+        net.save(&path).unwrap();
+        number(&json(&["eval", text(&path), "--dataset", &dataset]), "loss")
+    };
+    let plain = loss("logits", "");
+    for (name, behind) in [
+        ("soft", r#", {"name": "soft", "op": "softmax", "inputs": ["fc"]}"#),
+        ("log", r#", {"name": "log", "op": "log_softmax", "inputs": ["fc"]}"#),
+        (
+            "same",
+            r#", {"name": "s", "op": "softmax", "inputs": ["fc"]}, {"name": "i", "op": "identity", "inputs": ["s"]}"#,
+        ),
+    ] {
+        let found = loss(name, behind);
+        assert!((found - plain).abs() < 1e-6, "{name}: {found}, logits {plain}");
+    }
+}
+
+// Negative numbers
+
+#[test]
+fn a_negative_number_is_about_its_option() {
+    let check = |args: &[&str]| {
+        let error = fails(args, 2, &[]);
+        let option = args.iter().rev().find(|arg| arg.starts_with("--")).unwrap();
+        let said = error.split("Usage:").next().unwrap();
+        assert!(said.contains(option) && !error.contains("-- -"), "{args:?}: {error}");
+    };
+    for (option, values) in [
+        ("--batch", &["-1", "-1e3"][..]),
+        ("--repeats", &["-1", "-0.5"]),
+        ("--input", &["-3x8x8"]),
+        ("--threads", &["-2"]),
+        ("--seed", &["-1"]),
+    ] {
+        values.iter().for_each(|value| check(&["bench", "a", "b", option, value]));
+    }
+    for (option, values) in [
+        ("--rank", &["-3", "-inf"][..]),
+        ("--ranks", &["-3,2"]),
+        ("--tol", &["-0.5", "-1e-9", "-inf", "-nan"]),
+        ("--max-iters", &["-1"]),
+        ("--ridge", &["-1"]),
+        ("--delta", &["-.5"]),
+        ("--penalty", &["-1"]),
+        ("--samples", &["-7"]),
+        ("--restarts", &["-1"]),
+    ] {
+        values.iter().for_each(|value| check(&["decompose", "x.npy", option, value]));
+    }
+    for option in
+        ["--macs-ratio", "--params-ratio", "--error-target", "--energy", "--latency-ratio"]
+    {
+        check(&["compress", "a", "--out", "b", option, "-0.5"]);
+    }
+    for option in
+        ["--points", "--multiple", "--timing-batch", "--max-iters", "--tol", "--batch-size"]
+    {
+        let data = ["compress", "a", "--out", "b", "--macs-ratio", "0.5", "--dataset", "d"];
+        check(&[&data[..], &[option, "-1"]].concat());
+    }
+    check(&["inspect", "--arch", "resnet18", "--classes", "-1"]);
+    check(&["eval", "a", "--dataset", "d", "--batch", "-1"]);
+    // An option in the place of a value stays an option.
+    let error =
+        fails(&["compress", "missing.safetensors", "--evbmf", "--out", "b.safetensors"], 1, &[]);
+    assert!(error.contains("missing.safetensors"), "{error}");
+}
