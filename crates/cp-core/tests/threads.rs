@@ -71,7 +71,7 @@ fn check<T: Real>(tensor: &ArrayD<T>, rank: usize) {
         };
         let alone = same(&what, run);
         let job = || Job { tensor: tensor.view(), solver: solver.as_ref(), work: 1.0 };
-        for found in on(4, || decompose_all(&[job(), job(), job(), job()])) {
+        for found in on(2, || decompose_all(&[job(), job()])) {
             let found = found.unwrap();
             let beside = (found.cp, found.trace, found.rel_error.to_bits());
             assert!(beside == alone, "{what} beside others");
@@ -81,14 +81,14 @@ fn check<T: Real>(tensor: &ArrayD<T>, rank: usize) {
 
 #[test]
 fn solvers_at_rank_300() {
-    let (_, tensor) = planted(&[36, 20, 18], 30, 0.3, 72);
+    let (_, tensor) = planted(&[36, 16, 14], 30, 0.3, 72);
     check(&tensor, 300);
     check(&narrow(&tensor), 300);
 }
 
 #[test]
 fn solvers_at_rank_500() {
-    let (_, tensor) = planted(&[36, 20, 18], 30, 0.3, 73);
+    let (_, tensor) = planted(&[36, 16, 14], 30, 0.3, 73);
     check(&narrow(&tensor), 500);
 }
 
