@@ -44,7 +44,7 @@ pub fn read(path: impl AsRef<Path>, labels: Labels) -> Result<(Array4<u8>, Vec<u
     let raw = std::fs::read(path).map_err(DataError::io(path))?;
     let mut pixels = Vec::new();
     let labels = parse_into(path, &unpack::unpack(path, raw)?, labels, &mut pixels)?;
-    Ok((to_array(pixels), labels))
+    Ok((to_array(pixels)?, labels))
 }
 
 /// Appends the pixels of an unpacked file's records to `pixels` and gives their labels; `path` is for messages.
@@ -79,9 +79,14 @@ pub(crate) fn parse_into(
 }
 
 /// `[N, 3, 32, 32]` from the pixels of N records.
-pub(crate) fn to_array(pixels: Vec<u8>) -> Array4<u8> {
-    let shape = (pixels.len() / PIXELS, 3, 32, 32);
-    Array4::from_shape_vec(shape, pixels).unwrap_or_else(|_| Array4::zeros((0, 3, 32, 32)))
+pub(crate) fn to_array(pixels: Vec<u8>) -> Result<Array4<u8>, DataError> {
+    let bytes = pixels.len();
+    let shape = (bytes / PIXELS, 3, 32, 32);
+    Array4::from_shape_vec(shape, pixels).map_err(|_| DataError::Option {
+        option: "bytes of CIFAR images",
+        value: bytes.to_string(),
+        expected: "a multiple of 3072",
+    })
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use ndarray::{Array3, Array4, ArrayView3, ArrayView4, Axis};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use crate::DataError;
+use crate::identity::{EntryId, sha256_of};
 use crate::seed::{Use, generator};
+use crate::{DataError, Note};
 
 /// A file that a data set was read from, for the record of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +56,30 @@ pub trait Dataset: Send + Sync {
 
     /// The files that this was read from; empty where there are none or too many to check.
     fn sources(&self) -> &[Source];
+
+    /// What the user should be told: the classes and what was taken for what. Nothing for data sets that are known.
+    fn notes(&self) -> Vec<Note> {
+        Vec::new()
+    }
+
+    /// Where an example lies: the same for the same record of the same file, whatever data set shows it. By default the
+    /// data set's name and the index.
+    ///
+    /// # Panics
+    /// If `index` is not below [`len`](Self::len).
+    fn entry(&self, index: usize) -> EntryId {
+        EntryId { file: self.name().to_owned(), record: index.to_string() }
+    }
+
+    /// SHA-256 of an image as stored; of its shape and pixels where it is in no file of its own (the default).
+    ///
+    /// # Errors
+    /// As [`image`](Self::image).
+    fn content(&self, index: usize) -> Result<[u8; 32], DataError> {
+        let image = self.image(index)?;
+        let shape = image.shape().iter().flat_map(|&length| (length as u64).to_le_bytes());
+        Ok(sha256_of(&shape.chain(image.iter().copied()).collect::<Vec<u8>>()))
+    }
 }
 
 /// Examples per class, in the order of the classes.
@@ -74,6 +99,8 @@ pub struct Images {
     pixels: Array4<u8>,
     labels: Vec<usize>,
     sources: Vec<Source>,
+    /// Files with the numbers of their records, in order, where the examples are records of files.
+    files: Vec<(String, usize)>,
 }
 
 impl Images {
@@ -114,7 +141,7 @@ impl Images {
         } else {
             pixels.as_standard_layout().into_owned()
         };
-        Ok(Images { name, classes, pixels, labels, sources: Vec::new() })
+        Ok(Images { name, classes, pixels, labels, sources: Vec::new(), files: Vec::new() })
     }
 
     /// For parts that fit by construction: `pixels` in standard layout, as many labels, each in range.
@@ -126,7 +153,13 @@ impl Images {
         sources: Vec<Source>,
     ) -> Self {
         debug_assert!(pixels.is_standard_layout() && pixels.len_of(Axis(0)) == labels.len());
-        Images { name, classes, pixels, labels, sources }
+        Images { name, classes, pixels, labels, sources, files: Vec::new() }
+    }
+
+    /// Says which files the examples are the records of: their names, with the numbers of records, in order.
+    pub(crate) fn of_files(mut self, files: Vec<(String, usize)>) -> Self {
+        self.files = files;
+        self
     }
 
     /// Records the files that the pixels came from.
@@ -178,6 +211,17 @@ impl Dataset for Images {
     fn sources(&self) -> &[Source] {
         &self.sources
     }
+
+    fn entry(&self, index: usize) -> EntryId {
+        let mut record = index;
+        for (file, records) in &self.files {
+            if record < *records {
+                return EntryId { file: file.clone(), record: record.to_string() };
+            }
+            record -= records;
+        }
+        EntryId { file: self.name.clone(), record: index.to_string() }
+    }
 }
 
 /// Some examples of another data set, in an order of their own.
@@ -186,6 +230,7 @@ pub struct Subset {
     name: String,
     dataset: Arc<dyn Dataset>,
     indices: Vec<usize>,
+    notes: Vec<Note>,
 }
 
 impl Subset {
@@ -202,13 +247,20 @@ impl Subset {
         if let Some(&index) = indices.iter().find(|&&index| index >= len) {
             return Err(DataError::Index { dataset: dataset.name().to_owned(), index, len });
         }
-        Ok(Subset { name: name.into(), dataset, indices })
+        Ok(Subset { name: name.into(), dataset, indices, notes: Vec::new() })
     }
 
     /// Gives the data set another name.
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// Adds something to tell to what the whole data set has to tell.
+    #[must_use]
+    pub fn noted(mut self, note: Note) -> Self {
+        self.notes.push(note);
         self
     }
 
@@ -262,6 +314,21 @@ impl Dataset for Subset {
     fn sources(&self) -> &[Source] {
         self.dataset.sources()
     }
+
+    fn notes(&self) -> Vec<Note> {
+        [self.dataset.notes(), self.notes.clone()].concat()
+    }
+
+    fn entry(&self, index: usize) -> EntryId {
+        self.dataset.entry(self.indices[index])
+    }
+
+    fn content(&self, index: usize) -> Result<[u8; 32], DataError> {
+        match self.indices.get(index) {
+            Some(&inner) => self.dataset.content(inner),
+            None => Err(DataError::Index { dataset: self.name.clone(), index, len: self.len() }),
+        }
+    }
 }
 
 /// Splits a data set into training and validation examples, class by class (stratified).
@@ -297,10 +364,13 @@ pub fn split_validation(
     train.sort_unstable();
     validation.sort_unstable();
     let name = dataset.name().to_owned();
-    Ok((
-        Subset { name: format!("{name}-train"), dataset: dataset.clone(), indices: train },
-        Subset { name: format!("{name}-validation"), dataset, indices: validation },
-    ))
+    let part = |split, indices| Subset {
+        name: format!("{name}-{split}"),
+        dataset: dataset.clone(),
+        indices,
+        notes: Vec::new(),
+    };
+    Ok((part("train", train), part("validation", validation)))
 }
 
 #[cfg(test)]

@@ -1,18 +1,18 @@
 //! One image file to one array.
 
-use std::io::Cursor;
+use std::io::{self, Cursor};
 use std::path::Path;
 
-use image::{DynamicImage, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageError, ImageReader, Limits};
 use ndarray::{Array3, ArrayView3};
 
-use crate::DataError;
+use crate::{DataError, FileKind, printable};
 
 /// No side of an image may be longer, nor may decoding take more than 512 MiB: a damaged header asks for anything.
 const MAX_SIDE: u32 = 1 << 15;
 
-/// Decodes a JPEG or PNG: `[1, height, width]` if it is grey, `[3, height, width]` if it has colors; alpha is dropped
-/// and 16 bits become 8. Turning by an EXIF orientation is left out, as the usual training pipelines do.
+/// Decodes a JPEG or PNG: `[1, height, width]` if it is grey, `[3, height, width]` if it has colors; alpha is dropped,
+/// 16 bits become 8, and whatever lies behind the end of a JPEG (the film of a phone's moving photo) is left alone. Turning by an EXIF orientation is left out, as the usual training pipelines do.
 ///
 /// `path` and `entry` (of an archive) are for messages.
 pub(crate) fn decode(
@@ -20,10 +20,32 @@ pub(crate) fn decode(
     path: &Path,
     entry: Option<&str>,
 ) -> Result<Array3<u8>, DataError> {
-    let failed = |source| DataError::Decode {
-        path: path.to_owned(),
-        entry: entry.map(str::to_owned),
-        source,
+    let failed = |source: ImageError| {
+        // The decoder's words may quote bytes of the file.
+        let words = source.to_string();
+        let plain = printable(&words);
+        let source =
+            if plain == words { source } else { ImageError::IoError(io::Error::other(plain)) };
+        DataError::Decode { path: path.to_owned(), entry: entry.map(str::to_owned), source }
+    };
+    let kind = FileKind::of_bytes(&bytes[..bytes.len().min(4096)]);
+    let readable = matches!(kind, FileKind::Jpeg | FileKind::Png | FileKind::Unknown);
+    if let Some(way_out) = kind.way_out(path).filter(|_| !readable) {
+        let (path, entry) = (path.to_owned(), entry.map(str::to_owned));
+        return Err(DataError::NoImage { path, entry, kind, way_out });
+    }
+    let bytes = match kind {
+        FileKind::Jpeg => match jpeg_end(bytes) {
+            Some(end) => &bytes[..end],
+            None => {
+                return Err(DataError::TruncatedJpeg {
+                    path: path.to_owned(),
+                    entry: entry.map(str::to_owned),
+                    bytes: bytes.len(),
+                });
+            }
+        },
+        _ => bytes,
     };
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
@@ -32,13 +54,6 @@ pub(crate) fn decode(
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     reader.limits(limits);
-    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_has_end(bytes) {
-        return Err(DataError::TruncatedJpeg {
-            path: path.to_owned(),
-            entry: entry.map(str::to_owned),
-            bytes: bytes.len(),
-        });
-    }
     let image = reader.decode().map_err(failed)?;
     let (height, width) = (image.height() as usize, image.width() as usize);
     let (channels, interleaved) = match image {
@@ -52,23 +67,42 @@ pub(crate) fn decode(
         Ok(interleaved) => {
             Ok(interleaved.permuted_axes([2, 0, 1]).as_standard_layout().into_owned())
         }
-        Err(_) => Err(failed(image::ImageError::IoError(std::io::ErrorKind::InvalidData.into()))),
+        Err(_) => Err(failed(ImageError::IoError(io::ErrorKind::InvalidData.into()))),
     }
 }
 
-/// Whether an end-of-image marker follows the last start of a scan. The decoder fills up a JPEG that was cut off with
-/// grey; within a scan neither marker can occur by chance, since 0xFF is followed by 0 there (ITU-T T.81, B.1.1.5).
-fn jpeg_has_end(bytes: &[u8]) -> bool {
-    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
-    match (last(0xda), last(0xd9)) {
-        (Some(scan), Some(end)) => end > scan,
-        _ => false,
+/// Where the image in a JPEG ends: behind the first end-of-image marker on the way from segment to segment. The decoder
+/// fills up a JPEG that was cut off with grey, so that this is the only sign of a cut.
+///
+/// A segment is a marker, then its length in two bytes; behind the segment that starts a scan come coded data, in which
+/// 0xFF is followed by 0 or by a restart marker (ITU-T T.81, B.1.1). What lies inside of a segment (a thumbnail, with an end
+/// of its own) is passed over with it.
+fn jpeg_end(bytes: &[u8]) -> Option<usize> {
+    let mut at = 2;
+    let mut scans = 0;
+    loop {
+        // To the next marker: through coded data, filling bytes, and what a careless writer left between segments.
+        at += bytes.get(at..)?.iter().position(|&byte| byte == 0xff)?;
+        let marker = *bytes.get(at + 1)?;
+        match marker {
+            0xff => at += 1,
+            0x00 | 0x01 | 0xd0..=0xd7 => at += 2,
+            0xd9 if scans > 0 => return Some(at + 2),
+            // Another image starts in the middle of this one, or it ends before it began.
+            0xd8 | 0xd9 => return None,
+            _ => {
+                let length =
+                    usize::from(*bytes.get(at + 2)?) << 8 | usize::from(*bytes.get(at + 3)?);
+                scans += usize::from(marker == 0xda);
+                at += 2 + length.max(2);
+            }
+        }
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use image::{GrayImage, Luma, Rgb, RgbImage};
+    use image::{GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 
     use super::*;
 
@@ -124,6 +158,89 @@ pub(crate) mod tests {
                     "{format:?} cut at {cut}: {error}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn what_lies_behind_a_jpeg_is_left_alone() {
+        for grey in [false, true] {
+            let good = file(ImageFormat::Jpeg, grey, 77);
+            let expected = decode(&good, Path::new("x"), None).unwrap();
+            let trailers: [&[u8]; 6] = [
+                &[0; 4000],
+                b"\0\0\0\x18ftypmp42\xff\xda\0\x08moov",
+                &good[..good.len() - 20],
+                &good,
+                b"\xff\xd9\xff\xda\xff\xd9\xff\xda\0",
+                b"\xff",
+            ];
+            for trailer in trailers {
+                let bytes = [&good, trailer].concat();
+                assert_eq!(decode(&bytes, Path::new("x"), None).unwrap(), expected);
+                // A cut stays a cut, whatever follows: nothing, or another image.
+                let cut = &good[..good.len() - 20];
+                let error = decode(cut, Path::new("x"), None).unwrap_err();
+                assert!(matches!(error, DataError::TruncatedJpeg { .. }), "{error}");
+                let error = decode(&[cut, &good].concat(), Path::new("x"), None).unwrap_err();
+                assert!(matches!(error, DataError::TruncatedJpeg { .. }), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_thumbnail_in_a_jpeg_is_no_end_of_it() {
+        let (good, small) = (file(ImageFormat::Jpeg, false, 77), file(ImageFormat::Jpeg, true, 3));
+        let mut bytes = good[..2].to_vec();
+        bytes.extend([0xff, 0xe1]);
+        bytes.extend((small.len() as u16 + 2).to_be_bytes());
+        bytes.extend(&small);
+        bytes.extend(&good[2..]);
+        assert_eq!(
+            decode(&bytes, Path::new("x"), None).unwrap(),
+            decode(&good, Path::new("x"), None).unwrap()
+        );
+        for cut in [4 + small.len(), bytes.len() - good.len() / 4, bytes.len() - 1] {
+            let error = decode(&bytes[..cut], Path::new("x"), None).unwrap_err();
+            assert!(matches!(error, DataError::TruncatedJpeg { .. }), "cut at {cut}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_png_becomes_grey_or_color() {
+        use image::{DynamicImage, ImageBuffer, LumaA, Rgba};
+        let rgba = DynamicImage::ImageRgba8(ImageBuffer::from_pixel(3, 2, Rgba([9, 8, 7, 0])));
+        let grey_alpha = DynamicImage::ImageLumaA8(ImageBuffer::from_pixel(3, 2, LumaA([9, 0])));
+        let deep =
+            DynamicImage::ImageRgb16(ImageBuffer::from_pixel(3, 2, Rgb([0x0909, 0x0808, 0x0707])));
+        let deep_grey = DynamicImage::ImageLuma16(ImageBuffer::from_pixel(3, 2, Luma([0x0909])));
+        for (image, expected) in
+            [(rgba, &[9, 8, 7][..]), (grey_alpha, &[9]), (deep, &[9, 8, 7]), (deep_grey, &[9])]
+        {
+            let mut bytes = Cursor::new(Vec::new());
+            image.write_to(&mut bytes, ImageFormat::Png).unwrap();
+            let image = decode(&bytes.into_inner(), Path::new("x"), None).unwrap();
+            assert_eq!(image.shape(), [expected.len(), 2, 3]);
+            assert!(
+                image
+                    .outer_iter()
+                    .zip(expected)
+                    .all(|(plane, value)| plane.iter().all(|v| v == value))
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_image_is_called_what_it_is() {
+        for (bytes, words) in [
+            (&b"version https://git-lfs.github.com/spec/v1\n"[..], "Git LFS pointer"),
+            (b"<!DOCTYPE html><html></html>", "web page"),
+            (b"RIFF\0\0\0\0WEBPVP8 ", "WebP; expected JPEG or PNG"),
+            (b"", "empty"),
+            (b"GIF89a", "convert it"),
+        ] {
+            let error =
+                decode(bytes, Path::new("a.tar"), Some("cat/1.jpg")).unwrap_err().to_string();
+            assert!(error.starts_with("a.tar: cat/1.jpg: ") && error.contains(words), "{error}");
         }
     }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::{EntryId, FileKind, printable_path};
+
 /// An error of this crate. Each message names the file or the option and, where there is one, the way out.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -46,7 +48,7 @@ pub enum DataError {
     },
 
     /// A folder given by the user does not exist.
-    #[error("{path}: no such folder (given by {origin})", path = path.display())]
+    #[error("{path}: no such folder (given by {origin})", path = printable_path(path))]
     NotAFolder {
         /// Where the name comes from: `--data` or the environment variable.
         origin: String,
@@ -55,7 +57,7 @@ pub enum DataError {
     },
 
     /// The operating system could not open, list or read a file.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {source}", path = printable_path(path))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -67,7 +69,7 @@ pub enum DataError {
     #[error(
         "{path}: wrong checksum, so the file is damaged, incomplete or another version.\n  expected {expected}\n  \
          got      {got} ({bytes} bytes)\n  way out: delete it and run `cargo xtask datasets fetch {dataset}`",
-        path = path.display()
+        path = printable_path(path)
     )]
     Checksum {
         /// Name of the data set.
@@ -83,7 +85,7 @@ pub enum DataError {
     },
 
     /// A compressed file cannot be unpacked: it is cut off or damaged.
-    #[error("{path}: cannot unpack as {format}, the file is damaged or cut off: {source}", path = path.display())]
+    #[error("{path}: cannot unpack as {format}, the file is damaged or cut off: {source}", path = printable_path(path))]
     Unpack {
         /// The compressed file.
         path: PathBuf,
@@ -94,7 +96,7 @@ pub enum DataError {
     },
 
     /// A file ends before what its header or its manifest promises.
-    #[error("{path}: cut off: {expected} bytes expected, {got} found", path = path.display())]
+    #[error("{path}: cut off: {expected} bytes expected, {got} found", path = printable_path(path))]
     Truncated {
         /// The file.
         path: PathBuf,
@@ -105,7 +107,7 @@ pub enum DataError {
     },
 
     /// A file goes on after the end that its header promises.
-    #[error("{path}: more bytes than the header promises ({expected})", path = path.display())]
+    #[error("{path}: more bytes than the header promises ({expected})", path = printable_path(path))]
     TrailingBytes {
         /// The file.
         path: PathBuf,
@@ -116,7 +118,7 @@ pub enum DataError {
     /// The first four bytes are not those of an IDX file of unsigned bytes.
     #[error(
         "{path}: not an IDX file of unsigned bytes: it starts with {magic:02x?}, expected [00, 00, 08, dimensions]",
-        path = path.display()
+        path = printable_path(path)
     )]
     IdxMagic {
         /// The file.
@@ -126,7 +128,7 @@ pub enum DataError {
     },
 
     /// An IDX file has another number of axes than its use calls for.
-    #[error("{path}: an IDX array of shape {shape:?}, expected {expected}", path = path.display())]
+    #[error("{path}: an IDX array of shape {shape:?}, expected {expected}", path = printable_path(path))]
     IdxShape {
         /// The file.
         path: PathBuf,
@@ -138,7 +140,7 @@ pub enum DataError {
 
     /// Images and labels do not match in number.
     #[error("{labels} labels in {label_file}, but {images} images in {image_file}",
-        label_file = label_file.display(), image_file = image_file.display())]
+        label_file = printable_path(label_file), image_file = printable_path(image_file))]
     Counts {
         /// The file of the images.
         image_file: PathBuf,
@@ -153,7 +155,7 @@ pub enum DataError {
     /// A CIFAR file does not consist of whole records.
     #[error(
         "{path}: {bytes} bytes are not a whole number of CIFAR records of {record_bytes} bytes: record {record} is cut off",
-        path = path.display()
+        path = printable_path(path)
     )]
     CifarLength {
         /// The file.
@@ -167,7 +169,7 @@ pub enum DataError {
     },
 
     /// A label is not the index of a class.
-    #[error("{path}: record {record} has label {label}, but there are {classes} classes", path = path.display())]
+    #[error("{path}: record {record} has label {label}, but there are {classes} classes", path = printable_path(path))]
     Label {
         /// The file (for images in memory: the data set's name).
         path: PathBuf,
@@ -180,7 +182,7 @@ pub enum DataError {
     },
 
     /// A file holds another number of examples than the manifest says.
-    #[error("{path}: {got} examples, expected {expected}", path = path.display())]
+    #[error("{path}: {got} examples, expected {expected}", path = printable_path(path))]
     Examples {
         /// The file.
         path: PathBuf,
@@ -190,13 +192,42 @@ pub enum DataError {
         got: usize,
     },
 
+    /// A file is of another kind than was asked for, by its content.
+    #[error("{path}: is {}{kind}; expected {expected}\n  way out: {way_out}", within(*packing), path = printable_path(path))]
+    WrongKind {
+        /// The file.
+        path: PathBuf,
+        /// How the file is packed, if the kind is that of what is inside: `gzip` or `zstd`.
+        packing: Option<&'static str>,
+        /// What it is.
+        kind: FileKind,
+        /// What it should be.
+        expected: &'static str,
+        /// What to do about it.
+        way_out: String,
+    },
+
+    /// A folder was given for a file.
+    #[error("{path}: is a folder; expected {expected}; folder:PATH reads images from folders", path = printable_path(path))]
+    IsAFolder {
+        /// The folder.
+        path: PathBuf,
+        /// What it should be.
+        expected: &'static str,
+    },
+
     /// A tar archive cannot be read.
-    #[error("{path}: damaged or cut off at entry {entry} of the archive: {source}", path = path.display())]
+    #[error(
+        "{path}: damaged or cut off at entry {entry} of the archive{}: {source}\n  way out: fetch or write it again",
+        behind(after.as_deref()), path = printable_path(path)
+    )]
     Tar {
         /// The archive.
         path: PathBuf,
         /// The entry, counted from 0.
         entry: usize,
+        /// Name of the entry before it, the last that is whole.
+        after: Option<String>,
         /// The reader's error.
         source: io::Error,
     },
@@ -212,6 +243,19 @@ pub enum DataError {
         source: image::ImageError,
     },
 
+    /// A file by the name of an image is none, or none that can be read.
+    #[error("{}: is {kind}; expected JPEG or PNG\n  way out: {way_out}", place(path, entry.as_deref()))]
+    NoImage {
+        /// The file, or the archive that holds it.
+        path: PathBuf,
+        /// The entry of the archive.
+        entry: Option<String>,
+        /// What it is.
+        kind: FileKind,
+        /// What to do about it.
+        way_out: String,
+    },
+
     /// A JPEG has no end marker after its last scan.
     #[error("{}: the JPEG is cut off (no end-of-image marker in its {bytes} bytes)", place(path, entry.as_deref()))]
     TruncatedJpeg {
@@ -224,7 +268,7 @@ pub enum DataError {
     },
 
     /// A folder or archive holds no image where some were expected.
-    #[error("{path}: no images for {wanted}; expected files CLASS/NAME.jpg, .jpeg or .png", path = path.display())]
+    #[error("{path}: no images for {wanted}; expected files CLASS/NAME.jpg, .jpeg or .png", path = printable_path(path))]
     NoImages {
         /// The folder or archive.
         path: PathBuf,
@@ -233,7 +277,7 @@ pub enum DataError {
     },
 
     /// An image lies in no class folder.
-    #[error("{path}: {entry} lies in no class folder; expected CLASS/NAME.jpg", path = path.display())]
+    #[error("{path}: {entry} lies in no class folder; expected CLASS/NAME.jpg", path = printable_path(path))]
     NoClass {
         /// The folder or archive.
         path: PathBuf,
@@ -241,8 +285,135 @@ pub enum DataError {
         entry: String,
     },
 
+    /// The folders can be read in more than one way, or in none.
+    #[error(
+        "{path}: {what}\n  expected: SPLIT/CLASS/IMAGE with the splits train/, validation/ and test/, or CLASS/IMAGE\n  \
+         way out: {way_out}",
+        path = printable_path(path)
+    )]
+    Layout {
+        /// The folder or archive.
+        path: PathBuf,
+        /// What there is.
+        what: String,
+        /// What to do about it.
+        way_out: String,
+    },
+
+    /// A folder or archive of the user's own has no such split.
+    #[error("{path}: has no images for the split {split:?}; it has {has}; name {instead} with --split", path = printable_path(path))]
+    NoSplit {
+        /// The folder or archive.
+        path: PathBuf,
+        /// The split that was asked for.
+        split: String,
+        /// What there is, in words.
+        has: String,
+        /// What could be asked for.
+        instead: &'static str,
+    },
+
+    /// The folder of a split holds no image in a class folder.
+    #[error(
+        "{path}: the split {split:?} needs images of {folder}/, which has none in class folders ({files})\n  expected: \
+         {folder}/CLASS/NAME.jpg, .jpeg or .png\n  way out: put images there, or remove the folder",
+        path = printable_path(path)
+    )]
+    EmptySplit {
+        /// The folder or archive.
+        path: PathBuf,
+        /// The split that was asked for.
+        split: String,
+        /// The folder of the split.
+        folder: String,
+        /// What lies in it instead, in words.
+        files: String,
+    },
+
+    /// A cut of training data leaves nothing for one of its parts.
+    #[error(
+        "{dataset}: {examples} examples are too few to hold some out for validation, so that the split {split:?} has none; \
+         add images, or a folder validation/"
+    )]
+    EmptyCut {
+        /// The data set.
+        dataset: String,
+        /// The split that was asked for.
+        split: String,
+        /// Examples of the whole.
+        examples: usize,
+    },
+
+    /// A folder in the place of a class holds no image in any split.
+    #[error(
+        "{path}: the class folder {folder}/ holds no image (expected .jpg, .jpeg or .png), so that it is not clear whether it \
+         is a class\n  way out: put images there, or remove it; or list the classes in classes.txt, one a line",
+        path = printable_path(path)
+    )]
+    EmptyClass {
+        /// The folder or archive.
+        path: PathBuf,
+        /// The class folder.
+        folder: String,
+    },
+
+    /// Two class folders of different splits differ in case or spelling alone.
+    #[error(
+        "{path}: the class folders {one}/ and {other}/ differ in case or spelling alone: one class, or two?\n  way out: give \
+         them the same name, or list both classes in classes.txt, one a line",
+        path = printable_path(path)
+    )]
+    ClassTwins {
+        /// The folder or archive.
+        path: PathBuf,
+        /// One folder.
+        one: String,
+        /// The other.
+        other: String,
+    },
+
+    /// A class folder of another split that the training data do not have.
+    #[error(
+        "{path}: the class folder {folder}/ has no partner in {train}/\n  way out: rename it to that of its class, remove it, or \
+         list all classes in classes.txt, one a line, in the order of the labels",
+        path = printable_path(path)
+    )]
+    NoPartner {
+        /// The folder or archive.
+        path: PathBuf,
+        /// The class folder.
+        folder: String,
+        /// The folder of the training data.
+        train: String,
+    },
+
+    /// A class folder that the list of classes does not name.
+    #[error("{path}: the class folder {folder}/ is not in the list {list}; add a line with its name, or remove it", path = printable_path(path))]
+    NotListed {
+        /// The folder or archive.
+        path: PathBuf,
+        /// The class folder.
+        folder: String,
+        /// The list.
+        list: String,
+    },
+
+    /// A link that should be an image leads nowhere.
+    #[error(
+        "{}: a link that leads nowhere, to {target}; bring the file back, or remove the link",
+        place(path, entry.as_deref()), target = printable_path(target)
+    )]
+    DeadLink {
+        /// The link, or the archive that holds it.
+        path: PathBuf,
+        /// The entry of the archive.
+        entry: Option<String>,
+        /// What it leads to.
+        target: PathBuf,
+    },
+
     /// A line of a class list does not have the form that it should.
-    #[error("{path}:{line}: {expected}", path = path.display())]
+    #[error("{path}:{line}: {expected}", path = printable_path(path))]
     ClassList {
         /// The list.
         path: PathBuf,
@@ -253,7 +424,7 @@ pub enum DataError {
     },
 
     /// A class list and an archive do not name the same images.
-    #[error("{path}: has no image {entry:?}, which {list} names", path = path.display(), list = list.display())]
+    #[error("{path}: has no image {entry:?}, which {list} names", path = printable_path(path), list = printable_path(list))]
     NotInArchive {
         /// The archive.
         path: PathBuf,
@@ -287,7 +458,7 @@ pub enum DataError {
 
     /// The images of one batch differ in shape.
     #[error(
-        "{dataset}: example {index} has shape {got:?} (channels, height, width) after the transform, but its batch has \
+        "{dataset}: example {index} ({entry}) has shape {got:?} (channels, height, width) after the transform, but its batch has \
          {expected:?}; set `Transform::resize`, `crop` or `channels` so that all agree"
     )]
     BatchShape {
@@ -295,10 +466,21 @@ pub enum DataError {
         dataset: String,
         /// The example.
         index: usize,
+        /// Where it lies.
+        entry: Box<EntryId>,
         /// Shape of the batch's first image.
         expected: [usize; 3],
         /// Shape of this image.
         got: [usize; 3],
+    },
+
+    /// An example cannot be brought to the form wanted.
+    #[error("{entry}: {source}")]
+    Example {
+        /// Where it lies.
+        entry: Box<EntryId>,
+        /// What does not fit.
+        source: Box<DataError>,
     },
 
     /// A crop does not fit into the image.
@@ -343,6 +525,13 @@ pub enum DataError {
     #[error("cannot start a worker thread: {0}")]
     Thread(io::Error),
 
+    /// The worker threads ended before all batches were made.
+    #[error("{dataset}: the threads that read it ended before all batches were made")]
+    WorkersGone {
+        /// The data set.
+        dataset: String,
+    },
+
     /// Reading an example panicked: a bug in a decoder, kept from taking the whole program down.
     #[error("{dataset}: reading example {index} failed within the decoder: {message}")]
     Panic {
@@ -364,11 +553,19 @@ pub enum DataError {
     },
 }
 
+fn within(packing: Option<&str>) -> String {
+    packing.map_or_else(String::new, |packing| format!("packed by {packing}, and inside of it "))
+}
+
+fn behind(after: Option<&str>) -> String {
+    after.map_or_else(String::new, |after| format!(" (after {after})"))
+}
+
 /// `file` or `archive: entry`.
 fn place(path: &std::path::Path, entry: Option<&str>) -> String {
     match entry {
-        Some(entry) => format!("{}: {entry}", path.display()),
-        None => path.display().to_string(),
+        Some(entry) => format!("{}: {entry}", printable_path(path)),
+        None => printable_path(path),
     }
 }
 

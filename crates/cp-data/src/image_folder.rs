@@ -1,6 +1,5 @@
 //! Folders of image files, one subfolder for each class.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,49 +7,83 @@ use std::sync::Arc;
 use ndarray::Array3;
 
 use crate::decode::decode;
-use crate::{DataError, Dataset, Source};
+use crate::identity::{EntryId, sha256_of};
+use crate::layout::{Listing, Pick};
+use crate::walk::walk;
+use crate::{DataError, Dataset, FileKind, Note, Source, printable_path};
 
-/// Folders below the root that are looked into: `SPLIT/CLASS/…` and one more.
-const MAX_DEPTH: usize = 3;
-
-/// File names that are taken for images. Formats that cannot be decoded are here too, since leaving a class's files
-/// out without a word would be worse than an error.
-const EXTENSIONS: [&str; 10] =
-    ["jpg", "jpeg", "png", "bmp", "gif", "webp", "tif", "tiff", "ppm", "avif"];
-
-/// Images in a folder on disk: the class of an image is the name of the folder that it lies in.
+/// Images in folders on disk, as `SPLIT/CLASS/…/IMAGE` or `CLASS/…/IMAGE`: the class of an image is the folder below that
+/// of the split, however deep the image lies in it.
+///
+/// Folders of splits go by their usual names in any case (`train`, `Training`, `test_set`, `val`), and folders around the
+/// data set are seen as such ([`notes`](Dataset::notes) say what was taken for what). There is one list of classes, for
+/// all splits: the folders of the training data, sorted, or the lines of a file `classes.txt` beside the splits.
 ///
 /// Files are decoded when asked for, so a [`Loader`](crate::Loader)'s threads do the work. They are listed once, in the
-/// order of their names; files whose names do not end like an image's, and hidden ones, are left out. There are no
-/// checksums of such folders ([`sources`](Dataset::sources) is empty).
+/// order of their names; files whose names do not end like an image's are counted in a note, and hidden ones left out.
+/// There are no checksums of such folders ([`sources`](Dataset::sources) is empty).
 #[derive(Debug, Clone)]
 pub struct ImageFolder {
     name: String,
+    /// Without links and `..`, so that the same file is the same entry in two data sets.
     root: PathBuf,
+    files: Arc<[PathBuf]>,
     listing: Listing,
 }
 
 impl ImageFolder {
-    /// All images below `root`, in class folders, at most three levels down (`root/SPLIT/CLASS/NAME.jpg`).
+    /// All images below `root`, at any depth. Links are followed.
     ///
     /// # Errors
-    /// If the folder cannot be listed, there is no image, or one lies in `root` itself, which is no class.
+    /// If the folder cannot be listed, there is no image, one lies in no class folder, or the folders can be read in
+    /// more than one way: a class without a partner in the training data, an empty one, two folders for one split.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, DataError> {
-        let root = root.into();
-        let mut files = Vec::new();
-        walk(&root, "", MAX_DEPTH, &mut files)?;
-        files.sort_unstable();
-        let listing = Listing::by_folder(&root, files)?;
-        Ok(ImageFolder { name: format!("folder:{}", root.display()), root, listing })
+        ImageFolder::open_for(root.into(), None)
     }
 
-    /// Only the images below the folder `part` of the root; the classes stay those of the whole.
+    /// As [`open`](Self::open), where a folder called `asked` is a split.
+    pub(crate) fn open_for(root: PathBuf, asked: Option<&str>) -> Result<Self, DataError> {
+        let path = printable_path(&root);
+        if root.is_file() {
+            let kind = FileKind::of_file(&root)?;
+            let way_out = match kind {
+                FileKind::Tar | FileKind::Gzip | FileKind::Zstd => {
+                    format!("name an archive as tar:{path}")
+                }
+                kind => kind
+                    .way_out(&root)
+                    .unwrap_or_else(|| "name the folder that holds it".to_owned()),
+            };
+            let expected = "a folder of images";
+            return Err(DataError::WrongKind {
+                path: root,
+                packing: None,
+                kind,
+                expected,
+                way_out,
+            });
+        }
+        let (found, files) = walk(&root)?;
+        let listing = Listing::of(&root, &found, asked)?;
+        let root = fs::canonicalize(&root).map_err(DataError::io(&root))?;
+        Ok(ImageFolder { name: format!("folder:{path}"), root, files: files.into(), listing })
+    }
+
+    /// Only the images of the split `part`, by any of its usual names or its folder's own; the classes stay those of the
+    /// whole.
     ///
     /// # Errors
     /// If there are none.
     pub fn part(&self, part: &str) -> Result<Self, DataError> {
-        let listing = self.listing.part(&self.root, part)?;
-        Ok(ImageFolder { name: format!("{}/{part}", self.name), root: self.root.clone(), listing })
+        Ok(self.with(self.listing.part(part)?).named(format!("{}/{part}", self.name)))
+    }
+
+    pub(crate) fn pick(&self, split: &str) -> Result<Pick, DataError> {
+        self.listing.pick(split)
+    }
+
+    pub(crate) fn with(&self, listing: Listing) -> Self {
+        ImageFolder { listing, ..self.clone() }
     }
 
     /// Gives the data set another name.
@@ -58,6 +91,11 @@ impl ImageFolder {
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
+    }
+
+    fn file(&self, index: usize) -> Result<(&Path, Vec<u8>), DataError> {
+        let path = &self.files[self.listing.get(index, &self.name)?.number];
+        Ok((path, fs::read(path).map_err(DataError::io(path))?))
     }
 }
 
@@ -79,113 +117,26 @@ impl Dataset for ImageFolder {
     }
 
     fn image(&self, index: usize) -> Result<Array3<u8>, DataError> {
-        let entry = self.listing.get(index, &self.name)?;
-        let path = self.root.join(&entry.path);
-        decode(&fs::read(&path).map_err(DataError::io(&path))?, &path, None)
+        let (path, bytes) = self.file(index)?;
+        decode(&bytes, path, None)
     }
 
     fn sources(&self) -> &[Source] {
         &[]
     }
-}
 
-/// Image files with their labels.
-#[derive(Debug, Clone)]
-pub(crate) struct Listing {
-    pub(crate) classes: Arc<[String]>,
-    pub(crate) entries: Vec<Entry>,
-}
-
-/// One image file.
-#[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    /// Below the root, with `/` between folders.
-    pub(crate) path: String,
-    pub(crate) label: usize,
-    /// Its place in the list that the listing was made from.
-    pub(crate) number: usize,
-}
-
-impl Listing {
-    /// The class of a file is the folder that it lies in; classes are sorted by name.
-    pub(crate) fn by_folder(root: &Path, files: Vec<String>) -> Result<Self, DataError> {
-        let class_of = |path: &str| -> Option<String> {
-            let (folder, _) = path.rsplit_once('/')?;
-            Some(folder.rsplit_once('/').map_or(folder, |(_, class)| class).to_owned())
-        };
-        let mut named = Vec::with_capacity(files.len());
-        for path in files {
-            match class_of(&path) {
-                Some(class) => named.push((path, class)),
-                None => return Err(DataError::NoClass { path: root.to_owned(), entry: path }),
-            }
-        }
-        let classes: BTreeSet<&String> = named.iter().map(|(_, class)| class).collect();
-        let classes: Arc<[String]> = classes.into_iter().cloned().collect();
-        if classes.is_empty() {
-            return Err(DataError::NoImages {
-                path: root.to_owned(),
-                wanted: "any class".to_owned(),
-            });
-        }
-        let entries = named
-            .into_iter()
-            .enumerate()
-            .map(|(number, (path, class))| {
-                let label = classes.binary_search(&class).unwrap_or_default();
-                Entry { path, label, number }
-            })
-            .collect();
-        Ok(Listing { classes, entries })
+    fn notes(&self) -> Vec<Note> {
+        self.listing.notes.clone()
     }
 
-    pub(crate) fn part(&self, root: &Path, part: &str) -> Result<Self, DataError> {
-        let prefix = format!("{}/", part.trim_end_matches('/'));
-        let entries: Vec<Entry> =
-            self.entries.iter().filter(|entry| entry.path.starts_with(&prefix)).cloned().collect();
-        if entries.is_empty() {
-            return Err(DataError::NoImages { path: root.to_owned(), wanted: part.to_owned() });
-        }
-        Ok(Listing { classes: self.classes.clone(), entries })
+    fn entry(&self, index: usize) -> EntryId {
+        let path = &self.listing.entries[index].path;
+        EntryId { file: format!("{}/{path}", printable_path(&self.root)), record: String::new() }
     }
 
-    pub(crate) fn get(&self, index: usize, name: &str) -> Result<&Entry, DataError> {
-        let len = self.entries.len();
-        self.entries.get(index).ok_or_else(|| DataError::Index {
-            dataset: name.to_owned(),
-            index,
-            len,
-        })
+    fn content(&self, index: usize) -> Result<[u8; 32], DataError> {
+        Ok(sha256_of(&self.file(index)?.1))
     }
-}
-
-/// Whether a path is that of an image by its name.
-pub(crate) fn is_image(path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
-    !name.starts_with('.')
-        && extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
-}
-
-fn walk(
-    folder: &Path,
-    below: &str,
-    depth: usize,
-    files: &mut Vec<String>,
-) -> Result<(), DataError> {
-    for entry in fs::read_dir(folder).map_err(DataError::io(folder))? {
-        let entry = entry.map_err(DataError::io(folder))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let path = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
-        // Links are followed; the depth bounds those that lead back up.
-        let kind = fs::metadata(entry.path()).map_err(DataError::io(entry.path()))?;
-        if kind.is_dir() && depth > 0 && !name.starts_with('.') {
-            walk(&entry.path(), &path, depth - 1, files)?;
-        } else if kind.is_file() && is_image(&path) {
-            files.push(path);
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -218,7 +169,11 @@ mod tests {
         let test = all.part("test").unwrap();
         assert_eq!((test.len(), test.label(0), test.label(1)), (2, 1, 1));
         assert_eq!(test.image(1).unwrap()[[0, 0, 0]], 2);
-        assert!(matches!(all.part("tes"), Err(DataError::NoImages { .. })));
+        assert!(matches!(all.part("tes"), Err(DataError::NoSplit { .. })));
+        let notes: Vec<String> = test.notes().iter().map(ToString::to_string).collect();
+        assert!(notes.contains(&"2 classes: cat, dog".to_owned()), "{notes:?}");
+        assert!(notes.contains(&"test/ has no image of the class cat".to_owned()), "{notes:?}");
+        assert!(notes.iter().any(|note| note.contains("3 files that are no images")), "{notes:?}");
     }
 
     #[test]
@@ -243,5 +198,19 @@ mod tests {
         assert!(matches!(ImageFolder::open(dir.path().join("none")), Err(DataError::Io { .. })));
         fs::write(dir.path().join("x.png"), file(ImageFormat::Png, true, 0)).unwrap();
         assert!(matches!(ImageFolder::open(dir.path()), Err(DataError::NoClass { .. })));
+        let error = ImageFolder::open(dir.path().join("x.png")).unwrap_err().to_string();
+        assert!(error.contains("is a PNG image; expected a folder of images"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_name_that_is_no_utf8_is_read() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tree();
+        let name = std::ffi::OsStr::from_bytes(b"train/cat/caf\xe9.png");
+        fs::write(dir.path().join(name), file(ImageFormat::Png, false, 99)).unwrap();
+        let train = ImageFolder::open(dir.path()).unwrap().part("train").unwrap();
+        assert_eq!((train.len(), train.image(2).unwrap()[[0, 0, 0]]), (5, 99));
+        assert!(train.entry(2).file.ends_with("train/cat/caf\\xE9.png"), "{}", train.entry(2));
     }
 }

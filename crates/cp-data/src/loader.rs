@@ -205,7 +205,10 @@ impl Iterator for Loader {
                 if let Some(batch) = pool.early.remove(&self.next) {
                     break batch;
                 }
-                let (number, batch) = pool.results.recv().ok()?;
+                // All workers gone with batches outstanding: an end here would pass for that of the data.
+                let Ok((number, batch)) = pool.results.recv() else {
+                    break Err(DataError::WorkersGone { dataset: self.dataset.name().to_owned() });
+                };
                 pool.early.insert(number, batch);
             },
         };
@@ -262,8 +265,13 @@ fn make_batch(
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
+        // What does not fit is said of the image, by its name.
+        let of_example = |source| DataError::Example {
+            entry: Box::new(dataset.entry(index)),
+            source: Box::new(source),
+        };
         let mut place = |image: ArrayView3<'_, u8>| {
-            let shape = transform.output_shape(shape_of(&image))?;
+            let shape = transform.output_shape(shape_of(&image)).map_err(of_example)?;
             let pixels = pixels.get_or_insert_with(|| {
                 Array4::zeros((indices.len(), shape[0], shape[1], shape[2]))
             });
@@ -272,12 +280,15 @@ fn make_batch(
                 return Err(DataError::BatchShape {
                     dataset: dataset.name().to_owned(),
                     index,
+                    entry: Box::new(dataset.entry(index)),
                     expected,
                     got: shape,
                 });
             }
             let mut rng = generator(seed, Use::Augment, epoch, index as u64);
-            transform.apply_into(image, &mut rng, pixels.index_axis_mut(Axis(0), position))
+            transform
+                .apply_into(image, &mut rng, pixels.index_axis_mut(Axis(0), position))
+                .map_err(of_example)
         };
         // A decoder's panic on a malformed image must not leave the reader waiting for a batch that never comes.
         catch_unwind(AssertUnwindSafe(|| {
@@ -296,11 +307,14 @@ fn make_batch(
             Err(DataError::Panic { dataset: dataset.name().to_owned(), index, message })
         })?;
     }
-    Ok(Some(Batch {
-        pixels: pixels.unwrap_or_else(|| Array4::zeros((0, 0, 0, 0))),
-        labels,
-        indices,
-    }))
+    match pixels {
+        Some(pixels) => Ok(Some(Batch { pixels, labels, indices })),
+        None => Err(DataError::Option {
+            option: "batch size",
+            value: "0".into(),
+            expected: "at least 1",
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -508,6 +522,14 @@ mod tests {
             ),
             "{error}"
         );
+        let crop = Crop::Center { height: 6, width: 4 };
+        let transform = Transform { crop, ..Transform::default() };
+        let error = Loader::new(growing.clone(), LoaderConfig { transform, ..config(4, 1) })
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap_err();
+        assert!(error.to_string().starts_with("growing: 0: a crop of 6x4"), "{error}");
         let crop = Crop::Center { height: 4, width: 4 };
         let transform = Transform { crop, channels: Some(3), ..Transform::default() };
         let batch = Loader::new(growing, LoaderConfig { transform, ..config(4, 1) })

@@ -8,10 +8,12 @@ use ndarray::Axis;
 use rayon::prelude::*;
 
 use crate::cifar::{self, Labels};
+use crate::layout::{Listing, Pick};
 use crate::manifest::{ImageChanges, Loaded, Manifest};
+use crate::split::Split;
 use crate::{
-    Characters, DataDir, DataError, Dataset, ImageFolder, ImageTar, Images, Part, Source, Subset,
-    checksum, idx, split_validation,
+    Characters, DataDir, DataError, Dataset, ImageFolder, ImageTar, Images, Note, Part, Source,
+    Subset, checksum, idx, split_validation,
 };
 
 /// Share of the training data that `validation` holds, and the seed that chooses it. Fixed, so that `train` and
@@ -58,7 +60,7 @@ pub fn dataset_names() -> impl Iterator<Item = (&'static str, &'static [&'static
 /// | `cifar100` | `train`, `validation`, `train+validation` (50,000), `test` (10,000); fine labels |
 /// | `cats-vs-dogs` | `train`, `validation`, `train+validation` (1,600), `test` (800) |
 /// | `imagenet-sample` | `all` (1,000, one of each class), and its halves `even` and `odd` by the class number |
-/// | `folder:PATH` | `all`, and every folder `PATH/SPLIT` with classes in it; without `PATH/validation`, `train`, `validation` and `train+validation` are cut from `PATH/train`, or from all of `PATH/CLASS` |
+/// | `folder:PATH` | `all`, and every folder `PATH/SPLIT` with classes in it, by any of its usual names; without one for validation, `train`, `validation` and `train+validation` are cut from that of training, or from all of `PATH/CLASS` |
 /// | `tar:PATH` | the same with an archive |
 ///
 /// `validation` is a tenth of the training data, the same in every run, with all classes in proportion; `train` is the
@@ -70,17 +72,17 @@ pub fn dataset_names() -> impl Iterator<Item = (&'static str, &'static [&'static
 /// differs from its manifest, or is damaged.
 pub fn open(name: &str, split: &str, data: &DataDir) -> Result<Arc<dyn Dataset>, DataError> {
     if let Some(path) = name.strip_prefix("folder:") {
-        let folder = ImageFolder::open(path)?;
-        return open_parts(name, split, |part| match part {
-            None => Ok(Arc::new(folder.clone())),
-            Some(part) => Ok(Arc::new(folder.part(part)?)),
+        let folder = ImageFolder::open_for(path.into(), Some(split))?;
+        let pick = folder.pick(split)?;
+        return own(folder.name(), split, pick, |listing, name| {
+            Arc::new(folder.with(listing).named(name))
         });
     }
     if let Some(path) = name.strip_prefix("tar:") {
-        let tar = ImageTar::open(path)?;
-        return open_parts(name, split, |part| match part {
-            None => Ok(Arc::new(tar.clone())),
-            Some(part) => Ok(Arc::new(tar.part(part)?)),
+        let tar = ImageTar::open_for(path.into(), Some(split))?;
+        let pick = tar.pick(split)?;
+        return own(tar.name(), split, pick, |listing, name| {
+            Arc::new(tar.with(listing).named(name))
         });
     }
     let Some((name, splits)) = CATALOG.into_iter().find(|(known, _)| *known == name) else {
@@ -190,27 +192,35 @@ fn with_validation(
     }
 }
 
-/// The splits of a folder or archive of the user's own: `all`; a folder named like the split; and, where there is no
-/// folder `validation`, training and validation data cut from the folder `train`, or from everything if there is no
-/// folder `test` either.
-fn open_parts(
+/// A split of a folder or archive of the user's own: a folder that goes by its name, or, where there is none for
+/// validation, training and validation data cut from those of training (or from everything, without splits).
+fn own(
     name: &str,
     split: &str,
-    part: impl Fn(Option<&str>) -> Result<Arc<dyn Dataset>, DataError>,
+    pick: Pick,
+    with: impl Fn(Listing, String) -> Arc<dyn Dataset>,
 ) -> Result<Arc<dyn Dataset>, DataError> {
-    let cut = matches!(split, "train" | "validation" | "train+validation")
-        && part(Some("validation")).is_err();
-    match split {
-        "all" => part(None),
-        split if cut => {
-            let whole = match part(Some("train")) {
-                Err(_) if part(Some("test")).is_err() => part(None)?,
-                train => train?,
-            };
-            with_validation(name, split, |_| Ok(whole.clone()))
-        }
-        split => part(Some(split)),
+    let canonical = match Split::of(split) {
+        Some(known) => known.name(),
+        None => split,
+    };
+    let name = format!("{name}/{canonical}");
+    let (whole, folder) = match pick {
+        Pick::Whole(listing) => return Ok(with(listing, name)),
+        Pick::Cut { whole, folder } => (with(whole, name.clone()), folder),
+    };
+    if split == "train+validation" {
+        return Ok(whole);
     }
+    let examples = whole.len();
+    let (train, validation) = split_validation(whole, VALIDATION_FRACTION, VALIDATION_SEED)?;
+    let part = if canonical == "validation" { validation } else { train };
+    if part.is_empty() {
+        return Err(DataError::EmptyCut { dataset: name, split: canonical.to_owned(), examples });
+    }
+    let note =
+        Note::Cut { split: canonical.to_owned(), examples: part.len(), whole: examples, folder };
+    Ok(Arc::new(part.named(name).noted(note)))
 }
 
 fn characters(split: &str) -> Result<Arc<dyn Dataset>, DataError> {
@@ -249,7 +259,8 @@ fn fashion_mnist(part: &str, data: &DataDir) -> Result<Arc<dyn Dataset>, DataErr
             pixels.insert_axis(Axis(1)),
             numbers,
         )?;
-        Ok(images_of.with_sources(vec![images.source, labels.source]))
+        let files = vec![(images.source.file.clone(), images_of.len())];
+        Ok(images_of.of_files(files).with_sources(vec![images.source, labels.source]))
     })
 }
 
@@ -317,7 +328,9 @@ fn cifar_files(
             })
             .collect::<Result<_, DataError>>()?;
         let (mut pixels, mut numbers, mut sources) = (Vec::new(), Vec::new(), Vec::new());
+        let mut files = Vec::new();
         for (more_pixels, more_labels, source) in read {
+            files.push((source.file.clone(), more_labels.len()));
             pixels.extend(more_pixels);
             numbers.extend(more_labels);
             sources.push(source);
@@ -325,10 +338,10 @@ fn cifar_files(
         let images = Images::new(
             format!("{name}/{part}"),
             manifest.classes,
-            cifar::to_array(pixels),
+            cifar::to_array(pixels)?,
             numbers,
         )?;
-        Ok(images.with_sources(sources))
+        Ok(images.of_files(files).with_sources(sources))
     })
 }
 
@@ -348,8 +361,8 @@ fn imagenet_sample(split: &str, data: &DataDir) -> Result<Arc<dyn Dataset>, Data
         let list = load(&manifest, "classes.tsv", data)?;
         let (classes, images) = class_list(&list.path, &list.bytes)?;
         let loaded = load(&manifest, "imagenet-sample-1000.tar", data)?;
-        let tar = ImageTar::from_memory(loaded.path, loaded.bytes, loaded.source)?;
-        tar.with_labels(&list.path, list.source, classes, &images)
+        let Loaded { path, bytes, source } = loaded;
+        ImageTar::labelled(path, bytes, source, (&list.path, list.source), classes, &images)
     })?;
     let all = tar.as_ref().clone().named("imagenet-sample/all");
     let parity = match split {
@@ -368,7 +381,11 @@ type LabelledFiles = Vec<(String, usize)>;
 /// the images with their labels.
 fn class_list(path: &Path, bytes: &[u8]) -> Result<(Vec<String>, LabelledFiles), DataError> {
     let expected = "expected: index, WordNet id, file name and class words, with tabs between; indices 0, 1, 2, ...";
-    let text = String::from_utf8_lossy(bytes);
+    let text = std::str::from_utf8(bytes).map_err(|error| DataError::ClassList {
+        path: path.to_owned(),
+        line: 1 + bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count(),
+        expected: "expected UTF-8",
+    })?;
     let (mut classes, mut images) = (Vec::new(), Vec::new());
     for (number, line) in text.lines().enumerate() {
         let fields: Vec<&str> = line.split('\t').collect();

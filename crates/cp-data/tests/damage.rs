@@ -139,12 +139,13 @@ fn folders_and_archives_of_the_users_own() {
     assert_eq!(counts(&pictures, "validation").unwrap(), [1, 1]);
     assert_eq!(counts(&pictures, "train+validation").unwrap(), [10, 10]);
     assert_eq!(counts(&pictures, "test").unwrap(), [1, 1]);
-    assert!(matches!(counts(&pictures, "tset"), Err(DataError::NoImages { .. })));
+    assert!(matches!(counts(&pictures, "tset"), Err(DataError::NoSplit { .. })));
 
     let flat = format!("tar:{}", dir.path().join("flat.tar.zst").display());
     assert_eq!(counts(&flat, "all").unwrap(), [1, 1]);
     assert_eq!(counts(&flat, "train").unwrap(), [1, 1]);
-    assert!(matches!(counts(&flat, "test"), Err(DataError::NoImages { .. })));
+    assert!(matches!(counts(&flat, "validation"), Err(DataError::EmptyCut { .. })));
+    assert!(matches!(counts(&flat, "test"), Err(DataError::NoSplit { .. })));
     assert!(matches!(counts("folder:/no/such/folder", "all"), Err(DataError::Io { .. })));
     assert!(matches!(counts("tar:/no/such.tar", "all"), Err(DataError::Io { .. })));
 
