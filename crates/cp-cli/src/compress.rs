@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use cp_data::{DataDir, Dataset, Source};
+use cp_data::{DataDir, Dataset, Identity, Source, shared_entries};
 use cp_net::TemporaryFolder;
 use cp_torch::tch::Device;
 use cp_train::timing::{self, Stopwatch};
@@ -126,8 +126,15 @@ fn open_data(args: &Args, common: &Common) -> anyhow::Result<Option<Data>> {
     let Some(name) = &args.dataset else { return Ok(None) };
     let folder = DataDir::locate(common.data.clone());
     let mut sources: Vec<Source> = Vec::new();
+    let mut said = Vec::new();
     let mut open = |split: &str| -> anyhow::Result<Arc<dyn Dataset>> {
         let set = cp_data::open(name, split, &folder)?;
+        for note in set.notes() {
+            if !said.contains(&note) {
+                output::note(&note.to_string());
+                said.push(note);
+            }
+        }
         for source in set.sources() {
             if !sources.contains(source) {
                 sources.push(source.clone());
@@ -149,6 +156,32 @@ fn open_data(args: &Args, common: &Common) -> anyhow::Result<Option<Data>> {
         if test.as_ref().is_some_and(|test| test.name() == set.name()) {
             let why = "what was trained or chosen on is no test";
             return refuse(option, "--test-split", &**set, why);
+        }
+    }
+    if let Some(test) = &test {
+        for (option, set) in [("--train-split", &train), ("--validation-split", &validation)] {
+            let shared = shared_entries(&**set, &**test);
+            if let Some(first) = shared.first() {
+                return Err(Usage(format!(
+                    "{option} {} and --test-split {} share {} examples, such as {first}: what was trained or chosen on is no test",
+                    set.name(),
+                    test.name(),
+                    shared.len()
+                ))
+                .into());
+            }
+        }
+        let tested = Identity::of(&**test)?;
+        for set in [&train, &validation] {
+            let equal = tested.overlap(&Identity::of(&**set)?).equal;
+            if let Some((one, other)) = equal.first() {
+                output::note(&format!(
+                    "{} images of {} have the content of images of {}, such as {one} and {other}: the test flatters by as many",
+                    equal.len(),
+                    test.name(),
+                    set.name()
+                ));
+            }
         }
     }
     let train = TrainData { train, validation: Some(validation) };

@@ -18,7 +18,8 @@ Examples:
   polyad eval cnn.safetensors --arch small-cnn --dataset fashion-mnist --batch 500 --threads 4
   polyad eval mine.safetensors --dataset folder:images --split test
 
-A folder of your own holds images as SPLIT/CLASS/FILE; `--split all` reads CLASS/FILE.
+A folder of your own holds images as SPLIT/CLASS/FILE; `--split all` reads CLASS/FILE. Its classes are its folders, sorted, or
+the lines of a file classes.txt beside the splits.
 
 JSON: examples, top1 and top5 (fractions), loss (mean cross-entropy in nats), seconds.";
 
@@ -59,6 +60,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     // What the command line names wrongly is found before a large model is read.
     let data = DataDir::locate(common.data.clone());
     let dataset = cp_data::open(&args.dataset, &args.split, &data)?;
+    dataset.notes().iter().for_each(|note| output::note(&note.to_string()));
     let net = args.model.load()?;
     check_fit(net.architecture(), &*dataset)
         .with_context(|| args.model.path.display().to_string())?;

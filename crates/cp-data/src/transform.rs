@@ -19,7 +19,21 @@ pub enum Resize {
         /// Pixels.
         width: usize,
     },
+    /// So that a middle crop of this size fits, in the image's own proportions; each image by itself, whatever the
+    /// others are. A smaller image is enlarged until it covers the size. A larger one stays as it is up to 5/4 of the size,
+    /// and beyond is shrunk to 8/7 of it: to 256 pixels for 224, the convention of ImageNet evaluation since Krizhevsky et al.
+    /// (2012).
+    Cover {
+        /// Pixels.
+        height: usize,
+        /// Pixels.
+        width: usize,
+    },
 }
+
+/// How much larger than the crop [`Resize::Cover`] leaves an image that it shrinks, and from where on it shrinks.
+const MARGIN: (usize, usize) = (8, 7);
+const LARGE: (usize, usize) = (5, 4);
 
 /// Which part of the (resized) image to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -184,11 +198,25 @@ impl Transform {
         let (h, w) = match self.resize {
             None => (height, width),
             Some(Resize::Exact { height, width }) => (height, width),
-            Some(Resize::ShorterSide(side)) if height <= width => {
-                (side, (side * width).checked_div(height).unwrap_or(0))
-            }
-            Some(Resize::ShorterSide(side)) => {
-                ((side * height).checked_div(width).unwrap_or(0), side)
+            _ if height == 0 || width == 0 => (0, 0),
+            Some(Resize::ShorterSide(side)) if height <= width => (side, side * width / height),
+            Some(Resize::ShorterSide(side)) => (side * height / width, side),
+            Some(Resize::Cover { height: rows, width: columns }) => {
+                // The axis that is the shorter one, measured by the size wanted, decides.
+                let by_height = rows * width >= columns * height;
+                let (short, target) = if by_height { (height, rows) } else { (width, columns) };
+                let short_after = if short < target {
+                    target
+                } else if LARGE.1 * short > LARGE.0 * target {
+                    target * MARGIN.0 / MARGIN.1
+                } else {
+                    short
+                };
+                match by_height {
+                    _ if short_after == short => (height, width),
+                    true => (short_after, (short_after * width / height).max(columns)),
+                    false => ((short_after * height / width).max(rows), short_after),
+                }
             }
         };
         if h == 0 || w == 0 {
@@ -354,6 +382,37 @@ mod tests {
         assert_eq!(sizes(Resize::Exact { height: 3, width: 9 }, 33, 16).unwrap(), (3, 9));
         assert!(sizes(Resize::ShorterSide(0), 10, 10).is_err());
         assert!(sizes(Resize::Exact { height: 1, width: 0 }, 10, 10).is_err());
+    }
+
+    #[test]
+    fn a_cover_fits_every_image_by_itself() {
+        let size = |rows, columns, height, width| {
+            let resize = Some(Resize::Cover { height: rows, width: columns });
+            let crop = Crop::Center { height: rows, width: columns };
+            let transform = Transform { resize, crop, ..Transform::default() };
+            assert_eq!(transform.output_shape([3, height, width]).unwrap(), [3, rows, columns]);
+            transform.resized(height, width).unwrap()
+        };
+        // As it is; enlarged; a little larger and left; shrunk to 8/7.
+        assert_eq!(size(8, 8, 8, 8), (8, 8));
+        assert_eq!(size(8, 8, 6, 6), (8, 8));
+        assert_eq!(size(8, 8, 9, 9), (9, 9));
+        assert_eq!(size(224, 224, 300, 600), (256, 512));
+        assert_eq!(size(112, 112, 200, 105), (213, 112));
+        assert_eq!(size(128, 128, 105, 200), (128, 243));
+        // A network that is not square: what decides is the side that is too short for it.
+        assert_eq!(size(32, 128, 64, 256), (36, 144));
+        assert_eq!(size(32, 128, 128, 128), (128, 128));
+        assert_eq!(size(32, 128, 16, 16), (128, 128));
+        // Every image of cats-vs-dogs-like sizes at every size of a network, square or not.
+        for side in [1, 7, 32, 100, 112, 128, 224] {
+            for (height, width) in [(33, 60), (128, 128), (128, 513), (105, 200), (1, 1), (500, 3)]
+            {
+                size(side, side, height, width);
+                size(side, 2 * side + 1, height, width);
+                size(3 * side, side, height, width);
+            }
+        }
     }
 
     #[test]

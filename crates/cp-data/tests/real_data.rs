@@ -116,6 +116,20 @@ fn cats_vs_dogs() {
     assert_eq!(read_all(test, transform), 800);
 }
 
+/// The photographs have many sizes, from a shorter side of 33 pixels on; each has to come to the size of any network.
+#[test]
+fn cats_vs_dogs_at_any_size() {
+    let Some(data) = data("cats-vs-dogs") else { return };
+    let test = opened("cats-vs-dogs", "test", &data);
+    for size in [32, 100, 112, 128, 224] {
+        let (height, width) = (size, size);
+        let crop = Crop::Center { height, width };
+        let resize = Some(Resize::Cover { height, width });
+        let transform = Transform { resize, crop, channels: Some(3), ..Transform::default() };
+        assert_eq!(read_all(test.clone(), transform), 800, "at {size}");
+    }
+}
+
 #[test]
 fn imagenet_sample() {
     let Some(data) = data("imagenet-sample") else { return };

@@ -10,38 +10,23 @@ use crate::config::Augmentation;
 use crate::error::TrainError;
 use crate::fit::check_pictures;
 
-/// Photographs are brought to 8/7 of the network's size before the middle is cut out: 256 for 224 pixels, the convention
-/// of ImageNet evaluation since Krizhevsky et al. (2012).
-const MARGIN: (usize, usize) = (8, 7);
-
-/// How images of `data` are brought to the size and number of channels that a network expects, without any randomness.
+/// How images of `data` are brought to the size and number of channels that a network expects, without any randomness: each
+/// by itself, whatever the others are.
 ///
-/// Images of the right size stay as they are; smaller ones are enlarged; of larger ones the middle is cut out, after shrinking
-/// those whose shorter side is more than a quarter too long.
+/// Images of the right size stay as they are; smaller ones are enlarged until they cover it, and of larger ones the middle is
+/// cut out, after shrinking those that are more than a quarter too large ([`Resize::Cover`]). Grey is repeated over three channels, and
+/// color becomes grey where the network has one.
 ///
 /// # Errors
-/// Where the first image cannot be read, the set is empty, or the network takes no pictures ([`check_fit`](crate::check_fit())).
+/// Where the set is empty, or the network takes no pictures ([`check_fit`](crate::check_fit())).
 pub fn fitting_transform(data: &dyn Dataset, input: &InputSpec) -> Result<Transform, TrainError> {
-    let [channels, rows, columns] = picture(data, input)?;
-    let (image_channels, height, width) = data.image(0)?.dim();
-    let mut transform = Transform {
-        channels: (image_channels != channels).then_some(channels),
+    let [channels, height, width] = picture(data, input)?;
+    Ok(Transform {
+        resize: Some(Resize::Cover { height, width }),
+        crop: Crop::Center { height, width },
+        channels: Some(channels),
         ..Transform::default()
-    };
-    if (height, width) == (rows, columns) {
-        return Ok(transform);
-    }
-    let short = height.min(width);
-    let target = rows.max(columns);
-    if short < target {
-        transform.resize = Some(Resize::Exact { height: rows, width: columns });
-        return Ok(transform);
-    }
-    if 4 * short > 5 * target {
-        transform.resize = Some(Resize::ShorterSide(target * MARGIN.0 / MARGIN.1));
-    }
-    transform.crop = Crop::Center { height: rows, width: columns };
-    Ok(transform)
+    })
 }
 
 /// The shape of the pictures that the input takes.

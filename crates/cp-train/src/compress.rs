@@ -284,7 +284,7 @@ impl Run<'_> {
             .setting("max_energy", &config.max_energy)
             .setting("seed", &config.seed);
         if let (Some(options), Some(data)) = (&config.statistics, self.data) {
-            key = key.setting("statistics", options).data("train", &*data.train);
+            key = key.setting("statistics", options).data("train", &*data.train)?;
         }
         if let Some((_, profile)) = known.models {
             key = key.after(profile);
@@ -339,7 +339,7 @@ impl Run<'_> {
             .setting("images", &self.config.calibrate)
             .setting("augmentation", &self.config.augmentation)
             .setting("seed", &self.config.seed)
-            .data("train", &*data.train);
+            .data("train", &*data.train)?;
         let calibrated = self.stages.network(&key, || {
             let mut model = self.stages.executor(network)?;
             let options = CalibrationOptions {

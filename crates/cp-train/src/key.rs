@@ -2,12 +2,16 @@
 //! same value.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use cp_data::Dataset;
 use cp_net::Network;
+use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+use crate::error::TrainError;
 
 /// What a stage is computed from: its name, a number that is raised when its result changes, and its inputs by name.
 ///
@@ -41,10 +45,12 @@ impl Key {
         self.setting(name, &fingerprint(network))
     }
 
-    /// With the entries of a data set.
-    #[must_use]
-    pub fn data(self, name: &str, set: &dyn Dataset) -> Self {
-        self.setting(name, &data_identity(set))
+    /// With the examples of a data set.
+    ///
+    /// # Errors
+    /// As [`data_identity`].
+    pub fn data(self, name: &str, set: &dyn Dataset) -> Result<Self, TrainError> {
+        Ok(self.setting(name, &data_identity(set)?))
     }
 
     /// With all that went into the stage before it.
@@ -128,13 +134,38 @@ pub fn fingerprint(network: &Network) -> String {
     hex(hash)
 }
 
-/// Which examples a data set holds: its name, its size, its classes and the digests of its files.
-pub fn data_identity(set: &dyn Dataset) -> String {
+/// Which examples a data set holds, whatever it is called and wherever its files lie: the digest of its images' contents with
+/// their classes, in their order ([`cp_data::Identity`] has one without it).
+///
+/// Every image is read once in the life of the process.
+///
+/// # Errors
+/// Where one cannot be read.
+pub fn data_identity(set: &dyn Dataset) -> Result<String, TrainError> {
+    static KNOWN: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+    let mut entries = Sha256::new();
+    entries.update(format!("{} {}\n", set.name(), set.len()));
+    for index in 0..set.len() {
+        entries.update(format!("{:?} {}\n", set.entry(index), set.label(index)));
+    }
+    let entries = hex(entries);
+    // Images in memory have no file to be told apart by.
+    let in_files = !set.is_empty() && set.entry(0).file != set.name();
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let (Some(found), true) = (known().get(&entries), in_files) {
+        return Ok(found.clone());
+    }
+    let contents: Vec<[u8; 32]> =
+        (0..set.len()).into_par_iter().map(|index| set.content(index)).collect::<Result<_, _>>()?;
     let mut hash = Sha256::new();
-    hash.update(format!("{} {}\n", set.name(), set.len()));
+    for (index, content) in contents.iter().enumerate() {
+        hash.update(content);
+        hash.update((set.label(index) as u64).to_le_bytes());
+    }
     set.classes().iter().for_each(|class| hash.update(format!("{class}\n")));
-    set.sources().iter().for_each(|source| hash.update(format!("{}\n", source.sha256)));
-    hex(hash)
+    let found = hex(hash);
+    known().insert(entries, found.clone());
+    Ok(found)
 }
 
 pub(crate) fn hex(hash: Sha256) -> String {

@@ -176,7 +176,7 @@ impl Pipeline<'_> {
             .network("network", self.dense)
             .setting("layers", &layers)
             .setting("options", options)
-            .data("train", &*data.train.train);
+            .data("train", &*data.train.train)?;
         self.stages.statistics(&key, || {
             let model = self.stages.executor(self.dense)?;
             input_statistics(&model, &layers, &data.train.train, options, 2)
@@ -207,7 +207,7 @@ impl Pipeline<'_> {
             key = key
                 .setting("statistics", options)
                 .setting("bounded_energy", &energy)
-                .data("train", &*data.train.train);
+                .data("train", &*data.train.train)?;
         }
         let models = shared.path(&key, "safetensors");
         let mut measured = None;
@@ -414,7 +414,7 @@ impl Pipeline<'_> {
         let key = Key::new("sensitivity", 1)
             .network("network", self.dense)
             .setting("options", options)
-            .data("train", &*data.train.train);
+            .data("train", &*data.train.train)?;
         let cache = self.stages.shared().path(&key, "jsonl");
         sensitivity(self.dense, &data.train, options, self.stages.device(), Some(&cache))
     }

@@ -248,7 +248,7 @@ impl Cache {
     ) -> Result<Self, TrainError> {
         let mut cache = Self { path: path.map(Path::to_owned), dense: None, probes: Vec::new() };
         let Some(path) = path else { return Ok(cache) };
-        let of = inputs(network, data, options);
+        let of = inputs(network, data, options)?;
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -296,12 +296,16 @@ fn line(what: &Line) -> String {
 }
 
 /// SHA-256 of everything that decides the probes.
-fn inputs(network: &Network, data: &TrainData, options: &SensitivityOptions) -> String {
+fn inputs(
+    network: &Network,
+    data: &TrainData,
+    options: &SensitivityOptions,
+) -> Result<String, TrainError> {
     let mut hash = Sha256::new();
     hash.update(fingerprint(network));
     for set in std::iter::once(&data.train).chain(&data.validation) {
-        hash.update(data_identity(&**set));
+        hash.update(data_identity(&**set)?);
     }
     hash.update(serde_json::to_string(options).unwrap_or_default());
-    hex(hash)
+    Ok(hex(hash))
 }

@@ -197,9 +197,9 @@ impl Stages {
             .setting("trained", &trained)
             .network("network", &model.network()?)
             .setting("fine_tune", &settings)
-            .data("train", &*data.train);
+            .data("train", &*data.train)?;
         if let Some(set) = &data.validation {
-            key = key.data("validation", &**set);
+            key = key.data("validation", &**set)?;
         }
         if let Some(teacher) = teacher {
             key = key.setting("teacher", &fingerprint(&teacher.network()?));
@@ -228,7 +228,7 @@ impl Stages {
         network: &Network,
         set: &Arc<dyn Dataset>,
     ) -> Result<Evaluation, TrainError> {
-        let key = Key::new(name, 1).network("network", network).data("data", &**set);
+        let key = Key::new(name, 1).network("network", network).data("data", &**set)?;
         self.result(&key, || evaluate(&self.executor(network)?, set, &EvalOptions::default()))
     }
 
