@@ -49,7 +49,7 @@ pub(crate) struct Args {
     input: PathBuf,
     /// Number of rank-one terms; `evbmf` for an estimate from the first two unfoldings, `error=E` for the smallest rank found
     /// that reaches the relative error E.
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", allow_hyphen_values = true)]
     rank: Option<RankChoice>,
     /// Tucker ranks, separated by commas: one for each mode, or two for tucker2.
     #[arg(long, value_name = "R0,R1,…", value_delimiter = ',', value_parser = positive)]
