@@ -209,7 +209,7 @@ impl Pipeline<'_> {
                 .setting("bounded_energy", &energy)
                 .data("train", &*data.train.train)?;
         }
-        let models = shared.path(&key, "safetensors");
+        let models = shared.path(&key, "safetensors")?;
         let mut measured = None;
         let mut profile: Profile = shared.result(&key, || {
             let mut found = self.measure()?;
@@ -415,7 +415,7 @@ impl Pipeline<'_> {
             .network("network", self.dense)
             .setting("options", options)
             .data("train", &*data.train.train)?;
-        let cache = self.stages.shared().path(&key, "jsonl");
+        let cache = self.stages.shared().path(&key, "jsonl")?;
         sensitivity(self.dense, &data.train, options, self.stages.device(), Some(&cache))
     }
 

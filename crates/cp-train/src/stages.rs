@@ -87,7 +87,7 @@ impl Stages {
         key: &Key,
         compute: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        let path = self.path(key, "json");
+        let path = self.path(key, "json")?;
         if path.exists() {
             let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
             let stage = |what: String| TrainError::Stage { path: path.clone(), what };
@@ -157,7 +157,7 @@ impl Stages {
         key: &Key,
         make: impl FnOnce() -> Result<(Network, T), E>,
     ) -> Result<(Network, T), E> {
-        let path = self.path(key, "safetensors");
+        let path = self.path(key, "safetensors")?;
         let mut made = None;
         // The network first: where the result is there, the network is.
         let value = self.result(key, || {
@@ -172,9 +172,11 @@ impl Stages {
         }
     }
 
-    /// The file of a stage that ends in `.{kind}`.
-    pub(crate) fn path(&self, key: &Key, kind: &str) -> PathBuf {
-        self.dir.file(&format!("stages/{}-{}.{kind}", key.stage, key.digest()))
+    /// The file of a stage that ends in `.{kind}`, in a folder that exists.
+    pub(crate) fn path(&self, key: &Key, kind: &str) -> Result<PathBuf, TrainError> {
+        let folder = self.dir.file("stages");
+        std::fs::create_dir_all(&folder).map_err(TrainError::io(&folder))?;
+        Ok(folder.join(format!("{}-{}.{kind}", key.stage, key.digest())))
     }
 
     /// Trains `model` as the stage `name`; a killed run goes on from the last epoch, a finished one is read back.
@@ -204,7 +206,7 @@ impl Stages {
         if let Some(teacher) = teacher {
             key = key.setting("teacher", &fingerprint(&teacher.network()?));
         }
-        let checkpoint = self.path(&key, "checkpoint");
+        let checkpoint = self.path(&key, "checkpoint")?;
         let network = self.network(&key, || {
             let mut record = self.dir.record(name);
             train_from(&mut model, teacher, data, config, &mut record, Some(&checkpoint))?;

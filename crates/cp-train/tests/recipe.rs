@@ -71,7 +71,11 @@ fn stages(folder: &Path) -> Stages {
 fn computed(folder: &Path, name: &str) -> usize {
     let entries = std::fs::read_dir(folder.join("stages")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
-    names.filter(|file| file.starts_with(&format!("{name}-")) && file.ends_with(".json")).count()
+    let stage = |file: &String| {
+        let stem = file.strip_suffix(".json").and_then(|file| file.rsplit_once('-'));
+        stem.is_some_and(|(stage, _)| stage == name)
+    };
+    names.filter(stage).count()
 }
 
 #[test]

@@ -125,7 +125,7 @@ const SPAN: f64 = 64.0;
 
 impl Profile {
     /// Decomposes every layer in every form at a ladder of ranks. Layers and forms run in parallel; the
-    /// number of threads changes nothing but the last digits of large singular value decompositions.
+    /// number of threads changes nothing.
     ///
     /// The CP forms go up a path: each rank starts from the model of the rank before, with the terms that its residual asks
     /// for ([`cp_core::extend`]), and [`compress`](crate::compress) goes on from them where its decomposer is given [`Profile::models`].
