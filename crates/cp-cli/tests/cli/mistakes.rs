@@ -204,7 +204,8 @@ fn training_on_one_value_for_each_channel_is_refused() {
         "--out",
         text(&out),
     ];
-    let short = ["--max-iters", "2", "--points", "2", "--epochs", "1", "--calibrate", "0"];
+    let short =
+        ["--form", "cp3", "--max-iters", "2", "--points", "2", "--epochs", "1", "--calibrate", "0"];
     refused(
         &[&args[..], &short, &["--batch-size", "1"]].concat(),
         1,
