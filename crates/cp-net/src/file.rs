@@ -6,4 +6,5 @@ pub(crate) mod architecture;
 mod format1;
 pub(crate) mod kind;
 mod names;
+pub(crate) mod read;
 pub(crate) mod safetensors;

@@ -71,9 +71,15 @@ impl Golden {
 /// The tolerance that the numbers were made for: they are float64 results, rounded.
 #[track_caller]
 fn check(got: &Tensor, expected: &Tensor, what: &str) {
+    check_within(2e-5, got, expected, what);
+}
+
+/// `tolerance` is relative to the largest number expected.
+#[track_caller]
+fn check_within(tolerance: f64, got: &Tensor, expected: &Tensor, what: &str) {
     let got = got.detach();
     assert_eq!(got.size(), expected.size(), "{what}");
-    let limit = 2e-5 * expected.abs().max().double_value(&[]) + 1e-6;
+    let limit = tolerance * expected.abs().max().double_value(&[]) + 1e-6;
     let worst = (got - expected).abs().max().double_value(&[]);
     assert!(worst <= limit, "{what} differs by up to {worst}, limit {limit}");
 }
@@ -104,7 +110,8 @@ fn check_passes(golden: &Golden, net: &Network, names: [&str; 3]) {
         for (name, expected) in golden.under("grad.") {
             let gradient = if name == "x" { x.grad() } else { array(&model, name).grad() };
             let gradient = gradient.reshape(expected.size());
-            check(&gradient, expected, &format!("gradient of {name} in {layout:?}"));
+            // Sums over a whole batch, in an order that is the processor's own.
+            check_within(5e-5, &gradient, expected, &format!("gradient of {name} in {layout:?}"));
         }
     }
 }

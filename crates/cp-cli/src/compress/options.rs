@@ -659,6 +659,11 @@ impl Args {
         if self.plan_by == Some(PlanName::Uniform) && self.form.is_none() {
             return usage("--plan-by uniform needs --form cp3 or --form cp4");
         }
+        if self.plan_by == Some(PlanName::Uniform)
+            && matches!(recipe.target, Target::LatencyRatio(_))
+        {
+            return usage("--plan-by uniform is for --params-ratio and --macs-ratio");
+        }
         if self.never_slower && !profiled {
             return usage("--never-slower is for ratios and --error-target, by errors");
         }

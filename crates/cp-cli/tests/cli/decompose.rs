@@ -220,7 +220,7 @@ fn damaged_and_foreign_files_are_named() {
     check("truncated.npy", &bytes[..bytes.len() - 9], &["truncated"]);
     check("longer.npy", &[&bytes[..], &[0; 8]].concat(), &["damaged"]);
     check("header.npy", &bytes[..20], &["truncated"]);
-    check("empty.npy", b"", &["truncated"]);
+    check("empty.npy", b"", &["an empty file"]);
     check("text.npy", b"not an array at all, but long enough to be one", &[".npy"]);
     // A header that claims more than any machine has must not be believed.
     let header: String =

@@ -27,7 +27,9 @@ pub(crate) fn fails(args: &[&str], code: i32, words: &[&str]) -> String {
     let output = polyad(args).assert().code(code).get_output().clone();
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
-    assert!(error.starts_with("error: ") && !error.contains("panicked"), "{error}");
+    // What a user is told on the way stands before it.
+    let said = error.lines().find(|line| !line.starts_with("note: ")).unwrap_or_default();
+    assert!(said.starts_with("error: ") && !error.contains("panicked"), "{error}");
     for word in words {
         assert!(error.contains(word), "'{word}' is missing in: {error}");
     }

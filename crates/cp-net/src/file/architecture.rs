@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::error::NetError;
 use crate::file::format1;
-use crate::file::kind::{FileKind, contents, foreign};
+use crate::file::kind::FileKind;
+use crate::file::read::{contents, foreign};
 use crate::network::architecture::Architecture;
 use crate::network::shapes::Shapes;
 

@@ -2,12 +2,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs;
-use std::path::Path;
 
 use serde_json::Value;
-
-use crate::error::NetError;
 
 /// The kinds of files that are given for a model, a plan or an array by mistake. [`Display`](fmt::Display) names the kind and the way
 /// out; nothing of the file's contents is repeated.
@@ -94,7 +90,14 @@ impl FileKind {
         // The header's length, and the brace that opens it; or the beginning of that number.
         let begins = bytes.len() > 8 && bytes[8] == b'{' && bytes[5..8] == [0; 3];
         let is_cut = (4..=8).contains(&bytes.len()) && bytes[0] > 0 && bytes.ends_with(&[0]);
-        if begins || is_cut {
+        if begins {
+            return Self::Safetensors;
+        }
+        // A pickle of protocol 2 to 5 begins with its number, and an opcode behind it.
+        if let [0x80, 2..=5, ..] = bytes {
+            return Self::Pickle;
+        }
+        if is_cut {
             return Self::Safetensors;
         }
         let starts = |magic: &[u8]| bytes.starts_with(magic);
@@ -106,10 +109,6 @@ impl FileKind {
         if starts(b"PK\x03\x04") || starts(b"PK\x05\x06") {
             return zip(bytes);
         }
-        // A pickle of protocol 2 to 5 begins with its number, and an opcode behind it.
-        if let [0x80, 2..=5, ..] = bytes {
-            return Self::Pickle;
-        }
         if bytes.get(257..262) == Some(b"ustar") {
             return Self::Tar;
         }
@@ -118,6 +117,13 @@ impl FileKind {
         }
         if bytes.iter().all(|byte| *byte == 0) {
             return Self::Zeros;
+        }
+        // A page is one whatever stands in it.
+        let front = bytes.trim_ascii_start();
+        let opens =
+            |tag: &[u8]| front.get(..tag.len()).is_some_and(|f| f.eq_ignore_ascii_case(tag));
+        if opens(b"<html") || opens(b"<!doctype html") {
+            return Self::WebPage;
         }
         if let Some(text) = text(bytes) {
             return of_text(&text);
@@ -224,53 +230,6 @@ impl fmt::Display for FileKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
-}
-
-/// All bytes of the file at `path`; `expected` is what it should be.
-///
-/// # Errors
-/// [`NetError::ForeignFile`] for a folder or a device, which may have no end, and [`NetError::Io`].
-pub(super) fn contents(path: &Path, expected: &'static str) -> Result<Vec<u8>, NetError> {
-    let io = |source| NetError::Io { path: path.into(), source };
-    let kind = fs::metadata(path).map_err(io)?.file_type();
-    // Pipes have an end, and come from `<(command)`.
-    #[cfg(unix)]
-    let is_pipe = std::os::unix::fs::FileTypeExt::is_fifo(&kind);
-    #[cfg(not(unix))]
-    let is_pipe = false;
-    if kind.is_dir() {
-        return Err(foreign(path, FileKind::Folder, expected, "name the file in it"));
-    }
-    if !kind.is_file() && !is_pipe {
-        return Err(foreign(path, FileKind::Device, expected, "name the file"));
-    }
-    fs::read(path).map_err(io)
-}
-
-/// The text of the file at `path`, such as a plan; `expected` and `way_out` are for the message about anything else.
-///
-/// # Errors
-/// [`NetError::ForeignFile`] naming what the file is, and [`NetError::Io`].
-pub fn read_text(
-    path: &Path,
-    expected: &'static str,
-    way_out: &'static str,
-) -> Result<String, NetError> {
-    let bytes = contents(path, expected)?;
-    let kind = FileKind::of(&bytes);
-    match (kind, String::from_utf8(bytes)) {
-        (FileKind::Empty | FileKind::Text | FileKind::Plan, Ok(text)) => Ok(text),
-        _ => Err(foreign(path, kind, expected, way_out)),
-    }
-}
-
-pub(super) fn foreign(
-    path: &Path,
-    kind: FileKind,
-    expected: &'static str,
-    way_out: &'static str,
-) -> NetError {
-    NetError::ForeignFile { path: path.into(), kind, expected, way_out }
 }
 
 /// First bytes that say it all.
