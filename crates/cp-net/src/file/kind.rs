@@ -87,18 +87,13 @@ impl FileKind {
         if bytes.is_empty() {
             return Self::Empty;
         }
-        // The header's length, and the brace that opens it; or the beginning of that number.
-        let begins = bytes.len() > 8 && bytes[8] == b'{' && bytes[5..8] == [0; 3];
-        let is_cut = (4..=8).contains(&bytes.len()) && bytes[0] > 0 && bytes.ends_with(&[0]);
-        if begins {
+        // The header's length, and the brace that opens it.
+        if bytes.len() > 8 && bytes[8] == b'{' && bytes[5..8] == [0; 3] {
             return Self::Safetensors;
         }
         // A pickle of protocol 2 to 5 begins with its number, and an opcode behind it.
         if let [0x80, 2..=5, ..] = bytes {
             return Self::Pickle;
-        }
-        if is_cut {
-            return Self::Safetensors;
         }
         let starts = |magic: &[u8]| bytes.starts_with(magic);
         for (magic, kind) in MAGIC {
@@ -117,6 +112,11 @@ impl FileKind {
         }
         if bytes.iter().all(|byte| *byte == 0) {
             return Self::Zeros;
+        }
+        // The beginning of that length, and no letters of two bytes.
+        let is_cut = (4..=8).contains(&bytes.len()) && bytes[0] > 0 && bytes.ends_with(&[0]);
+        if is_cut && !starts(b"\xff\xfe") && !starts(b"\xfe\xff") {
+            return Self::Safetensors;
         }
         // A page is one whatever stands in it.
         let front = bytes.trim_ascii_start();
