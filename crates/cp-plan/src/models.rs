@@ -13,7 +13,10 @@ use crate::error::PlanError;
 
 /// CP models by layer, form and rank, one for each group of the layer.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Models(BTreeMap<(String, Form), BTreeMap<usize, Vec<CpTensor<f32>>>>);
+pub struct Models(BTreeMap<(String, Form), ByRank>);
+
+/// By rank, one for each group.
+type ByRank = BTreeMap<usize, Vec<CpTensor<f32>>>;
 
 impl Models {
     /// Keeps the models of the groups of a layer.

@@ -167,7 +167,7 @@ fn a_fine_tuning_that_destroys_the_network_is_not_kept() {
         Ok(done) => {
             let last = done.stages.last().unwrap();
             assert!(last.stage == "fine-tuned" && !last.kept, "{:?}", done.stages);
-            let mut values = done.network.params().iter().flat_map(|(_, array)| array.iter());
+            let mut values = done.network.params().values().flat_map(|array| array.iter());
             assert!(values.all(|value| value.is_finite()));
         }
         Err(error) => assert!(matches!(error, TrainError::Diverged { .. }), "{error}"),
