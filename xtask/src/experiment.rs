@@ -51,8 +51,8 @@ Examples:
 
 /// Sees to libtorch, then builds and starts the experiment in the user's folder; its exit code is ours.
 ///
-/// All programs are built, so that cargo chooses the same features of all crates as for `cargo xtask test`: the two share what
-/// they build.
+/// All programs are built, and one example: only then does cargo choose the same features of all crates as for `cargo xtask test`,
+/// those that dev-dependencies ask for too, and the two share what they build.
 pub(crate) fn run(experiment: &str, args: &[OsString]) -> anyhow::Result<ExitCode> {
     setup::ensure()?;
     // `--` parts our arguments from the experiment's; it is not one of them.
@@ -62,7 +62,7 @@ pub(crate) fn run(experiment: &str, args: &[OsString]) -> anyhow::Result<ExitCod
     };
     eprintln!("Building the experiments (some minutes the first time) ...");
     let mut build = workspace::cargo_at_root();
-    build.args(["build", "--quiet", "--workspace", "--bins"]);
+    build.args(["build", "--quiet", "--workspace", "--bins", "--example", "layouts"]);
     let built = workspace::run(&mut build)?;
     if !built.success() {
         return Ok(workspace::exit_code(built));
