@@ -173,7 +173,7 @@ impl Default for Planning {
 }
 
 impl Preset {
-    /// Epochs of fine-tuning, chosen on the validation split of the ResNet-20 in datasets/models (docs/compression.md).
+    /// Epochs of fine-tuning.
     pub fn epochs(self) -> usize {
         match self {
             Preset::Quick => 0,
