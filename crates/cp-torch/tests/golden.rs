@@ -110,8 +110,11 @@ fn check_passes(golden: &Golden, net: &Network, names: [&str; 3]) {
         for (name, expected) in golden.under("grad.") {
             let gradient = if name == "x" { x.grad() } else { array(&model, name).grad() };
             let gradient = gradient.reshape(expected.size());
-            // Sums over a whole batch, in an order that is the processor's own.
-            check_within(5e-5, &gradient, expected, &format!("gradient of {name} in {layout:?}"));
+            // The sum over batch and map of the last shared norm's scale is in the order of the processor's own kernels: 2.2e-5 on an
+            // AMD EPYC, below 1.4e-5 elsewhere.
+            let tolerance = if name == "bn4.weight" { 2.5e-5 } else { 2e-5 };
+            let what = format!("gradient of {name} in {layout:?}");
+            check_within(tolerance, &gradient, expected, &what);
         }
     }
 }
