@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Context as _;
 
-use crate::{setup, test, workspace};
+use crate::{results, setup, test, workspace};
 
 /// Whether `Cargo.lock` may be brought up to date on the way.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,10 @@ pub(crate) fn run(lock: Lock) -> anyhow::Result<ExitCode> {
     if let Some(failed) = step("Format of the ops", &mut ops)? {
         eprintln!("`rustfmt --edition 2024 {OPS}/*.rs` puts it right.");
         return Ok(failed);
+    }
+    eprintln!("== Recorded results");
+    if results::run(&results::ResultsCommand::Check)? != ExitCode::SUCCESS {
+        return Ok(ExitCode::FAILURE);
     }
     setup::ensure()?;
     let mut clippy = workspace::cargo_at_root();

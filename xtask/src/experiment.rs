@@ -1,53 +1,54 @@
-//! `cargo xtask demo`, `transfer`, `reproduce-alexnet`: experiments, run by the program of `cp-experiments`.
+//! `cargo xtask demo`, `curve`, …: the experiments, whose names and one-line descriptions are those of
+//! `crates/cp-experiments/experiments/*.toml`. The program of cp-experiments runs them and knows their options.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::{Command, ExitCode};
+
+use anyhow::Context as _;
+use serde::Deserialize;
 
 use crate::{setup, workspace};
 
-pub(crate) const DEMO_HELP: &str = "\
-Examples:
-  cargo xtask demo                             the whole run; its report is named at the end
-  cargo xtask demo -- --help                   every option (builds the program first)";
+/// Where the experiments' TOMLs are.
+const FOLDER: &str = "crates/cp-experiments/experiments";
 
-pub(crate) const TRANSFER_HELP: &str = "\
-Examples:
-  cargo xtask transfer --dataset cifar10
-  cargo xtask transfer --dataset fashion-mnist --quick
-  cargo xtask transfer --dataset cats-vs-dogs --data ~/data
-  cargo xtask transfer --dataset cifar10 --backbone own
-  cargo xtask transfer -- --help               every option (builds the program first)";
+/// What xtask reads of an experiment's TOML.
+#[derive(Deserialize)]
+struct About {
+    about: String,
+}
 
-pub(crate) const AGREEMENT_HELP: &str = "\
-Examples:
-  cargo xtask agreement --data ~/data
-  cargo xtask agreement --networks squeezenet1_1 --ratios 0.5
-  cargo xtask agreement -- --help              every option (builds the program first)";
+/// Names and descriptions of all experiments, in the order of their names but for the demo, which comes first.
+pub(crate) fn all(root: &Path) -> anyhow::Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(root.join(FOLDER)).context(FOLDER)? {
+        let path = entry?.path();
+        let Some(name) = path.file_stem().and_then(|stem| stem.to_str()) else { continue };
+        if path.extension().is_some_and(|kind| kind == "toml") {
+            let text = std::fs::read_to_string(&path)?;
+            let about: About =
+                toml::from_str(&text).with_context(|| format!("cannot read {}", path.display()))?;
+            found.push((name.to_owned(), about.about));
+        }
+    }
+    found.sort_by_key(|(name, _)| (name != "demo", name.clone()));
+    Ok(found)
+}
 
-pub(crate) const LATENCY_HELP: &str = "\
-Examples:
-  cargo xtask latency                          ResNet-56 and AlexNet, batches of 8 on one thread
-  cargo xtask latency --networks resnet56 --batch 1
-  cargo xtask latency -- --help                every option (builds the program first)";
-
-pub(crate) const CURVE_HELP: &str = "\
-Examples:
-  cargo xtask curve --network resnet20 --data ~/data --jobs 4
-  cargo xtask curve --network resnet20 --quick
-  cargo xtask curve --network resnet56 --resume
-  cargo xtask curve -- --help                  every option (builds the program first)";
-
-pub(crate) const TRAIN_RESNET_HELP: &str = "\
-Examples:
-  cargo xtask train-resnet --data ~/data       ResNet-20 on CIFAR-10 without batch 5
-  cargo xtask train-resnet --resume            a killed run goes on
-  cargo xtask train-resnet -- --help           every option (builds the program first)";
-
-pub(crate) const ALEXNET_HELP: &str = "\
-Examples:
-  cargo xtask reproduce-alexnet                the tables, then the measured speed-ups
-  cargo xtask reproduce-alexnet --smoke        a quick run
-  cargo xtask reproduce-alexnet -- --help      every option (builds the program first)";
+/// The subcommands of all experiments. Their arguments, `--help` too, are handed on.
+pub(crate) fn subcommands(root: &Path) -> anyhow::Result<Vec<clap::Command>> {
+    let rest = || {
+        clap::Arg::new("args")
+            .num_args(0..)
+            .trailing_var_arg(true)
+            .allow_hyphen_values(true)
+            .value_parser(clap::value_parser!(OsString))
+    };
+    let one =
+        |(name, about)| clap::Command::new(name).about(about).disable_help_flag(true).arg(rest());
+    Ok(all(root)?.into_iter().map(one).collect())
+}
 
 /// Sees to libtorch, then builds and starts the experiment in the user's folder; its exit code is ours.
 ///
@@ -60,7 +61,9 @@ pub(crate) fn run(experiment: &str, args: &[OsString]) -> anyhow::Result<ExitCod
         [first, rest @ ..] if first == "--" => rest,
         all => all,
     };
-    eprintln!("Building the experiments (some minutes the first time) ...");
+    eprintln!(
+        "Building the experiments, which know their options (some minutes the first time) ..."
+    );
     let mut build = workspace::cargo_at_root();
     build.args(["build", "--quiet", "--workspace", "--bins", "--example", "layouts"]);
     let built = workspace::run(&mut build)?;

@@ -12,6 +12,7 @@ mod experiment;
 mod libtorch;
 mod manifest;
 mod peers;
+mod results;
 mod setup;
 mod test;
 mod workspace;
@@ -19,7 +20,7 @@ mod workspace;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(
@@ -50,30 +51,14 @@ enum Command {
     Check,
     /// What the continuous integration runs: `check` on the locked dependencies
     Ci,
-    /// Train, compress, fine-tune and time a network on drawn characters (about 10 minutes)
-    #[command(after_help = experiment::DEMO_HELP)]
-    Demo(Rest),
-    /// Compress a pretrained network at several ratios and move it to another data set
-    #[command(after_help = experiment::TRANSFER_HELP)]
-    Transfer(Rest),
-    /// Compress ImageNet networks without labels: agreement with the dense network
-    #[command(after_help = experiment::AGREEMENT_HELP)]
-    Agreement(Rest),
-    /// Plans from measured time against plans with the same multiply-adds
-    #[command(after_help = experiment::LATENCY_HELP)]
-    Latency(Rest),
-    /// Compress a network to several budgets: accuracy against cost, beside published points
-    #[command(after_help = experiment::CURVE_HELP)]
-    Curve(Rest),
-    /// Train the ResNet-20 that the compression experiments start from (about an hour)
-    #[command(after_help = experiment::TRAIN_RESNET_HELP)]
-    TrainResnet(Rest),
-    /// Parameters, multiply-adds and speed of the factorized AlexNets of the literature
-    #[command(after_help = experiment::ALEXNET_HELP)]
-    ReproduceAlexnet(Rest),
     /// List, download and check the data sets
     #[command(subcommand)]
     Datasets(datasets::DatasetsCommand),
+    /// The recorded runs in docs/results: write the README's table, record a run, check
+    Results {
+        #[command(subcommand)]
+        command: Option<results::ResultsCommand>,
+    },
     /// Run the benchmarks of the whole workspace
     #[command(after_help = bench::EXAMPLES)]
     Bench(Rest),
@@ -87,24 +72,35 @@ struct Rest {
     args: Vec<OsString>,
 }
 
-fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+/// The whole command line: the commands here, and the experiments.
+fn command() -> anyhow::Result<clap::Command> {
+    Ok(Cli::command().subcommands(experiment::subcommands(&workspace::root())?))
+}
+
+fn start() -> anyhow::Result<ExitCode> {
+    let matches = command()?.get_matches();
+    if let Some((name, args)) = matches.subcommand()
+        && experiment::all(&workspace::root())?.iter().any(|(known, _)| known == name)
+    {
+        let rest = args.get_many::<OsString>("args").unwrap_or_default();
+        return experiment::run(name, &rest.cloned().collect::<Vec<_>>());
+    }
+    match Cli::from_arg_matches(&matches)?.command {
         Command::Setup(args) => setup::run(&args),
         Command::Doctor => doctor::run(),
         Command::Test(rest) => test::run(&rest.args),
         Command::Check => check::run(check::Lock::MayChange),
         Command::Ci => check::run(check::Lock::Fixed),
-        Command::Demo(rest) => experiment::run("demo", &rest.args),
-        Command::Transfer(rest) => experiment::run("transfer", &rest.args),
-        Command::Agreement(rest) => experiment::run("agreement", &rest.args),
-        Command::Latency(rest) => experiment::run("latency", &rest.args),
-        Command::Curve(rest) => experiment::run("curve", &rest.args),
-        Command::TrainResnet(rest) => experiment::run("train-resnet", &rest.args),
-        Command::ReproduceAlexnet(rest) => experiment::run("reproduce-alexnet", &rest.args),
         Command::Datasets(command) => datasets::run(&command),
+        Command::Results { command } => {
+            results::run(&command.unwrap_or(results::ResultsCommand::Write))
+        }
         Command::Bench(rest) => bench::run(&rest.args),
-    };
-    result.unwrap_or_else(|error| {
+    }
+}
+
+fn main() -> ExitCode {
+    start().unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
@@ -112,19 +108,80 @@ fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        command().unwrap().debug_assert();
     }
 
     #[test]
     fn arguments_of_an_experiment_are_handed_on_untouched() {
-        let cli = Cli::parse_from(["x", "transfer", "--dataset", "cifar10", "--quick", "--", "-v"]);
-        let Command::Transfer(rest) = cli.command else { panic!("not parsed as transfer") };
-        assert_eq!(rest.args, ["--dataset", "cifar10", "--quick", "--", "-v"]);
+        for args in [
+            &["--dataset", "cifar10", "--quick", "--", "-v"][..],
+            &["--help"],
+            &["-h"],
+            &[],
+            &["--version", "x"],
+        ] {
+            let all = ["cargo xtask", "transfer"].iter().chain(args);
+            let matches = command().unwrap().get_matches_from(all);
+            let (name, found) = matches.subcommand().unwrap();
+            let found = found.get_many::<OsString>("args").unwrap_or_default();
+            assert_eq!(name, "transfer");
+            assert!(
+                found.eq(args.iter().map(OsString::from).collect::<Vec<_>>().iter()),
+                "{args:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_that_are_no_experiments_are_refused_at_once() {
+        let error =
+            command().unwrap().try_get_matches_from(["cargo xtask", "transfers"]).unwrap_err();
+        assert!(error.to_string().contains("'transfer'"), "{error}");
+    }
+
+    /// Lines of the documentation that call xtask.
+    #[test]
+    fn documented_commands_parse() {
+        let mut seen = 0;
+        let mut files =
+            vec!["README.md".to_owned(), "CONTRIBUTING.md".into(), "ARCHITECTURE.md".into()];
+        for folder in ["docs", "docs/results", "docs/decompositions", "benches", "datasets"] {
+            for entry in std::fs::read_dir(workspace::root().join(folder)).unwrap() {
+                let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+                if name.ends_with(".md") {
+                    files.push(format!("{folder}/{name}"));
+                }
+            }
+        }
+        for file in files {
+            let text = std::fs::read_to_string(workspace::root().join(&file)).unwrap();
+            for (index, line) in text.lines().enumerate() {
+                for rest in line.split("cargo xtask ").skip(1) {
+                    let words = rest.split(['`', '#', ')']).next().unwrap_or("").split_whitespace();
+                    let words: Vec<&str> = words.collect();
+                    // A command that only stands in a sentence, or for any of them.
+                    if words
+                        .first()
+                        .is_none_or(|name| name.chars().any(|c| c.is_uppercase() || c == '…'))
+                    {
+                        continue;
+                    }
+                    seen += 1;
+                    let all = std::iter::once("cargo-xtask").chain(words.iter().copied());
+                    if let Err(error) = command().unwrap().try_get_matches_from(all)
+                        && error.use_stderr()
+                        && error.kind()
+                            != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+                    {
+                        panic!("{file}:{}: cargo xtask {}: {error}", index + 1, words.join(" "));
+                    }
+                }
+            }
+        }
+        assert!(seen > 20, "{seen} commands in the documentation");
     }
 }

@@ -130,8 +130,15 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
         model::executor(&dense.folded()?, common)?,
         model::executor(&compressed.folded()?, common)?,
     ];
-    let options = TimingOptions { repeats: args.repeats, ..TimingOptions::default() };
+    let options = TimingOptions {
+        repeats: args.repeats,
+        max_seconds: f64::INFINITY,
+        ..TimingOptions::default()
+    };
     let timings = timing::latency(&[&models[0], &models[1]], &input, args.batch, &options)?;
+    if let Some(told) = timing::too_noisy(&timings) {
+        eprintln!("note: {told}");
+    }
     let milliseconds =
         |timing: &Timing| (1e3 * timing.median, [1e3 * timing.lower, 1e3 * timing.upper]);
     let [(dense_ms, dense_quartiles_ms), (compressed_ms, compressed_quartiles_ms)] =

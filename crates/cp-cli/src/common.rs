@@ -84,6 +84,19 @@ pub(crate) fn positive(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A count of at least 0.
+pub(crate) fn count(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "not a whole number of at least 0".into())
+}
+
+/// A finite number above 0.
+pub(crate) fn positive_number(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
+        _ => Err("not a finite number above 0".into()),
+    }
+}
+
 /// A seed.
 fn seed(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("not a whole number from 0 to {}", u64::MAX))

@@ -3,6 +3,7 @@
 
 mod options;
 mod outcome;
+mod recipe;
 
 use std::path::PathBuf;
 use std::sync::Arc;

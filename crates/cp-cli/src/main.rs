@@ -78,3 +78,44 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lines of the documentation that call `polyad`, and the examples of its own help.
+    #[test]
+    fn documented_commands_parse() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut texts = vec![("--help".to_owned(), EXAMPLES.to_owned())];
+        for command in Cli::command().get_subcommands() {
+            for help in [command.get_after_help(), command.get_after_long_help()] {
+                let text = help.map(ToString::to_string).unwrap_or_default();
+                texts.push((format!("{} --help", command.get_name()), text));
+            }
+        }
+        let mut files = vec![root.join("README.md")];
+        for folder in ["docs", "docs/decompositions", "docs/results"] {
+            let entries = std::fs::read_dir(root.join(folder)).unwrap();
+            files.extend(entries.map(|entry| entry.unwrap().path()));
+        }
+        for file in files.iter().filter(|file| file.extension().is_some_and(|kind| kind == "md")) {
+            texts.push((file.display().to_string(), std::fs::read_to_string(file).unwrap()));
+        }
+        let mut seen = 0;
+        for (place, text) in texts {
+            let text = text.replace("\\\n", " ");
+            for line in text.lines().map(str::trim).filter(|line| line.starts_with("polyad ")) {
+                let words: Vec<&str> =
+                    line.split(" #").next().unwrap_or("").split_whitespace().collect();
+                seen += 1;
+                if let Err(error) = Cli::command().try_get_matches_from(&words)
+                    && error.use_stderr()
+                {
+                    panic!("{place}: {line}: {error}");
+                }
+            }
+        }
+        assert!(seen > 25, "{seen} commands in the documentation");
+    }
+}

@@ -1,10 +1,10 @@
 //! Compression of ImageNet networks without labels and fine-tuning: how often the compressed network agrees with the dense one,
 //! for plain ALS, for error-preserving correction, and for ALS-Σ with the inputs of layers measured on unlabelled images.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Result;
-use clap::Args;
 use cp_data::Dataset;
 use cp_net::{Form, Network};
 use cp_plan::MAX_ENERGY;
@@ -16,31 +16,21 @@ use cp_train::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::run::{Run, RunArgs, built_in};
+use crate::context::Context;
+use crate::experiment::{Experiment, Findings, Row};
+use crate::figures::fewer;
 
-/// `agreement`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  cargo xtask agreement --data ~/data\n  cargo xtask agreement --networks squeezenet1_1 --ratios 0.5"
-)]
-pub(crate) struct AgreementArgs {
-    /// Networks [default: the configuration's]
-    #[arg(long, value_name = "ARCH,…", value_delimiter = ',')]
-    networks: Option<Vec<String>>,
-    /// Compressed / dense multiply-adds [default: the configuration's]
-    #[arg(long, value_name = "X,…", value_delimiter = ',')]
-    ratios: Option<Vec<f64>>,
-    #[command(flatten)]
-    common: RunArgs,
-}
-
-/// `configs/agreement.toml`.
+/// `experiments/agreement.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {
+pub(crate) struct Settings {
+    dataset: String,
     statistics_split: String,
     test_split: String,
-    macs_ratios: Vec<f64>,
+    /// Names of architectures in `weights`.
+    networks: Vec<String>,
+    weights: BTreeMap<String, String>,
+    ratios: Vec<f64>,
     /// Forms that the plans choose from, and ranks tried for each.
     forms: Vec<Form>,
     points: usize,
@@ -48,21 +38,27 @@ struct Config {
     /// Sweeps of ALS for the layers of a plan.
     iterations: usize,
     seed: u64,
-    networks: Vec<Subject>,
     statistics: StatisticsOptions,
 }
 
-/// A network and its weights.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+pub(crate) struct Agreement {
+    settings: Settings,
+    subjects: Vec<Subject>,
+    /// What the inputs of layers are measured on.
+    gathered: Arc<dyn Dataset>,
+    test: Arc<dyn Dataset>,
+}
+
+/// A network and what it says.
 struct Subject {
     arch: String,
-    weights: String,
+    dense: Network,
+    known: Answers,
 }
 
 /// How ranks are chosen and kernels decomposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Way {
+pub(crate) enum Way {
     /// Plain ALS at the ranks that the errors of the kernels ask for.
     Als,
     /// The same, corrected where the energy is high.
@@ -101,7 +97,7 @@ impl Way {
 
 /// One compressed network.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Outcome {
+pub(crate) struct Outcome {
     arch: String,
     way: Way,
     ratio: f64,
@@ -125,112 +121,131 @@ struct Answers {
     result: Evaluation,
 }
 
-pub(crate) fn run(args: &AgreementArgs) -> Result<()> {
-    let mut config: Config = built_in(include_str!("../configs/agreement.toml"));
-    if let Some(names) = &args.networks {
-        if let Some(name) = names.iter().find(|n| config.networks.iter().all(|s| s.arch != **n)) {
-            anyhow::bail!("--networks: {name} is none of googlenet, squeezenet1_1");
+impl Experiment for Agreement {
+    type Settings = Settings;
+    /// The index of a network, a ratio and a way.
+    type Cell = (usize, f64, Way);
+    type Outcome = Outcome;
+
+    fn seed(settings: &mut Settings, seed: u64) {
+        settings.seed = seed;
+    }
+
+    fn check(settings: &Settings) -> Result<()> {
+        for name in &settings.networks {
+            let known: Vec<&str> = settings.weights.keys().map(String::as_str).collect();
+            anyhow::ensure!(
+                settings.weights.contains_key(name),
+                "--networks: {name} is none of {}",
+                known.join(", ")
+            );
         }
-        config.networks.retain(|subject| names.contains(&subject.arch));
+        for &ratio in &settings.ratios {
+            recipe(settings, Way::AlsSigma, Target::MacsRatio(ratio)).check(true)?;
+        }
+        Ok(())
     }
-    if let Some(ratios) = &args.ratios {
-        config.macs_ratios.clone_from(ratios);
+
+    fn prepare(context: &mut Context, settings: Settings) -> Result<Self> {
+        let gathered = context.dataset(&settings.dataset, &settings.statistics_split)?;
+        let test = context.dataset(&settings.dataset, &settings.test_split)?;
+        let mut subjects = Vec::new();
+        for arch in &settings.networks {
+            let dense = context.network(&settings.weights[arch], arch, gathered.classes().len())?;
+            let result = context.stages.evaluate(&format!("{arch}-dense-test"), &dense, &test)?;
+            let best = context.stage(&format!("{arch}-dense"), &settings, &[&dense], || {
+                best(context, &dense, &test)
+            })?;
+            subjects.push(Subject { arch: arch.clone(), dense, known: Answers { best, result } });
+        }
+        Ok(Self { settings, subjects, gathered, test })
     }
-    config.seed = args.common.seed;
-    let mut run = Run::open(&args.common, "agreement", &config)?;
-    let gathered = run.dataset("imagenet-sample", &config.statistics_split)?;
-    let test = run.dataset("imagenet-sample", &config.test_split)?;
-    let mut outcomes = Vec::new();
-    let mut answers = Vec::new();
-    for subject in &config.networks.clone() {
-        let dense = run.pretrained(&subject.weights, &subject.arch)?;
-        let known = run.stage(&format!("{}-dense", subject.arch), &config, &[&dense], || {
-            let result =
-                run.stages.evaluate(&format!("{}-dense-test", subject.arch), &dense, &test)?;
-            Ok::<_, anyhow::Error>(Answers { best: best(&run, &dense, &test)?, result })
-        })?;
-        let bench = Bench {
-            run: &run,
-            config: &config,
-            arch: &subject.arch,
-            dense: &dense,
-            gathered: &gathered,
-            test: &test,
-            known: &known,
-        };
-        for &ratio in &config.macs_ratios {
-            for way in Way::ALL {
-                let name = format!("{}-{ratio}-{}", subject.arch, way.file());
-                outcomes.push(run.stage(&name, &config, &[&dense], || bench.outcome(way, ratio))?);
+
+    fn cells(&self) -> Vec<(usize, f64, Way)> {
+        let mut cells = Vec::new();
+        for subject in 0..self.subjects.len() {
+            for &ratio in &self.settings.ratios {
+                cells.extend(Way::ALL.map(|way| (subject, ratio, way)));
             }
         }
-        answers.push((subject.arch.clone(), known));
+        cells
     }
-    write_report(&run, &config, &answers, &outcomes)
+
+    fn name((_, ratio, way): &(usize, f64, Way)) -> String {
+        format!("{} at {ratio}", way.name())
+    }
+
+    fn run(&self, context: &Context, cell: &(usize, f64, Way)) -> Result<Outcome> {
+        let (subject, ratio, way) = *cell;
+        let subject = &self.subjects[subject];
+        let name = format!("{}-{ratio}-{}", subject.arch, way.file());
+        context.stage(&name, &self.settings, &[&subject.dense], || {
+            self.outcome(context, subject, way, ratio)
+        })
+    }
+
+    fn report(&self, _context: &Context, outcomes: Vec<Outcome>) -> Result<Findings> {
+        self.write_report(&outcomes)
+    }
 }
 
 /// The class of the highest logit of every image.
-fn best(run: &Run, network: &Network, set: &Arc<dyn Dataset>) -> Result<Vec<i64>> {
-    let model = run.stages.executor(network)?;
+fn best(context: &Context, network: &Network, set: &Arc<dyn Dataset>) -> Result<Vec<i64>> {
+    let model = context.stages.executor(network)?;
     let found = logits(&model, set, &EvalOptions::default())?.f_argmax(1, false)?;
     Ok(Vec::<i64>::try_from(found.to_kind(Kind::Int64))?)
 }
 
-/// One network, and what it is compressed and tested with.
-struct Bench<'a> {
-    run: &'a Run,
-    config: &'a Config,
-    arch: &'a str,
-    dense: &'a Network,
-    gathered: &'a Arc<dyn Dataset>,
-    test: &'a Arc<dyn Dataset>,
-    known: &'a Answers,
+/// The recipe of `way`: the ranks of the least Σ e² at the budget, of the kernels' errors or, with images, of the outputs'.
+fn recipe(config: &Settings, way: Way, target: Target) -> Recipe {
+    Recipe {
+        target,
+        timing_batches: Vec::new(),
+        plan: Planning {
+            forms: config.forms.clone(),
+            points: config.points,
+            max_iters: config.profile_iters,
+            ..Planning::default()
+        },
+        compress: CompressConfig {
+            max_iters: config.iterations,
+            max_energy: if way == Way::Als { None } else { Some(MAX_ENERGY) },
+            statistics: way.needs_images().then_some(config.statistics),
+            calibrate: 0,
+            seed: config.seed,
+            ..CompressConfig::default()
+        },
+    }
 }
 
-impl Bench<'_> {
-    /// The recipe of `way`: the ranks of the least Σ e² at the budget, of the kernels' errors or, with images, of the outputs'.
-    fn recipe(&self, way: Way, target: Target) -> Recipe {
-        let config = self.config;
-        Recipe {
-            target,
-            timing_batches: Vec::new(),
-            plan: Planning {
-                forms: config.forms.clone(),
-                points: config.points,
-                max_iters: config.profile_iters,
-                ..Planning::default()
-            },
-            compress: CompressConfig {
-                max_iters: config.iterations,
-                max_energy: if way == Way::Als { None } else { Some(MAX_ENERGY) },
-                statistics: way.needs_images().then_some(config.statistics),
-                calibrate: 0,
-                seed: config.seed,
-                ..CompressConfig::default()
-            },
-        }
-    }
-
-    fn outcome(&self, way: Way, ratio: f64) -> Result<Outcome> {
-        let Self { run, config: _, arch, dense, gathered, test, known } = *self;
-        let images = TrainData { train: Arc::clone(gathered), validation: None };
+impl Agreement {
+    fn outcome(
+        &self,
+        context: &Context,
+        subject: &Subject,
+        way: Way,
+        ratio: f64,
+    ) -> Result<Outcome> {
+        let Subject { arch, dense, known } = subject;
+        let (config, test) = (&self.settings, &self.test);
+        let images = TrainData { train: Arc::clone(&self.gathered), validation: None };
         let images = CompressData { train: images, test: None };
-        let stages = run.stages.within(&format!("networks/{arch}-{ratio}-{}", way.file()))?;
+        let stages = context.stages.within(&format!("networks/{arch}-{ratio}-{}", way.file()))?;
         let target = match way {
             Way::AlsSigma => {
-                let plain = self.recipe(Way::Als, Target::MacsRatio(ratio));
+                let plain = recipe(config, Way::Als, Target::MacsRatio(ratio));
                 Target::Ranks(plain.plan(dense, None, &stages)?.0)
             }
             _ => Target::MacsRatio(ratio),
         };
-        let done = self.recipe(way, target).run(dense, Some(&images), &stages)?;
+        let done = recipe(config, way, target).run(dense, Some(&images), &stages)?;
         let (network, layers) = (done.network, done.layers);
-        let found = best(run, &network, test)?;
+        let found = best(context, &network, test)?;
         let same = found.iter().zip(&known.best).filter(|(a, b)| a == b).count();
         let right = (0..test.len()).filter(|&i| found[i] == test.label(i) as i64).count();
         let cost = network.cost(&dense.input().shape)?.total;
         let outcome = Outcome {
-            arch: arch.into(),
+            arch: arch.clone(),
             way,
             ratio,
             layers: layers.len(),
@@ -245,23 +260,19 @@ impl Bench<'_> {
         eprintln!("{arch} {ratio} {}: agreement {:.3}", way.name(), outcome.agreement);
         Ok(outcome)
     }
-}
-
-fn write_report(
-    run: &Run,
-    config: &Config,
-    answers: &[(String, Answers)],
-    outcomes: &[Outcome],
-) -> Result<()> {
-    let of = |arch: &str, way: Way, ratio: f64| {
-        outcomes.iter().find(|o| o.arch == arch && o.way == way && (o.ratio - ratio).abs() < 1e-9)
-    };
-    let mut sentences = Vec::new();
-    for (arch, _) in answers {
-        let middle = config.macs_ratios.get(1).or(config.macs_ratios.first());
-        let Some(&ratio) = middle else { continue };
-        let share = |way| of(arch, way, ratio).map_or(f64::NAN, |o| 100.0 * o.agreement);
-        sentences.push(format!(
+    fn write_report(&self, outcomes: &[Outcome]) -> Result<Findings> {
+        let config = &self.settings;
+        let of = |arch: &str, way: Way, ratio: f64| {
+            outcomes
+                .iter()
+                .find(|o| o.arch == arch && o.way == way && (o.ratio - ratio).abs() < 1e-9)
+        };
+        let mut sentences = Vec::new();
+        for Subject { arch, .. } in &self.subjects {
+            let middle = config.ratios.get(1).or(config.ratios.first());
+            let Some(&ratio) = middle else { continue };
+            let share = |way| of(arch, way, ratio).map_or(f64::NAN, |o| 100.0 * o.agreement);
+            sentences.push(format!(
             "{arch} at {ratio} of its multiply-adds agrees with the dense network on {:.1} % of the images after ALS, {:.1} % after ALS and \
              EPC, {:.1} % after ALS-Σ at the same ranks, {:.1} % after ALS-Σ that chose its ranks.",
             share(Way::Als),
@@ -269,83 +280,99 @@ fn write_report(
             share(Way::AlsSigma),
             share(Way::AlsSigmaRanks)
         ));
-    }
-    let mut report = Report::new(
-        "Without labels and fine-tuning: agreement with the dense network",
-        sentences.join(" "),
-    );
-    for (arch, known) in answers {
-        report.add(Block::heading(arch.clone()));
-        let mut plot = XyPlot::new(
-            format!("{arch}: agreement against multiply-adds"),
-            Axis::number("compressed / dense multiply-adds"),
-            Axis::percent("agreement").include(0.0),
-        );
-        for way in Way::ALL {
-            let mut points: Vec<(f64, f64)> = config
-                .macs_ratios
-                .iter()
-                .filter_map(|&ratio| Some((ratio, of(arch, way, ratio)?.agreement)))
-                .collect();
-            points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            plot = plot.series(Series::both(way.name(), points));
         }
-        report.add(plot);
-        let mut table = Table::new(
-            format!("{arch}, dense top-1 {:.1} %", 100.0 * known.result.top1),
-            [
-                Column::number("MACs / dense"),
-                Column::text("decomposition"),
-                Column::number("layers"),
-                Column::number("parameters"),
-                Column::number("MACs").unit("M"),
-                Column::number("mean relative error"),
-                Column::number("largest component energy"),
-                Column::number("agreement").unit("%"),
-                Column::number("top-1").unit("%"),
-            ],
+        let mut report = Report::new(
+            "Without labels and fine-tuning: agreement with the dense network",
+            sentences.join(" "),
         );
-        for &ratio in &config.macs_ratios {
+        for Subject { arch, known, .. } in &self.subjects {
+            report.add(Block::heading(arch.clone()));
+            let mut plot = XyPlot::new(
+                format!("{arch}: agreement against multiply-adds"),
+                Axis::number("compressed / dense multiply-adds"),
+                Axis::percent("agreement").include(0.0),
+            );
             for way in Way::ALL {
-                let Some(one) = of(arch, way, ratio) else { continue };
-                table.row([
-                    Cell::number(ratio, 2),
-                    Cell::text(way.name()),
-                    Cell::count(one.layers as u64),
-                    Cell::count(one.params as u64),
-                    Cell::millions(one.macs as u64, 1),
-                    Cell::number(one.mean_rel_error, 3),
-                    Cell::significant(one.max_energy, 3),
-                    Cell::percent(one.agreement, 1),
-                    Cell::percent(one.top1, 1),
-                ]);
+                let mut points: Vec<(f64, f64)> = config
+                    .ratios
+                    .iter()
+                    .filter_map(|&ratio| Some((ratio, of(arch, way, ratio)?.agreement)))
+                    .collect();
+                points.sort_by(|a, b| a.0.total_cmp(&b.0));
+                plot = plot.series(Series::both(way.name(), points));
             }
-        }
-        table.note(
+            report.add(plot);
+            let mut table = Table::new(
+                format!("{arch}, dense top-1 {:.1} %", 100.0 * known.result.top1),
+                [
+                    Column::number("MACs / dense"),
+                    Column::text("decomposition"),
+                    Column::number("layers"),
+                    Column::number("parameters"),
+                    Column::number("MACs").unit("M"),
+                    Column::number("mean relative error"),
+                    Column::number("largest component energy"),
+                    Column::number("agreement").unit("%"),
+                    Column::number("top-1").unit("%"),
+                ],
+            );
+            for &ratio in &config.ratios {
+                for way in Way::ALL {
+                    let Some(one) = of(arch, way, ratio) else { continue };
+                    table.row([
+                        Cell::number(ratio, 2),
+                        Cell::text(way.name()),
+                        Cell::count(one.layers as u64),
+                        Cell::count(one.params as u64),
+                        Cell::millions(one.macs as u64, 1),
+                        Cell::number(one.mean_rel_error, 3),
+                        Cell::significant(one.max_energy, 3),
+                        Cell::percent(one.agreement, 1),
+                        Cell::percent(one.top1, 1),
+                    ]);
+                }
+            }
+            table.note(
             "Relative error: of the kernels. ALS-Σ minimises the error of the outputs, so that of the kernels is larger. One standard \
              deviation of the sample of 500 images is about 2 points.",
         );
-        report.add(table);
-    }
-    report.add(Block::text(format!(
+            report.add(table);
+        }
+        report.add(Block::text(format!(
         "Protocol: the sample of ImageNet has one image of each class. The inputs of layers were measured on the images of `{}` class \
          numbers, without their labels; agreement and top-1 are of the images of `{}` class numbers. The ranks have the \
          least sum of squared errors at the multiply-adds asked for: of the kernels, or, for the last method, of the outputs of layers. The \
          images are likely training images: compare with the dense network, not with published accuracies.",
         config.statistics_split, config.test_split
     )));
-    run.finish(report, config, &serde_json::json!({ "outcomes": outcomes }))
-}
+        let rows = (self.subjects.iter())
+            .filter_map(|subject| {
+                let ratio = *config.ratios.iter().find(|ratio| **ratio <= 0.5)?;
+                Some(Row {
+                    network: format!(
+                        "{}, ALS-Σ from {} unlabelled images, no fine-tuning",
+                        subject.arch, config.statistics.images
+                    ),
+                    data: format!("{}, {} other images", config.dataset, self.test.len()),
+                    ..self.row(subject, of(&subject.arch, Way::AlsSigmaRanks, ratio)?).ok()?
+                })
+            })
+            .collect();
+        let result = serde_json::json!({ "outcomes": outcomes });
+        Ok(Findings { report, result, rows, fault: None })
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_built_in_configuration_is_sound() {
-        let config: Config = built_in(include_str!("../configs/agreement.toml"));
-        for subject in &config.networks {
-            cp_net::arch::by_name(&subject.arch).unwrap();
-        }
+    fn row(&self, subject: &Subject, outcome: &Outcome) -> Result<Row> {
+        let dense = subject.dense.cost(&subject.dense.input().shape)?.total;
+        Ok(Row {
+            params: fewer(dense.params, outcome.params),
+            macs: fewer(dense.macs, outcome.macs),
+            top1: format!(
+                "{:.1} % → {:.1} %",
+                100.0 * subject.known.result.top1,
+                100.0 * outcome.top1
+            ),
+            ..Row::default()
+        })
     }
 }

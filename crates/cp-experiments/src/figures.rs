@@ -2,10 +2,28 @@
 
 use cp_plan::LayerReport;
 use cp_report::{Axis, Cell, Column, Series, Table, XyPlot};
-use cp_train::EpochMetrics;
+use cp_train::{EpochMetrics, Latency};
 
 pub(crate) fn threads_text(threads: usize) -> String {
     if threads == 1 { "1 thread".into() } else { format!("{threads} threads") }
+}
+
+/// How many times fewer, for the README.
+pub(crate) fn fewer(before: usize, after: usize) -> String {
+    format!("{:.1}× fewer", before as f64 / after as f64)
+}
+
+/// Speed-ups by threads and batch, for the README.
+pub(crate) fn speeds(latencies: &[Latency]) -> String {
+    let one = |latency: &Latency| {
+        format!(
+            "{:.2}× (batch {}, {})",
+            latency.speedup(),
+            latency.batch,
+            threads_text(latency.threads)
+        )
+    };
+    latencies.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// Training and validation loss over the epochs.

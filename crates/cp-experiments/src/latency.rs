@@ -1,7 +1,6 @@
 //! Plans from measured time: whether they are faster than plans with the same multiply-adds that know nothing of time.
 
 use anyhow::{Context as _, Result};
-use clap::Args;
 use cp_net::{Form, Network, arch};
 use cp_plan::RankPlan;
 use cp_report::{Cell, Column, Report, Table};
@@ -9,33 +8,17 @@ use cp_train::timing::{self, Timing, TimingOptions};
 use cp_train::{Planning, Recipe, Target};
 use serde::{Deserialize, Serialize};
 
+use crate::context::Context;
+use crate::experiment::{Experiment, Findings, Row};
 use crate::figures::threads_text;
-use crate::run::{Run, RunArgs, built_in};
 
-/// `latency`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  cargo xtask latency\n  cargo xtask latency --networks resnet56 --batch 1"
-)]
-pub(crate) struct LatencyArgs {
-    /// Architectures [default: the configuration's]
-    #[arg(long, value_name = "ARCH,…", value_delimiter = ',')]
-    networks: Option<Vec<String>>,
-    /// Images per batch [default: the configuration's]
-    #[arg(long, value_name = "N")]
-    batch: Option<usize>,
-    #[command(flatten)]
-    common: RunArgs,
-}
-
-/// `configs/latency.toml`.
+/// `experiments/latency.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {
+pub(crate) struct Settings {
     networks: Vec<String>,
     ratios: Vec<f64>,
     batch: usize,
-    threads: usize,
     forms: Vec<Form>,
     points: usize,
     iterations: usize,
@@ -43,9 +26,15 @@ struct Config {
     repeats: usize,
 }
 
+pub(crate) struct Latency {
+    settings: Settings,
+    /// As set for all of it.
+    threads: usize,
+}
+
 /// A plan from time, the plan with its multiply-adds, and how long they take.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Outcome {
+pub(crate) struct Outcome {
     network: String,
     asked: f64,
     macs_ratio: f64,
@@ -59,38 +48,60 @@ struct Outcome {
     slowest: [f64; 2],
 }
 
-pub(crate) fn run(args: &LatencyArgs) -> Result<()> {
-    let mut config: Config = built_in(include_str!("../configs/latency.toml"));
-    if let Some(networks) = &args.networks {
-        config.networks.clone_from(networks);
+impl Experiment for Latency {
+    type Settings = Settings;
+    /// A network, and the time asked for relative to its dense time.
+    type Cell = (String, f64);
+    type Outcome = Outcome;
+
+    fn seed(settings: &mut Settings, seed: u64) {
+        settings.seed = seed;
     }
-    if let Some(batch) = args.batch {
-        config.batch = batch;
-    }
-    if let Some(threads) = args.common.threads {
-        config.threads = threads.into();
-    }
-    let run = Run::open(&args.common, "latency", &config)?;
-    timing::set_threads(config.threads);
-    let mut outcomes = Vec::new();
-    for name in &config.networks {
-        let dense = arch::by_name(name)?.initialize(config.seed)?;
-        for &ratio in &config.ratios {
-            let stage = format!("{name}-{ratio}");
-            outcomes.push(
-                run.stage(&stage, &config, &[&dense], || one(&run, &config, name, &dense, ratio))?,
-            );
+
+    fn check(settings: &Settings) -> Result<()> {
+        for name in &settings.networks {
+            arch::by_name(name).context("--networks")?;
         }
+        for &ratio in &settings.ratios {
+            recipe(settings, Target::LatencyRatio(ratio)).check(false)?;
+        }
+        Ok(())
     }
-    write_report(&run, &config, &outcomes)
+
+    fn prepare(_context: &mut Context, settings: Settings) -> Result<Self> {
+        Ok(Self { settings, threads: timing::set_threads(0) })
+    }
+
+    fn cells(&self) -> Vec<(String, f64)> {
+        let Settings { networks, ratios, .. } = &self.settings;
+        let of = |name: &String| ratios.iter().map(|&ratio| (name.clone(), ratio)).collect();
+        networks.iter().flat_map::<Vec<_>, _>(of).collect()
+    }
+
+    fn name((network, ratio): &(String, f64)) -> String {
+        format!("{network} at {ratio}")
+    }
+
+    fn run(&self, context: &Context, (name, ratio): &(String, f64)) -> Result<Outcome> {
+        let config = &self.settings;
+        let dense = arch::by_name(name)?.initialize(config.seed)?;
+        let settings = (config, self.threads);
+        context.stage(&format!("{name}-{ratio}"), &settings, &[&dense], || {
+            one(context, config, name, &dense, *ratio)
+        })
+    }
+
+    fn report(&self, _context: &Context, outcomes: Vec<Outcome>) -> Result<Findings> {
+        self.write_report(&outcomes)
+    }
 }
 
-fn options(config: &Config) -> TimingOptions {
-    TimingOptions { warmup: 2, repeats: config.repeats, min_sample_seconds: 0.005 }
+fn options(config: &Settings) -> TimingOptions {
+    TimingOptions { warmup: 2, repeats: config.repeats, ..TimingOptions::default() }
 }
 
 /// Plans by the errors of a few sweeps; from time, nothing that is not faster than dense.
-fn recipe(config: &Config, target: Target) -> Recipe {
+fn recipe(config: &Settings, target: Target) -> Recipe {
     Recipe {
         target,
         plan: Planning {
@@ -105,22 +116,29 @@ fn recipe(config: &Config, target: Target) -> Recipe {
     }
 }
 
-fn one(run: &Run, config: &Config, name: &str, dense: &Network, ratio: f64) -> Result<Outcome> {
+fn one(
+    context: &Context,
+    config: &Settings,
+    name: &str,
+    dense: &Network,
+    ratio: f64,
+) -> Result<Outcome> {
     let shape = &dense.input().shape;
     let all = dense.cost(shape)?.total.macs as f64;
     let share =
         |plan: &RankPlan| -> Result<f64> { Ok(plan.cost(dense, shape)?.total.macs as f64 / all) };
-    let planned = |target| recipe(config, target).plan(dense, None, &run.stages);
+    let planned = |target| recipe(config, target).plan(dense, None, &context.stages);
     let (timed, profile) = planned(Target::LatencyRatio(ratio))?;
     let profile = profile.context("a plan from time has a profile")?;
     let macs_ratio = share(&timed)?;
-    let (blind, _) = planned(Target::MacsRatio(macs_ratio))?;
+    // What is faster may have more multiply-adds than the dense network, which is no budget.
+    let (blind, _) = planned(Target::MacsRatio(macs_ratio.min(0.99)))?;
 
     let preview = |plan: &RankPlan| -> Result<_> {
         let network = plan.preview(dense.architecture())?.initialize(config.seed)?;
-        Ok(run.stages.executor(&network)?)
+        Ok(context.stages.executor(&network)?)
     };
-    let models = [run.stages.executor(dense)?, preview(&timed)?, preview(&blind)?];
+    let models = [context.stages.executor(dense)?, preview(&timed)?, preview(&blind)?];
     let times = timing::latency(&models.each_ref(), shape, config.batch, &options(config))?;
     let slowest = |plan: &RankPlan| -> f64 {
         plan.layers
@@ -148,67 +166,77 @@ fn one(run: &Run, config: &Config, name: &str, dense: &Network, ratio: f64) -> R
     })
 }
 
-fn write_report(run: &Run, config: &Config, outcomes: &[Outcome]) -> Result<()> {
-    let faster = outcomes.iter().filter(|o| o.timed.median < o.blind.median).count();
-    let verdict = format!(
-        "With {} and batches of {}, the plan from measured time is faster than the plan with the same multiply-adds in {faster} of {} cases; no \
+impl Latency {
+    fn write_report(&self, outcomes: &[Outcome]) -> Result<Findings> {
+        let config = &self.settings;
+        let faster = outcomes.iter().filter(|o| o.timed.median < o.blind.median).count();
+        let verdict = format!(
+            "With {} and batches of {}, the plan from measured time is faster than the plan with the same multiply-adds in {faster} of {} cases; no \
          layer of a plan from time takes more than {:.2} of its dense time.",
-        threads_text(config.threads),
-        config.batch,
-        outcomes.len(),
-        outcomes.iter().map(|o| o.slowest[0]).fold(0.0, f64::max),
-    );
-    let mut report = Report::new("Plans from measured time", verdict);
-    let mut table = Table::new(
-        "End to end",
-        [
-            Column::text("network"),
-            Column::number("time asked"),
-            Column::number("MACs / dense"),
-            Column::number("dense").unit("ms"),
-            Column::number("plan from time").unit("ms"),
-            Column::number("time / dense"),
-            Column::number("blind plan").unit("ms"),
-            Column::number("time / dense"),
-            Column::number("blind / from time"),
-            Column::number("slowest layer, from time"),
-            Column::number("slowest layer, blind"),
-            Column::text("layers"),
-        ],
-    );
-    for one in outcomes {
-        table.row([
-            Cell::text(&one.network),
-            Cell::number(one.asked, 2),
-            Cell::number(one.macs_ratio, 3),
-            Cell::millis(one.dense.median),
-            Cell::millis(one.timed.median),
-            Cell::number(one.timed.median / one.dense.median, 3),
-            Cell::millis(one.blind.median),
-            Cell::number(one.blind.median / one.dense.median, 3),
-            Cell::ratio(one.blind.median / one.timed.median, 2).strong(),
-            Cell::number(one.slowest[0], 2),
-            Cell::number(one.slowest[1], 2),
-            Cell::text(format!("{} / {}", one.layers[0], one.layers[1])),
-        ]);
-    }
-    table.note(
+            threads_text(self.threads),
+            config.batch,
+            outcomes.len(),
+            outcomes.iter().map(|o| o.slowest[0]).fold(0.0, f64::max),
+        );
+        let mut report = Report::new("Plans from measured time", verdict);
+        let mut table = Table::new(
+            "End to end",
+            [
+                Column::text("network"),
+                Column::number("time asked"),
+                Column::number("MACs / dense"),
+                Column::number("dense").unit("ms"),
+                Column::number("plan from time").unit("ms"),
+                Column::number("time / dense"),
+                Column::number("blind plan").unit("ms"),
+                Column::number("time / dense"),
+                Column::number("blind / from time"),
+                Column::number("slowest layer, from time"),
+                Column::number("slowest layer, blind"),
+                Column::text("layers"),
+            ],
+        );
+        for one in outcomes {
+            table.row([
+                Cell::text(&one.network),
+                Cell::number(one.asked, 2),
+                Cell::number(one.macs_ratio, 3),
+                Cell::millis(one.dense.median),
+                Cell::millis(one.timed.median),
+                Cell::number(one.timed.median / one.dense.median, 3),
+                Cell::millis(one.blind.median),
+                Cell::number(one.blind.median / one.dense.median, 3),
+                Cell::ratio(one.blind.median / one.timed.median, 2).strong(),
+                Cell::number(one.slowest[0], 2),
+                Cell::number(one.slowest[1], 2),
+                Cell::text(format!("{} / {}", one.layers[0], one.layers[1])),
+            ]);
+        }
+        table.note(
         "Medians of forward passes in eval mode, dense and both plans in turn. Slowest layer: time of the planned form alone / time of the \
          dense layer alone, as measured for the plan. Layers: factorized in the plan from time / in the blind one.",
     );
-    report.add(table);
-    run.finish(report, config, &serde_json::json!({ "outcomes": outcomes }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_built_in_configuration_is_sound() {
-        let config: Config = built_in(include_str!("../configs/latency.toml"));
-        for name in &config.networks {
-            arch::by_name(name).unwrap();
-        }
+        report.add(table);
+        let row = |one: &Outcome| Row {
+            network: format!(
+                "{}, a plan from measured time, {} of the dense time asked",
+                one.network, one.asked
+            ),
+            data: "random weights".into(),
+            macs: format!("{:.1}× fewer", 1.0 / one.macs_ratio),
+            speed: format!(
+                "{:.2}× (batch {}, {}); a blind plan with the same multiply-adds {:.2}×",
+                one.dense.median / one.timed.median,
+                config.batch,
+                threads_text(self.threads),
+                one.dense.median / one.blind.median
+            ),
+            ..Row::default()
+        };
+        // The furthest of each network.
+        let furthest = config.ratios.iter().copied().fold(f64::INFINITY, f64::min);
+        let rows = outcomes.iter().filter(|one| one.asked <= furthest).map(row).collect();
+        let result = serde_json::json!({ "outcomes": outcomes });
+        Ok(Findings { report, result, rows, fault: None })
     }
 }

@@ -1,68 +1,154 @@
 //! The experiments of Polyad, one subcommand each; started by `cargo xtask`.
 //!
-//! Every run writes `results/<experiment>/<run>/`: the configuration as run, `provenance.json`, `metrics.jsonl`, the
-//! compressed networks, `summary.md` and `report.html`. A killed run goes on with `--resume`.
+//! An experiment is a TOML in `experiments/` (what, on which data, a grid, published figures with their source, the options of the
+//! command line) and a file here behind the trait [`Experiment`](experiment::Experiment); [`EXPERIMENTS`] lists them.
+//!
+//! Every run writes `results/<experiment>/<run>/`: the settings as run, `provenance.json`, `metrics.jsonl`, the compressed
+//! networks, `summary.md`, `report.html` and `result.json`. A killed run goes on with `--resume`.
 
 mod agreement;
 mod alexnet;
+mod context;
 mod curve;
 mod demo;
+mod description;
+mod experiment;
 mod figures;
+mod jobs;
 mod latency;
-mod run;
 mod train_resnet;
 mod transfer;
 
-use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
-#[derive(Parser)]
-#[command(
-    name = "cp-experiments",
-    version,
-    about = "The experiments of Polyad",
-    arg_required_else_help = true
-)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
+use anyhow::Result;
+use clap::{ArgMatches, Command};
+
+use crate::description::Description;
+use crate::experiment::run;
+
+/// An experiment: its name, its TOML, and its code.
+type Entry =
+    (&'static str, &'static str, fn(&'static str, &Description, &ArgMatches) -> Result<()>);
+
+/// Every experiment.
+#[rustfmt::skip]
+const EXPERIMENTS: [Entry; 7] = [
+    ("demo", include_str!("../experiments/demo.toml"), run::<demo::Demo>),
+    ("reproduce-alexnet", include_str!("../experiments/reproduce-alexnet.toml"), run::<alexnet::Alexnet>),
+    ("agreement", include_str!("../experiments/agreement.toml"), run::<agreement::Agreement>),
+    ("latency", include_str!("../experiments/latency.toml"), run::<latency::Latency>),
+    ("curve", include_str!("../experiments/curve.toml"), run::<curve::Curve>),
+    ("train-resnet", include_str!("../experiments/train-resnet.toml"), run::<train_resnet::TrainResnet>),
+    ("transfer", include_str!("../experiments/transfer.toml"), run::<transfer::Transfer>),
+];
+
+fn command() -> Command {
+    let experiments = EXPERIMENTS.map(|(name, text, _)| {
+        experiment::command(name, &Description::new(text)).bin_name(format!("cargo xtask {name}"))
+    });
+    Command::new("cp-experiments")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("The experiments of Polyad")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands(experiments)
 }
 
-#[derive(Subcommand)]
-enum Command {
-    /// Train CharNet on drawn characters, compress it, fine-tune it, time it
-    Demo(demo::DemoArgs),
-    /// Count and time the factorized AlexNets of the literature
-    ReproduceAlexnet(alexnet::AlexnetArgs),
-    /// Compress ImageNet networks without labels: agreement with the dense network
-    Agreement(agreement::AgreementArgs),
-    /// Plans from measured time against plans with the same multiply-adds
-    Latency(latency::LatencyArgs),
-    /// Compress a network to several budgets: accuracy against cost, beside published points
-    Curve(curve::CurveArgs),
-    /// Train the ResNet-20 that the compression experiments start from
-    TrainResnet(train_resnet::TrainResnetArgs),
-    /// Move a compressed pretrained network to another data set, at several ratios
-    Transfer(transfer::TransferArgs),
-}
-
-fn main() -> std::process::ExitCode {
+fn main() -> ExitCode {
     // Where that fails, files may stay behind when the run is interrupted; no reason not to start it.
     let _ = cp_train::clean_up_when_interrupted();
     cp_torch::keep_freed_memory();
-    let result = match Cli::parse().command {
-        Command::Demo(args) => demo::run(&args),
-        Command::ReproduceAlexnet(args) => alexnet::run(&args),
-        Command::Agreement(args) => agreement::run(&args),
-        Command::Latency(args) => latency::run(&args),
-        Command::Curve(args) => curve::run(&args),
-        Command::TrainResnet(args) => train_resnet::run(&args),
-        Command::Transfer(args) => transfer::run(&args),
+    let matches = command().get_matches();
+    // clap takes no other name.
+    let Some((asked, args)) = matches.subcommand() else { return ExitCode::FAILURE };
+    let Some((name, text, run)) = EXPERIMENTS.into_iter().find(|(name, ..)| *name == asked) else {
+        return ExitCode::FAILURE;
     };
-    match result {
-        Ok(()) => std::process::ExitCode::SUCCESS,
+    match run(name, &Description::new(text), args) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            std::process::ExitCode::FAILURE
+            ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+    use crate::experiment::Experiment;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command().debug_assert();
+    }
+
+    /// The settings that every choice makes are those of the experiment, with and without each flag, and make sense.
+    fn check<E: Experiment>(name: &'static str)
+    where
+        E::Settings: DeserializeOwned,
+    {
+        let (_, text, _) = EXPERIMENTS.into_iter().find(|(known, ..)| *known == name).unwrap();
+        let about = Description::new(text);
+        for way in about.required() {
+            let flags: &[&[&str]] = if text.contains("[[flag]]") {
+                &[&[], &["--quick"], &["--smoke"]]
+            } else {
+                &[&[], &["--smoke"]]
+            };
+            for flags in flags {
+                let args = [vec![name.to_owned()], way.clone()].concat();
+                let args = args.into_iter().chain(flags.iter().map(|&flag| flag.to_owned()));
+                let matches = experiment::command(name, &about).get_matches_from(args);
+                let settings: E::Settings = about.settings(&matches).unwrap().try_into().unwrap();
+                E::check(&settings).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn all_settings_are_sound() {
+        check::<demo::Demo>("demo");
+        check::<alexnet::Alexnet>("reproduce-alexnet");
+        check::<agreement::Agreement>("agreement");
+        check::<latency::Latency>("latency");
+        check::<curve::Curve>("curve");
+        check::<train_resnet::TrainResnet>("train-resnet");
+        check::<transfer::Transfer>("transfer");
+    }
+
+    /// Lines of the documentation that start an experiment.
+    #[test]
+    fn documented_commands_parse() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut seen = 0;
+        for file in
+            ["README.md", "CONTRIBUTING.md", "docs/compression.md", "docs/results/README.md"]
+        {
+            let text = std::fs::read_to_string(root.join(file)).unwrap();
+            for (index, line) in text.lines().enumerate() {
+                for rest in line.split("cargo xtask ").skip(1) {
+                    let rest = rest.split(['`', '#']).next().unwrap_or("").trim();
+                    let words: Vec<&str> = rest.split_whitespace().collect();
+                    let Some(first) = words.first() else { continue };
+                    if !EXPERIMENTS.iter().any(|(name, ..)| name == first) {
+                        continue;
+                    }
+                    seen += 1;
+                    // The name alone stands for an experiment with its choices.
+                    if words.len() == 1 {
+                        continue;
+                    }
+                    let all = std::iter::once("cargo-xtask").chain(words.iter().copied());
+                    if let Err(error) = command().try_get_matches_from(all) {
+                        panic!("{file}:{}: {rest}: {error}", index + 1);
+                    }
+                }
+            }
+        }
+        assert!(seen > 10, "{seen} commands in the documentation");
     }
 }

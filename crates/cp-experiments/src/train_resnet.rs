@@ -1,93 +1,107 @@
 //! The dense ResNet-20 that the compression experiments start from: He et al. (2016), section 4.2, trained without CIFAR-10's
 //! batch 5, which so becomes a test set of 10,000 exact images.
 
+use std::sync::Arc;
+
 use anyhow::Result;
-use clap::Args;
+use cp_data::Dataset;
 use cp_net::arch;
 use cp_report::{Block, Card, Cell, Report};
-use cp_train::{TrainConfig, TrainData};
+use cp_train::{Evaluation, TrainConfig, TrainData};
 use serde::{Deserialize, Serialize};
 
+use crate::context::Context;
+use crate::experiment::{Experiment, Findings};
 use crate::figures::{accuracy_curves, loss_curves};
-use crate::run::{Run, RunArgs, built_in};
 
-/// `train-resnet`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  cargo xtask train-resnet --data ~/data\n  cargo xtask train-resnet --resume"
-)]
-pub(crate) struct TrainResnetArgs {
-    /// Passes over the training data [default: the configuration's]
-    #[arg(long, value_name = "N")]
-    epochs: Option<usize>,
-    #[command(flatten)]
-    common: RunArgs,
-}
-
-/// `configs/train-resnet.toml`.
+/// `experiments/train-resnet.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {
+pub(crate) struct Settings {
     arch: String,
     dataset: String,
     train: TrainConfig,
+    published: Published,
 }
 
-/// Top-1 of ResNet-20 in He et al. (2016), table 6, trained on all five batches.
-const PAPER: f64 = 0.9125;
+/// Top-1 of the same network elsewhere.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Published {
+    source: String,
+    top1: f64,
+}
 
-pub(crate) fn run(args: &TrainResnetArgs) -> Result<()> {
-    let mut config: Config = built_in(include_str!("../configs/train-resnet.toml"));
-    config.train.seed = args.common.seed;
-    if let Some(epochs) = args.epochs {
-        config.train.epochs = epochs;
+pub(crate) struct TrainResnet {
+    settings: Settings,
+    data: TrainData,
+    test: Arc<dyn Dataset>,
+}
+
+impl Experiment for TrainResnet {
+    type Settings = Settings;
+    type Cell = ();
+    type Outcome = Evaluation;
+
+    fn seed(settings: &mut Settings, seed: u64) {
+        settings.train.seed = seed;
     }
-    let mut run = Run::open(&args.common, "train-resnet", &config)?;
-    let data = TrainData {
-        train: run.dataset(&config.dataset, "train")?,
-        validation: Some(run.dataset(&config.dataset, "validation")?),
-    };
-    let test = run.dataset(&config.dataset, "test")?;
-    let start = arch::by_name(&config.arch)?.initialize(config.train.seed)?;
-    let network =
-        run.stages.train(&config.arch, run.stages.executor(&start)?, None, &data, &config.train)?;
-    let result = run.stages.evaluate("test", &network, &test)?;
 
-    let epochs = run.dir().epochs(&config.arch)?;
-    let mut report = Report::new(
-        format!("{} on CIFAR-10 without batch 5", config.arch),
-        format!(
-            "{} epochs on {} images of batches 1 to 4 give {:.2} % on the {} of batch 5.",
-            config.train.epochs,
-            data.train.len(),
-            100.0 * result.top1,
-            result.examples
-        ),
-    );
-    report.add(Block::cards([Card::new("test top-1", Cell::percent(result.top1, 2)).note(
-        format!(
-            "He et al. (2016): {:.2} % on the official test set, trained on 50,000 images",
-            100.0 * PAPER
-        ),
-    )]));
-    report.add(loss_curves("Loss", &epochs));
-    report.add(accuracy_curves("Accuracy", &epochs));
-    report.add(Block::text(format!(
-        "Protocol: {} images of batches 1 to 4 for validation, of which nothing was chosen but whether the run is sound; batch 5 was tested \
-         on once, in eval mode.",
-        data.validation.as_ref().map_or(0, |set| set.len())
-    )));
-    run.finish(report, &config, &serde_json::json!({ "test": result, "epochs": epochs }))
-}
+    fn check(settings: &Settings) -> Result<()> {
+        arch::by_name(&settings.arch)?;
+        Ok(settings.train.check()?)
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    fn prepare(context: &mut Context, settings: Settings) -> Result<Self> {
+        let data = TrainData {
+            train: context.dataset(&settings.dataset, "train")?,
+            validation: Some(context.dataset(&settings.dataset, "validation")?),
+        };
+        let test = context.dataset(&settings.dataset, "test")?;
+        Ok(Self { settings, data, test })
+    }
 
-    #[test]
-    fn the_built_in_configuration_is_sound() {
-        let config: Config = built_in(include_str!("../configs/train-resnet.toml"));
-        config.train.check().unwrap();
-        arch::by_name(&config.arch).unwrap();
+    fn cells(&self) -> Vec<()> {
+        vec![()]
+    }
+
+    fn name((): &()) -> String {
+        "training".into()
+    }
+
+    fn run(&self, context: &Context, (): &()) -> Result<Evaluation> {
+        let Self { settings, data, test } = self;
+        let start = arch::by_name(&settings.arch)?
+            .with_classes(data.train.classes().len())?
+            .initialize(settings.train.seed)?;
+        let start = context.stages.executor(&start)?;
+        let network = context.stages.train(&settings.arch, start, None, data, &settings.train)?;
+        Ok(context.stages.evaluate("test", &network, test)?)
+    }
+
+    fn report(&self, context: &Context, outcomes: Vec<Evaluation>) -> Result<Findings> {
+        let published = &self.settings.published;
+        let result = outcomes[0];
+        let epochs = context.dir().epochs(&self.settings.arch)?;
+        let mut report = Report::new(
+            format!("{} on {}", self.settings.arch, self.settings.dataset),
+            format!(
+                "{} epochs on {} images give {:.2} % on {} test images.",
+                self.settings.train.epochs,
+                self.data.train.len(),
+                100.0 * result.top1,
+                result.examples
+            ),
+        );
+        report.add(Block::cards([Card::new("test top-1", Cell::percent(result.top1, 2))
+            .note(format!("{:.2} %: {}", 100.0 * published.top1, published.source))]));
+        report.add(loss_curves("Loss", &epochs));
+        report.add(accuracy_curves("Accuracy", &epochs));
+        report.add(Block::text(format!(
+            "Protocol: {} images for validation, by which nothing was chosen but whether the run is sound; tested once, in eval mode.",
+            self.data.validation.as_ref().map_or(0, |set| set.len())
+        )));
+        let result = serde_json::json!({ "test": result, "epochs": epochs });
+        Ok(Findings { report, result, rows: Vec::new(), fault: None })
     }
 }

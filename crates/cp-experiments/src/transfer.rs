@@ -6,120 +6,28 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
-use cp_data::{Characters, Dataset, Part, split_validation};
-use cp_net::{Form, Network};
+use anyhow::{Context as _, Result, bail};
+use cp_data::{Dataset, split_validation};
+use cp_net::{Form, Network, arch};
 use cp_plan::LayerReport;
 use cp_report::{Axis, Block, Card, Cell, Column, Report, Series, Table, XyPlot};
 use cp_train::timing::{self, Timing, TimingOptions};
 use cp_train::{
-    CompressConfig, Evaluation, Planning, Recipe, Target as Goal, TrainConfig, TrainData,
+    CompressConfig, Evaluation, Latency, Planning, Recipe, Target, TrainConfig, TrainData,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::figures::{layer_table, number, threads_text};
-use crate::run::{Run, RunArgs, built_in};
+use crate::context::Context;
+use crate::experiment::{Experiment, Findings, Row};
+use crate::figures::{fewer, layer_table, number, speeds, threads_text};
 
-/// `transfer`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  cargo xtask transfer --dataset fashion-mnist --quick\n  cargo xtask transfer --dataset cifar10 --ratios 0.1,0.4\n  cargo xtask transfer --dataset cats-vs-dogs --resume"
-)]
-pub(crate) struct TransferArgs {
-    /// Data set to learn
-    #[arg(long, value_enum)]
-    dataset: Target,
-    /// Ranks relative to the break-even ranks, each above 0 and at most 1 [default: the configuration's]
-    #[arg(long, value_name = "X,…", value_delimiter = ',')]
-    ratios: Option<Vec<f64>>,
-    /// Where the backbone's weights come from
-    #[arg(long, value_enum, default_value = "published")]
-    backbone: Origin,
-    /// Published backbone: an architecture with weights in the data folder [default: the configuration's]
-    #[arg(long, value_enum, conflicts_with = "backbone")]
-    arch: Option<Backbone>,
-    /// Fewer examples, ratios and epochs: about 10 minutes on 4 cores
-    #[arg(long)]
-    quick: bool,
-    #[command(flatten)]
-    common: RunArgs,
-}
-
-/// The data sets to learn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Target {
-    FashionMnist,
-    Cifar10,
-    CatsVsDogs,
-}
-
-impl Target {
-    fn name(self) -> &'static str {
-        match self {
-            Target::FashionMnist => "fashion-mnist",
-            Target::Cifar10 => "cifar10",
-            Target::CatsVsDogs => "cats-vs-dogs",
-        }
-    }
-
-    fn config(self) -> Config {
-        built_in(match self {
-            Target::FashionMnist => include_str!("../configs/transfer-fashion-mnist.toml"),
-            Target::Cifar10 => include_str!("../configs/transfer-cifar10.toml"),
-            Target::CatsVsDogs => include_str!("../configs/transfer-cats-vs-dogs.toml"),
-        })
-    }
-
-    /// The split that the network is tested on once.
-    fn test_split(self) -> &'static str {
-        match self {
-            // The 1,000 exact test images; the published weights were trained on all training images (of another task).
-            Target::Cifar10 => "test-1000",
-            _ => "test",
-        }
-    }
-
-    /// Accuracies that the SqVaD study reports for ResNet-18: ratio and top-1, read off its figures (± 0.002), dense last.
-    fn published(self) -> ([(f64, f64); 5], f64) {
-        match self {
-            Target::FashionMnist => {
-                ([(0.01, 0.591), (0.1, 0.811), (0.2, 0.818), (0.4, 0.832), (0.9, 0.835)], 0.831)
-            }
-            Target::CatsVsDogs => {
-                ([(0.01, 0.545), (0.1, 0.835), (0.2, 0.942), (0.4, 0.968), (0.9, 0.965)], 0.964)
-            }
-            Target::Cifar10 => {
-                ([(0.01, 0.175), (0.1, 0.340), (0.2, 0.407), (0.4, 0.444), (0.9, 0.432)], 0.445)
-            }
-        }
-    }
-}
-
-/// Where a backbone comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-enum Origin {
-    /// Weights that were published, in the data folder
-    Published,
-    /// A ResNet-20 trained here on drawn characters, which need no download
-    Own,
-}
-
-/// Pretrained backbones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Backbone {
-    Resnet20,
-    Resnet56,
-    #[value(name = "squeezenet1_1")]
-    Squeezenet,
-}
-
-/// `configs/transfer-*.toml`.
+/// `experiments/transfer.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {
-    #[serde(default = "published")]
+pub(crate) struct Settings {
+    dataset: String,
+    /// The split that the network is tested on once.
+    test_split: String,
     backbone: Origin,
     arch: String,
     weights: String,
@@ -129,93 +37,56 @@ struct Config {
     ratios: Vec<f64>,
     /// Sweeps of ALS.
     sweeps: usize,
-    /// Examples of the training data that are used, validation included; the test set is used whole.
+    /// Examples of the training data that are used, validation included.
     train_examples: usize,
-    /// Examples of the test set that are used; all where it is absent.
-    #[serde(default)]
-    test_examples: Option<usize>,
+    /// Examples of the test set that are used; 0 for all.
+    test_examples: usize,
     validation_share: f64,
     timing_batch: usize,
     head: TrainConfig,
     whole: TrainConfig,
-    #[serde(default, skip_serializing)]
-    quick: Option<Quick>,
+    own: Own,
+    published: Published,
 }
 
-fn published() -> Origin {
-    Origin::Published
+/// Where a backbone comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Origin {
+    /// Weights that were published, in the data folder.
+    Published,
+    /// A network trained here on drawn characters, which need no download.
+    Own,
 }
 
-/// Epochs that a backbone of one's own is trained for, and characters that it sees in each of them; `--quick` takes a fifth of these.
-const OWN_EPOCHS: usize = 3;
-const OWN_EXAMPLES: usize = 20_000;
-
-/// What `--quick` changes.
-#[derive(Debug, Clone, Deserialize)]
+/// How a backbone of one's own is trained: characters, and passes over them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Quick {
-    ratios: Vec<f64>,
-    train_examples: usize,
-    test_examples: usize,
-    head_epochs: usize,
-    whole_epochs: usize,
+struct Own {
+    examples: usize,
+    epochs: usize,
 }
 
-impl Config {
-    /// The configuration that `args` ask for.
-    fn new(args: &TransferArgs) -> Result<Self> {
-        let mut config = args.dataset.config();
-        if args.quick {
-            let quick = config.quick.take().context("this experiment has no quick setting")?;
-            config.ratios = quick.ratios;
-            config.train_examples = quick.train_examples;
-            config.test_examples = Some(quick.test_examples);
-            config.head.epochs = quick.head_epochs;
-            config.whole.epochs = quick.whole_epochs;
-        }
-        if let Some(arch) = args.arch {
-            (config.arch, config.weights, config.input) = match arch {
-                Backbone::Resnet20 => {
-                    ("resnet20".into(), "resnet20-cifar10.safetensors".into(), [32, 32])
-                }
-                Backbone::Resnet56 => {
-                    ("resnet56".into(), "resnet56-cifar10.safetensors".into(), [32, 32])
-                }
-                Backbone::Squeezenet => (
-                    "squeezenet1_1".into(),
-                    "squeezenet1_1-imagenet-caffe.safetensors".into(),
-                    [64, 64],
-                ),
-            };
-        }
-        if args.backbone == Origin::Own {
-            config.backbone = Origin::Own;
-            config.arch = "resnet20".into();
-            config.weights = "characters".into();
-            config.input = [32, 32];
-        }
-        if let Some(ratios) = &args.ratios {
-            config.ratios.clone_from(ratios);
-        }
-        if let Some(ratio) = config.ratios.iter().find(|ratio| !(**ratio > 0.0 && **ratio <= 1.0)) {
-            bail!("--ratios: {ratio} is not above 0 and at most 1");
-        }
-        let published = config.backbone == Origin::Published;
-        if args.dataset == Target::Cifar10 && published && config.arch.starts_with("resnet") {
-            bail!(
-                "--arch {}: its weights were trained on CIFAR-10 itself, so there is nothing to transfer",
-                config.arch
-            );
-        }
-        config.head.seed = args.common.seed;
-        config.whole.seed = args.common.seed;
-        Ok(config)
-    }
+/// Accuracies of another study: of its dense network, and by ratio.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Published {
+    source: String,
+    dense: f64,
+    points: Vec<(f64, f64)>,
+}
+
+pub(crate) struct Transfer {
+    settings: Settings,
+    seed: u64,
+    backbone: Network,
+    data: TrainData,
+    test: Arc<dyn Dataset>,
 }
 
 /// One network that learned the data set.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Outcome {
+pub(crate) struct Outcome {
     /// Ratio of the ranks; none for the dense network.
     ratio: Option<f64>,
     params: usize,
@@ -236,81 +107,118 @@ impl Outcome {
     }
 }
 
-pub(crate) fn run(args: &TransferArgs) -> Result<()> {
-    let config = Config::new(args)?;
-    let mut run = Run::open(&args.common, &format!("transfer-{}", args.dataset.name()), &config)?;
-    let backbone = match config.backbone {
-        Origin::Own => own_backbone(&run, args.quick)?,
-        Origin::Published => run.pretrained(&config.weights, &config.arch).context(
-            "the published backbone is not at hand; `--backbone own` trains a small one on drawn characters instead",
-        )?,
-    };
-    let backbone = backbone.with_input_shape([3, config.input[0], config.input[1]])?;
-    let (data, test) = open_data(&mut run, args.dataset, &config)?;
+/// An outcome with its network, and its layers as decomposed.
+type Learned = (Outcome, Network, Vec<LayerReport>);
 
-    let mut outcomes = Vec::new();
-    let mut networks = Vec::new();
-    let mut layers_shown = None;
-    for ratio in std::iter::once(None).chain(config.ratios.iter().copied().map(Some)) {
+impl Experiment for Transfer {
+    type Settings = Settings;
+    /// A ratio of the ranks; none for the dense network.
+    type Cell = Option<f64>;
+    type Outcome = Learned;
+
+    fn seed(settings: &mut Settings, seed: u64) {
+        settings.head.seed = seed;
+        settings.whole.seed = seed;
+    }
+
+    fn check(settings: &Settings) -> Result<()> {
+        let published = settings.backbone == Origin::Published;
+        if settings.dataset == "cifar10" && published && settings.arch.starts_with("resnet") {
+            bail!(
+                "--arch {}: its weights were trained on CIFAR-10 itself, so there is nothing to transfer",
+                settings.arch
+            );
+        }
+        for &ratio in &settings.ratios {
+            recipe(settings, ratio, 0).check(false)?;
+        }
+        settings.head.check()?;
+        Ok(settings.whole.check()?)
+    }
+
+    fn prepare(context: &mut Context, settings: Settings) -> Result<Self> {
+        let backbone = match settings.backbone {
+            Origin::Own => own_backbone(context, &settings)?,
+            Origin::Published => context.network(&settings.weights, &settings.arch, 10).context(
+                "the published backbone is not at hand; `--backbone own` trains a small one on drawn characters instead",
+            )?,
+        };
+        let backbone = backbone.with_input_shape([3, settings.input[0], settings.input[1]])?;
+        let (data, test) = open_data(context, &settings)?;
+        Ok(Self { settings, seed: context.seed, backbone, data, test })
+    }
+
+    fn cells(&self) -> Vec<Option<f64>> {
+        std::iter::once(None).chain(self.settings.ratios.iter().copied().map(Some)).collect()
+    }
+
+    fn name(ratio: &Option<f64>) -> String {
+        ratio.map_or("dense".into(), |ratio| format!("ratio {ratio}"))
+    }
+
+    fn run(&self, context: &Context, ratio: &Option<f64>) -> Result<Learned> {
         let (backbone, layers) = match ratio {
-            None => (backbone.clone(), Vec::new()),
+            None => (self.backbone.clone(), Vec::new()),
             Some(ratio) => {
-                let stages = run.stages.within(&format!("ratio-{ratio}"))?;
-                let done = recipe(&config, ratio, run.seed).run(&backbone, None, &stages)?;
+                let stages = context.stages.within(&format!("ratio-{ratio}"))?;
+                let recipe = recipe(&self.settings, *ratio, self.seed);
+                let done = recipe.run(&self.backbone, None, &stages)?;
                 (done.network, done.layers)
             }
         };
-        let (network, outcome) = learn(&run, &backbone, ratio, &layers, &data, &test, &config)?;
-        if ratio.is_some() && layers_shown.is_none() {
-            layers_shown = Some((outcome.label(), layers));
-        }
-        networks.push(network);
-        outcomes.push(outcome);
+        let (network, outcome) = self.learn(context, &backbone, *ratio, &layers)?;
+        Ok((outcome, network, layers))
     }
-    let all: Vec<&Network> = networks.iter().collect();
-    let latencies = run.stage("latency", &config.timing_batch, &all, || {
-        let models = networks
-            .iter()
-            .map(|network| run.stages.executor(network))
-            .collect::<Result<Vec<_>, cp_train::TrainError>>()?;
-        let models: Vec<_> = models.iter().collect();
-        Ok::<_, anyhow::Error>(timing::latency(
-            &models,
-            &backbone.input().shape,
-            config.timing_batch,
-            &TimingOptions::default(),
-        )?)
-    })?;
-    write_report(&run, args.dataset, &config, &data, &outcomes, &latencies, layers_shown)
+
+    fn report(&self, context: &Context, learned: Vec<Learned>) -> Result<Findings> {
+        let networks: Vec<&Network> = learned.iter().map(|(_, network, _)| network).collect();
+        let batch = self.settings.timing_batch;
+        let latencies = context.stage("latency", &batch, &networks, || {
+            let models = (networks.iter())
+                .map(|network| context.stages.executor(network))
+                .collect::<Result<Vec<_>, cp_train::TrainError>>()?;
+            let models: Vec<_> = models.iter().collect();
+            let shape = &self.backbone.input().shape;
+            Ok::<_, anyhow::Error>(timing::latency(
+                &models,
+                shape,
+                batch,
+                &TimingOptions::default(),
+            )?)
+        })?;
+        let layers = learned.get(1).map(|(outcome, _, layers)| (outcome.label(), layers.clone()));
+        let outcomes: Vec<Outcome> = learned.into_iter().map(|(outcome, _, _)| outcome).collect();
+        self.write_report(context, &outcomes, &latencies, layers)
+    }
 }
 
-/// A ResNet-20 that has seen nothing but drawn characters.
-fn own_backbone(run: &Run, quick: bool) -> Result<Network> {
-    let examples = if quick { OWN_EXAMPLES / 5 } else { OWN_EXAMPLES };
+/// A backbone that has seen nothing but drawn characters.
+fn own_backbone(context: &mut Context, settings: &Settings) -> Result<Network> {
+    let Own { examples, epochs } = settings.own;
     eprintln!(
-        "backbone: ResNet-20, trained here on {examples} drawn characters, not on the target"
+        "backbone: {}, trained here on {examples} drawn characters, not on the target",
+        settings.arch
     );
-    let set =
-        |part, count| -> Arc<dyn Dataset> { Arc::new(Characters::part(part, count, run.seed)) };
+    let drawn = |count: usize| format!("drawn:{count}");
     let data = TrainData {
-        train: set(Part::Train, examples),
-        validation: Some(set(Part::Validation, examples / 10)),
+        train: context.dataset(&drawn(examples), "train")?,
+        validation: Some(context.dataset(&drawn((examples / 10).max(1)), "validation")?),
     };
-    let arch = cp_net::arch::by_name("resnet20")?.with_classes(data.train.classes().len())?;
+    let arch = arch::by_name(&settings.arch)?.with_classes(data.train.classes().len())?;
     let config = TrainConfig {
         lr: 0.1,
         keep_best: false,
-        seed: run.seed,
-        ..TrainConfig::fine_tuning(OWN_EPOCHS)
+        seed: context.seed,
+        ..TrainConfig::fine_tuning(epochs)
     };
-    let start = run.stages.executor(&arch.initialize(run.seed)?)?;
-    Ok(run.stages.train("backbone", start, None, &data, &config)?)
+    let start = context.stages.executor(&arch.initialize(context.seed)?)?;
+    Ok(context.stages.train("backbone", start, None, &data, &config)?)
 }
 
 /// Plain ALS at a ratio of the break-even ranks, as in the study.
-fn recipe(config: &Config, ratio: f64, seed: u64) -> Recipe {
+fn recipe(config: &Settings, ratio: f64, seed: u64) -> Recipe {
     Recipe {
-        target: Goal::BreakevenRatio(ratio),
+        target: Target::BreakevenRatio(ratio),
         plan: Planning { forms: vec![config.form], ..Planning::default() },
         compress: CompressConfig {
             max_iters: config.sweeps,
@@ -324,19 +232,14 @@ fn recipe(config: &Config, ratio: f64, seed: u64) -> Recipe {
 }
 
 /// Training, validation and test data. The validation part comes out of the training data; the test set stays apart.
-fn open_data(
-    run: &mut Run,
-    target: Target,
-    config: &Config,
-) -> Result<(TrainData, Arc<dyn Dataset>)> {
-    let all = run.dataset(target.name(), "train+validation")?;
-    let used = sample(all, config.train_examples, run.seed)?;
-    let (train, validation) = split_validation(used, config.validation_share, run.seed)?;
-    let test = run.dataset(target.name(), target.test_split())?;
-    let test = match config.test_examples {
-        Some(count) => sample(test, count, run.seed)?,
-        None => test,
-    };
+fn open_data(context: &mut Context, settings: &Settings) -> Result<(TrainData, Arc<dyn Dataset>)> {
+    let all = context.dataset(&settings.dataset, "train+validation")?;
+    let used = sample(all, settings.train_examples, context.seed)?;
+    let (train, validation) = split_validation(used, settings.validation_share, context.seed)?;
+    let mut test = context.dataset(&settings.dataset, &settings.test_split)?;
+    if settings.test_examples > 0 {
+        test = sample(test, settings.test_examples, context.seed)?;
+    }
     Ok((TrainData { train: Arc::new(train), validation: Some(Arc::new(validation)) }, test))
 }
 
@@ -350,170 +253,179 @@ fn sample(set: Arc<dyn Dataset>, count: usize, seed: u64) -> Result<Arc<dyn Data
     Ok(Arc::new(part))
 }
 
-/// Trains a new head on the frozen backbone, then the whole network, and tests both.
-fn learn(
-    run: &Run,
-    backbone: &Network,
-    ratio: Option<f64>,
-    layers: &[LayerReport],
-    data: &TrainData,
-    test: &Arc<dyn Dataset>,
-    config: &Config,
-) -> Result<(Network, Outcome)> {
-    let name = ratio.map_or("dense".into(), |ratio| format!("ratio-{ratio}"));
-    let mut start = backbone.clone();
-    start.replace_head(data.train.classes().len(), run.seed)?;
-    let head_layer = start.head_name()?.to_owned();
-    let mut model = run.stages.executor(&start)?;
-    model.freeze(|node| node != head_layer);
-    let head = run.stages.train(&format!("{name}-head"), model, None, data, &config.head)?;
-    let whole = run.stages.train(
-        &format!("{name}-whole"),
-        run.stages.executor(&head)?,
-        None,
-        data,
-        &config.whole,
-    )?;
-    let cost = whole.cost(&whole.input().shape)?.total;
-    let validation =
-        data.validation.as_ref().context("validation data are cut from the training data")?;
-    let errors: Vec<f64> = layers.iter().map(|layer| layer.rel_error).collect();
-    let outcome = Outcome {
-        ratio,
-        params: cost.params,
-        macs: cost.macs,
-        mean_rel_error: (!errors.is_empty())
-            .then(|| errors.iter().sum::<f64>() / errors.len() as f64),
-        head: run.stages.evaluate(&format!("{name}-head-test"), &head, test)?,
-        whole: run.stages.evaluate(&format!("{name}-whole-test"), &whole, test)?,
-        validation: run.stages.evaluate(&format!("{name}-whole-validation"), &whole, validation)?,
-    };
-    Ok((whole, outcome))
-}
-
-fn write_report(
-    run: &Run,
-    target: Target,
-    config: &Config,
-    data: &TrainData,
-    outcomes: &[Outcome],
-    latencies: &[Timing],
-    layers: Option<(String, Vec<LayerReport>)>,
-) -> Result<()> {
-    let dense = &outcomes[0];
-    let compressed = &outcomes[1..];
-    let best = compressed
-        .iter()
-        .zip(&latencies[1..])
-        .max_by(|(a, _), (b, _)| a.validation.top1.total_cmp(&b.validation.top1));
-    let verdict = match best {
-        None => format!(
-            "{} on {} reaches {:.2} %.",
-            config.arch,
-            target.name(),
-            100.0 * dense.whole.top1
-        ),
-        Some((best, time)) => format!(
-            "{} on {}: the dense network reaches {:.2} % on the test images. The compressed one that is best on the validation images (ratio {}) reaches {:.2} % with {:.1}× fewer \
-             parameters, {:.1}× fewer multiply-accumulates and {:.2}× the speed; the smallest has {:.1}× fewer multiply-accumulates and {:.2} %.",
-            config.arch,
-            target.name(),
-            100.0 * dense.whole.top1,
-            best.label(),
-            100.0 * best.whole.top1,
-            dense.params as f64 / best.params as f64,
-            dense.macs as f64 / best.macs as f64,
-            latencies[0].median / time.median,
-            compressed.iter().map(|o| dense.macs as f64 / o.macs as f64).fold(1.0, f64::max),
-            compressed.iter().min_by_key(|o| o.macs).map_or(0.0, |o| 100.0 * o.whole.top1),
-        ),
-    };
-    let mut report = Report::new(format!("{} moved to {}", config.arch, target.name()), verdict);
-    let mut cards =
-        vec![Card::new("test top-1, dense", Cell::percent(dense.whole.top1, 2).unit("%"))];
-    if let Some((best, time)) = best {
-        cards.push(
-            Card::new("test top-1, compressed", Cell::percent(best.whole.top1, 2).unit("%")).note(
-                format!(
-                    "ratio {}, {:.2}× the speed",
-                    best.label(),
-                    latencies[0].median / time.median
-                ),
-            ),
-        );
+impl Transfer {
+    /// Trains a new head on the frozen backbone, then the whole network, and tests both.
+    fn learn(
+        &self,
+        context: &Context,
+        backbone: &Network,
+        ratio: Option<f64>,
+        layers: &[LayerReport],
+    ) -> Result<(Network, Outcome)> {
+        let Self { settings: config, data, test, .. } = self;
+        let name = ratio.map_or("dense".into(), |ratio| format!("ratio-{ratio}"));
+        let mut start = backbone.clone();
+        start.replace_head(data.train.classes().len(), self.seed)?;
+        let head_layer = start.head_name()?.to_owned();
+        let mut model = context.stages.executor(&start)?;
+        model.freeze(|node| node != head_layer);
+        let head =
+            context.stages.train(&format!("{name}-head"), model, None, data, &config.head)?;
+        let whole = context.stages.train(
+            &format!("{name}-whole"),
+            context.stages.executor(&head)?,
+            None,
+            data,
+            &config.whole,
+        )?;
+        let cost = whole.cost(&whole.input().shape)?.total;
+        let validation =
+            data.validation.as_ref().context("validation data are cut from the training data")?;
+        let errors: Vec<f64> = layers.iter().map(|layer| layer.rel_error).collect();
+        let outcome = Outcome {
+            ratio,
+            params: cost.params,
+            macs: cost.macs,
+            mean_rel_error: (!errors.is_empty())
+                .then(|| errors.iter().sum::<f64>() / errors.len() as f64),
+            head: context.stages.evaluate(&format!("{name}-head-test"), &head, test)?,
+            whole: context.stages.evaluate(&format!("{name}-whole-test"), &whole, test)?,
+            validation: context.stages.evaluate(
+                &format!("{name}-whole-validation"),
+                &whole,
+                validation,
+            )?,
+        };
+        Ok((whole, outcome))
     }
-    report.add(Block::cards(cards));
-    report.add(Block::heading("Accuracy against cost"));
-    report.add(outcome_table(target, outcomes, latencies, config));
-    let plot = |title: &str, axis: Axis, cost: &dyn Fn(usize) -> f64| {
-        let points = |top1: &dyn Fn(&Outcome) -> f64| -> Vec<(f64, f64)> {
-            let mut points: Vec<(f64, f64)> = compressed
-                .iter()
-                .enumerate()
-                .map(|(i, outcome)| (cost(i + 1), top1(outcome)))
-                .collect();
+
+    fn write_report(
+        &self,
+        context: &Context,
+        outcomes: &[Outcome],
+        latencies: &[Timing],
+        layers: Option<(String, Vec<LayerReport>)>,
+    ) -> Result<Findings> {
+        let Self { settings: config, data, .. } = self;
+        let dense = &outcomes[0];
+        let compressed = &outcomes[1..];
+        let best = compressed
+            .iter()
+            .zip(&latencies[1..])
+            .max_by(|(a, _), (b, _)| a.validation.top1.total_cmp(&b.validation.top1));
+        let verdict = match best {
+            None => format!(
+                "{} on {} reaches {:.2} %.",
+                config.arch,
+                config.dataset,
+                100.0 * dense.whole.top1
+            ),
+            Some((best, time)) => format!(
+                "{} on {}: the dense network reaches {:.2} % on the test images. The compressed one that is best on the validation images (ratio {}) reaches {:.2} % with {:.1}× fewer \
+             parameters, {:.1}× fewer multiply-accumulates and {:.2}× the speed; the smallest has {:.1}× fewer multiply-accumulates and {:.2} %.",
+                config.arch,
+                config.dataset,
+                100.0 * dense.whole.top1,
+                best.label(),
+                100.0 * best.whole.top1,
+                dense.params as f64 / best.params as f64,
+                dense.macs as f64 / best.macs as f64,
+                latencies[0].median / time.median,
+                compressed.iter().map(|o| dense.macs as f64 / o.macs as f64).fold(1.0, f64::max),
+                compressed.iter().min_by_key(|o| o.macs).map_or(0.0, |o| 100.0 * o.whole.top1),
+            ),
+        };
+        let mut report =
+            Report::new(format!("{} moved to {}", config.arch, config.dataset), verdict);
+        let mut cards =
+            vec![Card::new("test top-1, dense", Cell::percent(dense.whole.top1, 2).unit("%"))];
+        if let Some((best, time)) = best {
+            cards.push(
+                Card::new("test top-1, compressed", Cell::percent(best.whole.top1, 2).unit("%"))
+                    .note(format!(
+                        "ratio {}, {:.2}× the speed",
+                        best.label(),
+                        latencies[0].median / time.median
+                    )),
+            );
+        }
+        report.add(Block::cards(cards));
+        report.add(Block::heading("Accuracy against cost"));
+        report.add(outcome_table(outcomes, latencies, config));
+        let plot = |title: &str, axis: Axis, cost: &dyn Fn(usize) -> f64| {
+            let points = |top1: &dyn Fn(&Outcome) -> f64| -> Vec<(f64, f64)> {
+                let mut points: Vec<(f64, f64)> = compressed
+                    .iter()
+                    .enumerate()
+                    .map(|(i, outcome)| (cost(i + 1), top1(outcome)))
+                    .collect();
+                points.sort_by(|a, b| a.0.total_cmp(&b.0));
+                points
+            };
+            XyPlot::new(title, axis, Axis::percent("test top-1"))
+                .series(Series::both("whole network trained", points(&|o| o.whole.top1)))
+                .series(Series::both("new head only", points(&|o| o.head.top1)))
+                .series(Series::points(
+                    "dense, whole network trained",
+                    [(cost(0), dense.whole.top1)],
+                ))
+                .series(Series::points("dense, new head only", [(cost(0), dense.head.top1)]))
+        };
+        report.add(plot("Accuracy against parameters", Axis::count("parameters").log(), &|i| {
+            outcomes[i].params as f64
+        }));
+        report.add(plot(
+            "Accuracy against multiply-accumulates",
+            Axis::count("MACs per image").log(),
+            &|i| outcomes[i].macs as f64,
+        ));
+        report.add(plot(
+            "Accuracy against latency",
+            Axis::number(format!("latency of a batch of {} (ms)", config.timing_batch)).log(),
+            &|i| latencies[i].median * 1e3,
+        ));
+        let published = &config.published;
+        let by_ratio = |top1: &dyn Fn(&Outcome) -> f64| {
+            let mut points: Vec<(f64, f64)> =
+                compressed.iter().filter_map(|o| Some((o.ratio?, top1(o)))).collect();
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
             points
         };
-        XyPlot::new(title, axis, Axis::percent("test top-1"))
-            .series(Series::both("whole network trained", points(&|o| o.whole.top1)))
-            .series(Series::both("new head only", points(&|o| o.head.top1)))
-            .series(Series::points("dense, whole network trained", [(cost(0), dense.whole.top1)]))
-            .series(Series::points("dense, new head only", [(cost(0), dense.head.top1)]))
-    };
-    report.add(plot("Accuracy against parameters", Axis::count("parameters").log(), &|i| {
-        outcomes[i].params as f64
-    }));
-    report.add(plot(
-        "Accuracy against multiply-accumulates",
-        Axis::count("MACs per image").log(),
-        &|i| outcomes[i].macs as f64,
-    ));
-    report.add(plot(
-        "Accuracy against latency",
-        Axis::number(format!("latency of a batch of {} (ms)", config.timing_batch)).log(),
-        &|i| latencies[i].median * 1e3,
-    ));
-    let (published, published_dense) = target.published();
-    let by_ratio = |top1: &dyn Fn(&Outcome) -> f64| {
-        let mut points: Vec<(f64, f64)> =
-            compressed.iter().filter_map(|o| Some((o.ratio?, top1(o)))).collect();
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        points
-    };
-    report.add(
-        XyPlot::new(
-            "Accuracy against ratio",
-            Axis::number("rank / break-even rank").log(),
-            Axis::percent("test top-1"),
-        )
-        .series(Series::both("whole network trained", by_ratio(&|o| o.whole.top1)))
-        .series(Series::both("new head only", by_ratio(&|o| o.head.top1)))
-        .series(Series::both("SqVaD, ResNet-18, head only", published))
-        .reference("dense, whole network trained", dense.whole.top1)
-        .reference("SqVaD, dense", published_dense)
-        .note("SqVaD: another backbone, trained head only for one epoch; read off its figures."),
-    );
-    report.add(Block::heading("Training"));
-    let mut curves = XyPlot::new(
-        "Whole network: validation accuracy",
-        Axis::count("epoch"),
-        Axis::percent("top-1"),
-    );
-    for outcome in outcomes {
-        let phase =
-            outcome.ratio.map_or("dense-whole".into(), |ratio| format!("ratio-{ratio}-whole"));
-        let epochs = run.dir().epochs(&phase)?;
-        let points: Vec<(f64, f64)> =
-            epochs.iter().filter_map(|e| Some((number(e), e.validation?.top1))).collect();
-        curves = curves.series(Series::line(outcome.label(), points));
-    }
-    report.add(curves);
-    if let Some((ratio, layers)) = layers {
-        report.add(Block::heading(format!("The decomposed layers at ratio {ratio}")));
-        report.add(layer_table(&layers));
-    }
-    report.add(Block::text(format!(
+        report.add(
+            XyPlot::new(
+                "Accuracy against ratio",
+                Axis::number("rank / break-even rank").log(),
+                Axis::percent("test top-1"),
+            )
+            .series(Series::both("whole network trained", by_ratio(&|o| o.whole.top1)))
+            .series(Series::both("new head only", by_ratio(&|o| o.head.top1)))
+            .series(Series::both("SqVaD, ResNet-18, head only", published.points.iter().copied()))
+            .reference("dense, whole network trained", dense.whole.top1)
+            .reference("SqVaD, dense", published.dense)
+            .note(
+                "SqVaD: another backbone, trained head only for one epoch; read off its figures.",
+            ),
+        );
+        report.add(Block::heading("Training"));
+        let mut curves = XyPlot::new(
+            "Whole network: validation accuracy",
+            Axis::count("epoch"),
+            Axis::percent("top-1"),
+        );
+        for outcome in outcomes {
+            let phase =
+                outcome.ratio.map_or("dense-whole".into(), |ratio| format!("ratio-{ratio}-whole"));
+            let epochs = context.dir().epochs(&phase)?;
+            let points: Vec<(f64, f64)> =
+                epochs.iter().filter_map(|e| Some((number(e), e.validation?.top1))).collect();
+            curves = curves.series(Series::line(outcome.label(), points));
+        }
+        report.add(curves);
+        if let Some((ratio, layers)) = layers {
+            report.add(Block::heading(format!("The decomposed layers at ratio {ratio}")));
+            report.add(layer_table(&layers));
+        }
+        report.add(Block::text(format!(
         "Protocol: {} training and {} validation images; the backbone is frozen (batch normalization included) while the new head learns, then \
          everything is trained. Epochs and learning rates are the same for all ratios and were fixed beforehand; each network was tested once, in \
          eval mode, on {} images. Latency: median of forward passes of all networks in turn, {}.",
@@ -522,17 +434,27 @@ fn write_report(
         dense.whole.examples,
         threads_text(timing::set_threads(0)),
     )));
-    run.finish(report, config, &serde_json::json!({ "outcomes": outcomes, "latency": latencies }))
+        let rows = best.map(|(best, time)| Row {
+            network: format!("{} moved, CP-3 at {} of the ranks", config.arch, best.label()),
+            data: format!("{}, {} test images", config.dataset, best.whole.examples),
+            params: fewer(dense.params, best.params),
+            macs: fewer(dense.macs, best.macs),
+            top1: format!("{:.2} % → {:.2} %", 100.0 * dense.whole.top1, 100.0 * best.whole.top1),
+            speed: speeds(&[Latency {
+                batch: config.timing_batch,
+                threads: timing::set_threads(0),
+                dense: latencies[0],
+                compressed: *time,
+            }]),
+        });
+        let result = serde_json::json!({ "outcomes": outcomes, "latency": latencies });
+        Ok(Findings { report, result, rows: rows.into_iter().collect(), fault: None })
+    }
 }
 
-fn outcome_table(
-    target: Target,
-    outcomes: &[Outcome],
-    latencies: &[Timing],
-    config: &Config,
-) -> Table {
+fn outcome_table(outcomes: &[Outcome], latencies: &[Timing], config: &Settings) -> Table {
     let mut table = Table::new(
-        format!("{} on {}", config.arch, target.name()),
+        format!("{} on {}", config.arch, config.dataset),
         [
             Column::text("ratio"),
             Column::number("parameters"),
@@ -546,13 +468,15 @@ fn outcome_table(
             Column::number("SqVaD, head only").unit("%").published(),
         ],
     );
-    let (published, published_dense) = target.published();
+    let published = &config.published;
     for (outcome, time) in outcomes.iter().zip(latencies) {
         let source = match outcome.ratio {
-            None => Some(published_dense),
-            Some(ratio) => {
-                published.iter().find(|(r, _)| (r - ratio).abs() < 1e-9).map(|(_, top1)| *top1)
-            }
+            None => Some(published.dense),
+            Some(ratio) => published
+                .points
+                .iter()
+                .find(|(r, _)| (r - ratio).abs() < 1e-9)
+                .map(|(_, top1)| *top1),
         };
         table.row([
             Cell::text(outcome.label()),
@@ -578,19 +502,4 @@ fn outcome_table(
 /// Standard deviation of an accuracy measured on so many examples.
 fn sample_deviation(result: &Evaluation) -> f64 {
     (result.top1 * (1.0 - result.top1) / result.examples.max(1) as f64).sqrt()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn built_in_configurations_are_sound() {
-        for target in [Target::FashionMnist, Target::Cifar10, Target::CatsVsDogs] {
-            let config = target.config();
-            config.head.check().unwrap();
-            config.whole.check().unwrap();
-            assert!(config.quick.is_some(), "{} has a quick setting", target.name());
-        }
-    }
 }

@@ -39,6 +39,7 @@ pub fn time_choices(
     // Layers of one shape: their op, what they read, and the forms asked for.
     type Key = (String, Vec<usize>, Vec<(Form, Rank)>);
     let mut known: BTreeMap<Key, Vec<f64>> = BTreeMap::new();
+    let mut all: Vec<Timing> = Vec::new();
     for layer in &mut profile.layers {
         let forms: Vec<(Form, Rank)> =
             layer.choices.iter().map(|choice| (choice.form, choice.rank)).collect();
@@ -52,6 +53,7 @@ pub fn time_choices(
                 None => {
                     let times =
                         time_layer(&node.op, input, &forms, batch, device, layout, options)?;
+                    all.extend(&times);
                     let times: Vec<f64> = times.iter().map(|timing| timing.median).collect();
                     known.insert(key, times.clone());
                     times
@@ -66,6 +68,9 @@ pub fn time_choices(
         bar.inc(1);
     }
     bar.finish_and_clear();
+    if let Some(told) = timing::too_noisy(&all) {
+        eprintln!("note: {told}");
+    }
     fit_into_whole(profile);
     Ok(())
 }

@@ -271,7 +271,12 @@ impl Pipeline<'_> {
             .setting("processor", &crate::record::processor());
         let models = std::mem::take(&mut profile.models);
         let mut profile = self.stages.shared().result(&key, || {
-            let options = TimingOptions { warmup: 2, repeats: 11, min_sample_seconds: 0.004 };
+            let options = TimingOptions {
+                warmup: 2,
+                repeats: 11,
+                min_sample_seconds: 0.004,
+                max_seconds: 10.0,
+            };
             time_choices(self.dense, &mut profile, batch, device, &options)?;
             Ok::<_, TrainError>(profile)
         })?;
@@ -457,6 +462,9 @@ impl Pipeline<'_> {
                 let options = TimingOptions::default();
                 let times = timing::latency(&models.each_ref(), shape, batch, &options)?;
                 let (dense, compressed) = (times[0], times[1]);
+                if let Some(told) = timing::too_noisy(&times) {
+                    eprintln!("note: {told}");
+                }
                 found.push(Latency { batch, threads, dense, compressed });
             }
             Ok(found)

@@ -53,11 +53,14 @@ pub struct TimingOptions {
     /// A sample repeats the subject until it has lasted this many seconds, so that short calls are not lost in the clock's
     /// grain.
     pub min_sample_seconds: f64,
+    /// No round of samples is begun after this many seconds in all, but the first three: a machine that is busy with other work can
+    /// take a thousand times as long.
+    pub max_seconds: f64,
 }
 
 impl Default for TimingOptions {
     fn default() -> Self {
-        Self { warmup: 3, repeats: 21, min_sample_seconds: 0.005 }
+        Self { warmup: 3, repeats: 21, min_sample_seconds: 0.005, max_seconds: 60.0 }
     }
 }
 
@@ -86,6 +89,28 @@ impl Timing {
             upper: quantile(&samples, 0.75),
         }
     }
+}
+
+impl Timing {
+    /// Distance of the quartiles relative to the median.
+    pub fn spread(&self) -> f64 {
+        (self.upper - self.lower) / self.median
+    }
+}
+
+/// What there is to say where times spread so far that they should not be trusted: where the quartiles of most of them are further
+/// apart than half the median.
+pub fn too_noisy<'a>(times: impl IntoIterator<Item = &'a Timing>) -> Option<String> {
+    let mut spreads: Vec<f64> = times.into_iter().map(Timing::spread).collect();
+    spreads.sort_by(f64::total_cmp);
+    let middle = *spreads.get(spreads.len() / 2)?;
+    (middle > 0.5).then(|| {
+        format!(
+            "this machine is too busy for times to be trusted: half of the samples lie {:.0} % of their median apart; try again \
+             when it is quiet, or with --threads 1",
+            100.0 * middle
+        )
+    })
 }
 
 /// Linear interpolation between the two nearest of the sorted samples.
@@ -122,13 +147,22 @@ pub fn interleaved(
         calls.push(((options.min_sample_seconds / once).ceil() as usize).max(1));
     }
     let mut samples = vec![Vec::new(); subjects.len()];
-    for _ in 0..options.repeats {
+    let begin = Instant::now();
+    for round in 0..options.repeats {
+        if round >= 3 && begin.elapsed().as_secs_f64() > options.max_seconds {
+            break;
+        }
         for ((subject, &calls), samples) in subjects.iter_mut().zip(&calls).zip(&mut samples) {
             let watch = Instant::now();
-            for _ in 0..calls {
+            let mut made = 0;
+            // The number of calls is from one call, which may have been the only quick one.
+            while made < calls
+                && (made == 0 || watch.elapsed().as_secs_f64() < 4.0 * options.min_sample_seconds)
+            {
                 subject()?;
+                made += 1;
             }
-            samples.push(watch.elapsed().as_secs_f64() / calls as f64);
+            samples.push(watch.elapsed().as_secs_f64() / made as f64);
         }
     }
     Ok(samples.into_iter().map(Timing::of).collect())
@@ -233,7 +267,12 @@ mod tests {
     #[test]
     fn subjects_run_in_turn_and_equally_often() {
         let log = std::cell::RefCell::new(String::new());
-        let options = TimingOptions { warmup: 0, repeats: 3, min_sample_seconds: 0.0 };
+        let options = TimingOptions {
+            warmup: 0,
+            repeats: 3,
+            min_sample_seconds: 0.0,
+            ..TimingOptions::default()
+        };
         let timings = interleaved(
             &mut [
                 &mut || {
@@ -251,6 +290,32 @@ mod tests {
         assert_eq!(timings.len(), 2);
         // One call each to see how long it lasts, then three interleaved samples.
         assert_eq!(*log.borrow(), "abababab");
+    }
+
+    #[test]
+    fn a_measurement_ends_on_a_machine_that_became_slow() {
+        let calls = std::cell::Cell::new(0);
+        let slow_but_once = || {
+            calls.set(calls.get() + 1);
+            if calls.get() > 1 {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Ok(())
+        };
+        let options =
+            TimingOptions { warmup: 0, repeats: 1000, min_sample_seconds: 1e-3, max_seconds: 0.0 };
+        interleaved(&mut [&mut { slow_but_once }], &options).unwrap();
+        // One to see how long it lasts, then three samples, none of more than three calls.
+        assert!(calls.get() <= 10, "{}", calls.get());
+    }
+
+    #[test]
+    fn noise_is_told() {
+        let of = |lower, upper| Timing { median: 1.0, lower, upper };
+        assert_eq!(too_noisy([]), None);
+        assert_eq!(too_noisy(&[of(0.9, 1.2), of(0.8, 1.1), of(0.5, 9.0)]), None);
+        let told = too_noisy(&[of(0.9, 1.9), of(0.8, 1.8), of(0.9, 1.1)]).unwrap();
+        assert!(told.contains("100 %"), "{told}");
     }
 
     #[test]

@@ -52,8 +52,16 @@ fn rules_for_ranks() {
     run(&["--evbmf", "0.5", "--form", "tucker2"]);
     run(&["--macs-ratio", "0.5", "--plan-by", "max-error", "--points", "4"]);
     run(&["--macs-ratio", "0.5", "--form", "tkd-cpd", "--points", "4"]);
-    let kept =
-        run(&["--macs-ratio", "0.5", "--keep", "conv1,fc2", "--multiple", "4", "--form", "cp3"]);
+    let kept = run(&[
+        "--macs-ratio",
+        "0.5",
+        "--keep",
+        "conv1,fc2,conv1",
+        "--multiple",
+        "4",
+        "--form",
+        "cp3",
+    ]);
     for (name, rank) in ranks(&kept) {
         assert!(name != "conv1" && name != "fc2");
         let rank = rank.as_u64().unwrap();
@@ -343,7 +351,7 @@ fn options_that_do_not_go_together() {
     check(&["--macs-ratio", "0.5,0.3,0.5"], &["0.5", "twice"]);
     let data = ["--macs-ratio", "0.5", "--dataset", "cifar10"];
     for (rest, words) in [
-        (&["--lr", "nan"][..], ["--lr", "positive"]),
+        (&["--lr", "nan"][..], ["--lr", "above 0"]),
         (&["--freeze", "reduse"], ["reduse", "reduce, spatial"]),
         (&["--factor-lr", "nan"], ["--factor-lr", "at least 0"]),
         // What nothing would read is refused, not ignored.

@@ -374,6 +374,31 @@ fn the_loss_of_a_network_that_ends_in_softmax() {
 // Negative numbers
 
 #[test]
+fn numbers_out_of_range_are_told_with_their_range() {
+    let compress = |option: &str, value: &str, words: &[&str]| {
+        let rest = [option, value, "--dataset", "characters", "--out", "o.safetensors"];
+        let args = [&["compress", "net.safetensors", "--macs-ratio", "0.5"][..], &rest].concat();
+        refused(&args, 2, &[&[option][..], words].concat());
+    };
+    for option in ["--statistics", "--calibrate", "--epochs"] {
+        for value in ["-1", "1.5", "many", ""] {
+            compress(option, value, &["a whole number of at least 0"]);
+        }
+    }
+    for value in ["0", "-0.1", "inf", "nan", "fast"] {
+        compress("--lr", value, &["a finite number above 0"]);
+    }
+    for option in ["--points", "--batch-size", "--patience", "--max-iters", "--timing-batch"] {
+        compress(option, "0", &["must be at least 1"]);
+    }
+    refused(
+        &["compress", "n.safetensors", "--ranks", "p.toml", "--keep", "conv1", "--out", "o"],
+        2,
+        &["--keep", "--ranks"],
+    );
+}
+
+#[test]
 fn a_negative_number_is_about_its_option() {
     let check = |args: &[&str]| {
         let error = fails(args, 2, &[]);

@@ -1,14 +1,13 @@
-//! What the experiments share: common options, the run's folder, and stages that a resumed run does not repeat.
+//! [`Context`]: what every experiment runs in: the run's folder and its stages, seed and threads, data sets and pretrained networks.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use cp_data::{DataDir, Dataset, Source};
-use cp_net::Network;
-use cp_report::{Block, Report};
+use cp_data::{Characters, DataDir, Dataset, Part, Source};
+use cp_net::{Network, arch};
 use cp_torch::DeviceRequest;
 use cp_train::{Key, Lock, Provenance, RunDir, Stages, timing};
 use serde::Serialize;
@@ -49,39 +48,46 @@ fn device() -> impl TypedValueParser<Value = DeviceRequest> {
 }
 
 /// A run in progress: its folder, its device, and the files of the stages that are done.
-pub(crate) struct Run {
+pub(crate) struct Context {
     pub(crate) stages: Stages,
     pub(crate) seed: u64,
-    pub(crate) json: bool,
     data: DataDir,
     /// Of the start; its data are those opened so far.
     provenance: Provenance,
     _lock: Lock,
 }
 
-impl Run {
-    /// Opens the run's folder and writes the configuration into it.
-    pub(crate) fn open<C: Serialize>(args: &RunArgs, experiment: &str, config: &C) -> Result<Self> {
-        let threads = args.threads.map_or(0, usize::from);
+impl Context {
+    /// Opens the run's folder and writes the settings into it. With several `jobs`, each has one thread.
+    pub(crate) fn open<S: Serialize>(
+        args: &RunArgs,
+        experiment: &str,
+        settings: &S,
+        jobs: usize,
+    ) -> Result<Self> {
+        let threads = if jobs > 1 { 1 } else { args.threads.map_or(0, usize::from) };
         timing::set_threads(threads);
         // Fails only where a pool exists already, and then nothing has to be set.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+        let _ = rayon::ThreadPoolBuilder::new()
+            .num_threads(if jobs > 1 { jobs } else { threads })
+            .build_global();
         let device = cp_torch::device(args.device)?;
         let name = run_name(args, experiment)?;
         let dir = RunDir::open(&args.results, experiment, &name)?;
         let lock = dir.lock()?;
-        let changed = dir.write_config(config)?;
+        let changed = dir.write_config(settings)?;
         if !changed.is_empty() {
             eprintln!("note: {}; what depends on it is computed again", changed.join("; "));
         }
         // Now, and not at the end: the sources may change while a long run goes on.
-        let provenance = Provenance::collect(device, args.seed, Vec::new());
+        let mut provenance = Provenance::collect(device, args.seed, Vec::new());
+        // No one starts the program but xtask.
+        provenance.command = provenance.command.replacen("cp-experiments", "cargo xtask", 1);
         dir.write_provenance(&provenance)?;
         eprintln!("run folder: {}", dir.path().display());
         Ok(Self {
             stages: Stages::new(dir, device),
             seed: args.seed,
-            json: args.json,
             data: DataDir::locate(args.data.clone()),
             provenance,
             _lock: lock,
@@ -108,18 +114,36 @@ impl Run {
         self.stages.result(&key, compute)
     }
 
-    /// Opens a data set and notes its files for the provenance.
+    /// Opens a data set and notes its files for the provenance. `drawn:N` are N characters drawn for the split, with the run's seed;
+    /// a split of neither training nor validation is a test split.
     pub(crate) fn dataset(&mut self, name: &str, split: &str) -> Result<Arc<dyn Dataset>> {
+        if let Some(count) = name.strip_prefix("drawn:") {
+            let count = count.parse().with_context(|| format!("the data set '{name}'"))?;
+            let part = match split {
+                "train" | "train+validation" => Part::Train,
+                "validation" | "even" => Part::Validation,
+                _ => Part::Test,
+            };
+            return Ok(Arc::new(Characters::part(part, count, self.seed)));
+        }
         let set = cp_data::open(name, split, &self.data)?;
         self.note(set.sources());
         Ok(set)
     }
 
-    /// Loads pretrained weights from the data folder and notes the file for the provenance.
-    pub(crate) fn pretrained(&mut self, weights: &str, arch: &str) -> Result<Network> {
+    /// The network of `weights`: a file of this project, named from its root with its folder; `drawn` for random weights of a network for
+    /// `classes` classes; or published weights of the data folder, whose file is noted for the provenance.
+    pub(crate) fn network(&mut self, weights: &str, arch: &str, classes: usize) -> Result<Network> {
+        if weights == "drawn" {
+            return Ok(arch::by_name(arch)?.with_classes(classes)?.initialize(self.seed)?);
+        }
+        if weights.contains('/') {
+            let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+            return Ok(Network::load(root.join(weights))?);
+        }
         let (path, source) = cp_data::pretrained(weights, &self.data)?;
         self.note(&[source]);
-        let loaded = Network::load_as(&path, cp_net::arch::by_name(arch)?)?;
+        let loaded = Network::load_as(&path, arch::by_name(arch)?)?;
         for note in &loaded.notes {
             eprintln!("note: {note}");
         }
@@ -134,32 +158,10 @@ impl Run {
         }
     }
 
-    /// Ends `report` with where it comes from and the configuration, writes it and `result.json`, and shows the outcome: the summary,
-    /// or with `--json` the result.
-    pub(crate) fn finish<C: Serialize>(
-        &self,
-        mut report: Report,
-        config: &C,
-        result: &serde_json::Value,
-    ) -> Result<()> {
+    /// Where the results come from, with all data that were opened; written to the run's folder.
+    pub(crate) fn provenance(&self) -> Result<&Provenance> {
         self.dir().write_provenance(&self.provenance)?;
-        report.add(Block::provenance(self.provenance.rows()));
-        report.add(Block::code("Configuration", toml::to_string_pretty(config)?));
-        report.write(self.dir().path())?;
-        let text = serde_json::to_string_pretty(result)?;
-        cp_train::write_atomic(&self.dir().file("result.json"), text.as_bytes())?;
-        if self.json {
-            println!("{text}");
-        } else {
-            let summary = self.dir().file("summary.md");
-            println!(
-                "{}",
-                std::fs::read_to_string(&summary)
-                    .with_context(|| format!("cannot read {}", summary.display()))?
-            );
-        }
-        eprintln!("report: {}", self.dir().file("report.html").display());
-        Ok(())
+        Ok(&self.provenance)
     }
 }
 
@@ -202,10 +204,4 @@ fn run_name(args: &RunArgs, experiment: &str) -> Result<String> {
         Some((_, name)) => Ok(name),
         None => bail!("--resume: there is no run in {}", folder.display()),
     }
-}
-
-/// Reads a configuration that is part of the program.
-pub(crate) fn built_in<C: DeserializeOwned>(text: &str) -> C {
-    // The tests parse every built-in configuration.
-    toml::from_str(text).unwrap_or_else(|error| panic!("built-in configuration: {error}"))
 }

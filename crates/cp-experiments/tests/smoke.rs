@@ -1,0 +1,131 @@
+//! Every experiment from its start to its report, on tiny settings and drawn data, killed once and resumed.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+fn program(args: &[&str], results: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cp-experiments"));
+    command
+        .args(args)
+        .args(["--smoke", "--run", "smoke", "--threads", "1", "--results"])
+        .arg(results)
+        .env_remove("POLYAD_DATA")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// The finished stages below `folder`, and when they were written.
+fn stages(folder: &Path) -> BTreeMap<PathBuf, SystemTime> {
+    let mut found = BTreeMap::new();
+    let Ok(entries) = std::fs::read_dir(folder) else { return found };
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            found.extend(stages(&path));
+        } else if path.parent().unwrap().ends_with("stages")
+            && path.extension().is_some_and(|kind| kind == "json")
+            && let Ok(written) = path.metadata().and_then(|found| found.modified())
+        {
+            found.insert(path, written);
+        }
+    }
+    found
+}
+
+fn killed_and_resumed(args: &[&str], folder: &str) {
+    let results = tempfile::tempdir().unwrap();
+    let run = results.path().join(folder).join("smoke");
+    let mut child = program(args, results.path()).spawn().unwrap();
+    // Killed as soon as something is finished; a fast machine may finish all of it first, and then nothing is to be computed again.
+    while child.try_wait().unwrap().is_none() && stages(&run).is_empty() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let _ = child.kill();
+    let first = child.wait_with_output().unwrap();
+    let done = stages(&run);
+    assert!(!done.is_empty(), "{args:?}: {}", String::from_utf8_lossy(&first.stderr));
+
+    let second =
+        program(&[args, &["--resume", "--json"]].concat(), results.path()).output().unwrap();
+    let told = String::from_utf8_lossy(&second.stderr);
+    assert!(second.status.success(), "{args:?}: {told}");
+    let after = stages(&run);
+    for (path, written) in &done {
+        assert_eq!(after.get(path), Some(written), "{} was computed again", path.display());
+    }
+    let result: serde_json::Value = serde_json::from_slice(&second.stdout).unwrap();
+    assert_eq!(result["experiment"], folder);
+    assert!(result["provenance"]["command"].as_str().unwrap().starts_with("cargo xtask "));
+    for file in ["summary.md", "report.html", "result.json", "config.toml", "provenance.json"] {
+        assert!(run.join(file).is_file(), "{args:?}: {file} is missing");
+    }
+    // The same once more: nothing is computed, and the result is the same.
+    let third =
+        program(&[args, &["--resume", "--json"]].concat(), results.path()).output().unwrap();
+    assert!(third.status.success(), "{args:?}: {}", String::from_utf8_lossy(&third.stderr));
+    let again: serde_json::Value = serde_json::from_slice(&third.stdout).unwrap();
+    assert_eq!(again["result"], result["result"], "{args:?}");
+    assert_eq!(stages(&run), after, "{args:?}");
+}
+
+#[test]
+fn demo() {
+    killed_and_resumed(&["demo"], "demo");
+}
+
+#[test]
+fn reproduce_alexnet() {
+    killed_and_resumed(&["reproduce-alexnet"], "reproduce-alexnet");
+}
+
+#[test]
+fn agreement() {
+    killed_and_resumed(&["agreement"], "agreement");
+}
+
+#[test]
+fn latency() {
+    killed_and_resumed(&["latency"], "latency");
+}
+
+#[test]
+fn curve() {
+    killed_and_resumed(&["curve", "--network", "resnet20"], "curve-resnet20");
+}
+
+#[test]
+fn train_resnet() {
+    killed_and_resumed(&["train-resnet"], "train-resnet");
+}
+
+#[test]
+fn transfer() {
+    killed_and_resumed(&["transfer", "--dataset", "cifar10"], "transfer-cifar10");
+}
+
+/// What is wrong is said before a folder is made.
+#[test]
+fn wrong_options_are_refused_before_anything_is_made() {
+    for (args, told) in [
+        (&["latency", "--networks", "resnet21"][..], "resnet21"),
+        (&["latency", "--ratios", "1.5"], "--ratios: 1.5 is not above 0 and below 1"),
+        (&["latency", "--batch", "0"], "--batch: 0 is not at least 1"),
+        (&["curve", "--network", "resnet20", "--budgets", "0.3,x"], "--budgets: 'x' is no number"),
+        (&["curve", "--network", "resnet20", "--jobs", "2"], "--threads does not go with --jobs"),
+        (&["agreement", "--networks", "vgg16"], "--networks: vgg16 is none of"),
+        (&["transfer", "--dataset", "cifar10", "--ratios", "0"], "--ratios: 0 is not above 0"),
+        (&["curve"], "--network <NAME>"),
+        (&["mnist"], "unrecognized subcommand"),
+    ] {
+        let results = tempfile::tempdir().unwrap();
+        let found = program(args, results.path()).output().unwrap();
+        let message = String::from_utf8_lossy(&found.stderr);
+        assert!(!found.status.success(), "{args:?}");
+        assert!(message.contains(told), "{args:?}: {message}");
+        assert_eq!(std::fs::read_dir(results.path()).unwrap().count(), 0, "{args:?}");
+    }
+}
