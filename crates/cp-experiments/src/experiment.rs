@@ -86,7 +86,8 @@ struct Record<'a, S> {
 
 /// The subcommand of an experiment.
 pub(crate) fn command(name: &'static str, about: &Description) -> Command {
-    let command = RunArgs::augment_args(about.command(name));
+    // The options of all experiments bring a description of their own.
+    let command = RunArgs::augment_args(about.command(name)).about(about.about.clone());
     if about.jobs { command.arg(jobs()) } else { command }
 }
 

@@ -44,10 +44,11 @@ const EXPERIMENTS: [Entry; 7] = [
 ];
 
 fn command() -> Command {
-    let experiments = EXPERIMENTS.map(|(name, text, _)| {
-        experiment::command(name, &Description::new(text)).bin_name(format!("cargo xtask {name}"))
-    });
+    let experiments =
+        EXPERIMENTS.map(|(name, text, _)| experiment::command(name, &Description::new(text)));
     Command::new("cp-experiments")
+        // No one starts this program but xtask.
+        .bin_name("cargo xtask")
         .version(env!("CARGO_PKG_VERSION"))
         .about("The experiments of Polyad")
         .subcommand_required(true)
@@ -84,6 +85,17 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn help_is_about_the_experiment() {
+        let error = command().try_get_matches_from(["x", "curve", "--help"]).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("Compress a network to several budgets"), "{text}");
+        assert!(text.contains("Usage: cargo xtask curve"), "{text}");
+        for option in ["--network", "--budgets", "--quick", "--jobs", "--smoke", "--resume"] {
+            assert!(text.contains(option), "{option}: {text}");
+        }
     }
 
     /// The settings that every choice makes are those of the experiment, with and without each flag, and make sense.

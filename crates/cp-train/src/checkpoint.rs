@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::TrainConfig;
 use crate::error::TrainError;
-use crate::train::EpochMetrics;
+use crate::metrics::EpochMetrics;
 
 /// Key of the JSON in the file's metadata.
 const KEY: &str = "polyad-checkpoint";

@@ -5,8 +5,7 @@ use cp_torch::{Executor, Mode};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
-use crate::scores::Scores;
-use crate::train::cross_entropy;
+use crate::scores::{Scores, cross_entropy};
 
 /// How much a network learns from its teacher, beside the labels.
 ///

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::memory::bytes_in_words;
+use crate::words::bytes_in_words;
 
 /// The error of this crate.
 #[derive(Debug, thiserror::Error)]

@@ -21,7 +21,7 @@ use crate::progress;
 use crate::recipe::{PlanBy, Planning, Recipe, Target};
 use crate::sensitivity::{LossRule, Sensitivity, SensitivityOptions, sensitivity};
 use crate::stages::Stages;
-use crate::statistics::input_statistics;
+use crate::statistics::{input_statistics, measurable};
 use crate::timing::{self, Timing, TimingOptions};
 use crate::train::TrainData;
 
@@ -171,13 +171,16 @@ impl Pipeline<'_> {
         let (Some(options), Some(data)) = (&self.recipe.compress.statistics, self.data) else {
             return Ok(LayerStatistics::new());
         };
-        let layers = self.layers();
+        let (layers, left) = measurable(self.dense.architecture(), &self.layers())?;
         let key = Key::new("statistics", 1)
             .network("network", self.dense)
             .setting("layers", &layers)
             .setting("options", options)
             .data("train", &*data.train.train)?;
         self.stages.statistics(&key, || {
+            for (layer, why) in &left {
+                eprintln!("note: '{layer}' is decomposed for its kernel, not for its output: of its inputs, {why}");
+            }
             let model = self.stages.executor(self.dense)?;
             input_statistics(&model, &layers, &data.train.train, options, 2)
         })

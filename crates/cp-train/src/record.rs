@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::write_atomic;
 use crate::error::TrainError;
 use crate::key::differences;
+use crate::metrics::EpochMetrics;
 use crate::timing;
-use crate::train::EpochMetrics;
 
 /// Receives the figures of a training run.
 pub trait Record {

@@ -1,7 +1,7 @@
 //! [`Scores`]: the logits of a network, whatever it ends in.
 
 use cp_net::{Architecture, Op};
-use cp_torch::tch::Tensor;
+use cp_torch::tch::{Reduction, Tensor};
 use cp_torch::{Executor, Mode};
 
 use crate::error::TrainError;
@@ -102,6 +102,22 @@ fn ending(arch: &Architecture, output: &str) -> Option<(Ending, String)> {
             _ => return None,
         }
     }
+}
+
+/// Mean cross-entropy of logits `[B, K]` against labels `[B]`, in nats.
+pub(crate) fn cross_entropy(
+    logits: &Tensor,
+    labels: &Tensor,
+    label_smoothing: f64,
+) -> Result<Tensor, TrainError> {
+    let (no_weights, ignored) = (None::<Tensor>, -100);
+    Ok(logits.f_cross_entropy_loss(
+        labels,
+        no_weights,
+        Reduction::Mean,
+        ignored,
+        label_smoothing,
+    )?)
 }
 
 #[cfg(test)]

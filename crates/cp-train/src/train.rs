@@ -5,9 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cp_data::{Dataset, Loader, LoaderConfig, Order};
-use cp_torch::tch::{Kind, Reduction, Tensor};
+use cp_torch::tch::{Kind, Tensor};
 use cp_torch::{Executor, Mode};
-use serde::{Deserialize, Serialize};
 
 use crate::batch;
 use crate::checkpoint::{Checkpoint, Header};
@@ -17,11 +16,12 @@ use crate::error::TrainError;
 use crate::evaluate::{EvalOptions, Evaluation, evaluate};
 use crate::fit::check_fit;
 use crate::memory::{Purpose, check_memory};
+use crate::metrics::EpochMetrics;
 use crate::optimizer::Optimizer;
 use crate::progress;
 use crate::record::Record;
 use crate::schedule::lr_at;
-use crate::scores::Scores;
+use crate::scores::{Scores, cross_entropy};
 use crate::timing::Stopwatch;
 
 /// What a run trains on, and what it watches. The test set has no place here.
@@ -31,24 +31,6 @@ pub struct TrainData {
     pub train: Arc<dyn Dataset>,
     /// Held-out part of the training data, evaluated after every epoch.
     pub validation: Option<Arc<dyn Dataset>>,
-}
-
-/// Figures of one epoch.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EpochMetrics {
-    /// Epoch, from 0.
-    pub epoch: usize,
-    /// Learning rate of its last step.
-    pub lr: f64,
-    /// Mean training loss over its steps, label smoothing included, in nats per example.
-    #[serde(with = "crate::finite")]
-    pub train_loss: f64,
-    /// Share of training examples classified right on the way, 0…1.
-    pub train_top1: f64,
-    /// The network on the validation data after the epoch.
-    pub validation: Option<Evaluation>,
-    /// Seconds of training, evaluation not included.
-    pub seconds: f64,
 }
 
 /// What a run did.
@@ -220,22 +202,6 @@ fn loss(
     let logits = scores.forward(model, x, Mode::Train)?;
     let loss = cross_entropy(&logits, labels, label_smoothing)?;
     Ok((logits, loss))
-}
-
-/// Mean cross-entropy of logits `[B, K]` against labels `[B]`, in nats.
-pub(crate) fn cross_entropy(
-    logits: &Tensor,
-    labels: &Tensor,
-    label_smoothing: f64,
-) -> Result<Tensor, TrainError> {
-    let (no_weights, ignored) = (None::<Tensor>, -100);
-    Ok(logits.f_cross_entropy_loss(
-        labels,
-        no_weights,
-        Reduction::Mean,
-        ignored,
-        label_smoothing,
-    )?)
 }
 
 /// The first epoch of the highest validation accuracy; of equals, that of the lowest loss.

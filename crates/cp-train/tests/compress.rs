@@ -4,13 +4,14 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
+mod small;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use common::images;
 use cp_data::{Dataset, Images};
-use cp_net::arch::{Builder, window};
+use cp_net::arch::Builder;
 use cp_net::{Conv, Form, InputSpec, Network, Padding};
 use cp_plan::RankPlan;
 use cp_torch::tch::{self, Device};
@@ -22,31 +23,7 @@ use cp_train::{
     compress, evaluate, input_statistics, sensitivity, train, train_from,
 };
 use ndarray::{Array4, ArrayD};
-
-/// libtorch has one generator and one number of threads for the whole process.
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    let guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    tch::set_num_threads(1);
-    guard
-}
-
-fn network() -> Network {
-    let arch = Builder::new("tiny", InputSpec::gray(8))
-        .conv("conv1", 8, window(3).pad(1).no_bias())
-        .batch_norm("norm1")
-        .relu("relu1")
-        .conv("conv2", 8, window(3).pad(1).no_bias())
-        .batch_norm("norm2")
-        .relu("relu2")
-        .max_pool("pool", window(2).stride(2))
-        .flatten("flat")
-        .linear("fc", 3)
-        .build()
-        .unwrap();
-    arch.initialize(1).unwrap()
-}
+use small::{alone, network};
 
 fn data() -> TrainData {
     TrainData { train: images(0..240), validation: Some(images(240..300)) }

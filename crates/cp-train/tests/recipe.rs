@@ -3,44 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
+mod small;
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::images;
-use cp_net::arch::{Builder, window};
-use cp_net::{Form, InputSpec, Network};
-use cp_torch::tch::{self, Device};
+use cp_net::Form;
+use cp_torch::tch::Device;
 use cp_train::{
     Augmentation, CompressConfig, CompressData, FixedLayer, Outcome, Planning, Preset, Recipe,
     RunDir, Stages, StatisticsOptions, Target, TrainConfig, TrainData, TrainError,
 };
-
-/// libtorch has one generator and one number of threads for the whole process.
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    let guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    tch::set_num_threads(1);
-    guard
-}
-
-fn network() -> Network {
-    Builder::new("tiny", InputSpec::gray(8))
-        .conv("conv1", 8, window(3).pad(1).no_bias())
-        .batch_norm("norm1")
-        .relu("relu1")
-        .conv("conv2", 8, window(3).pad(1).no_bias())
-        .batch_norm("norm2")
-        .relu("relu2")
-        .max_pool("pool", window(2).stride(2))
-        .flatten("flat")
-        .linear("fc", 3)
-        .build()
-        .unwrap()
-        .initialize(1)
-        .unwrap()
-}
+use small::{alone, network};
 
 fn data() -> CompressData {
     let train = TrainData { train: images(0..240), validation: Some(images(240..300)) };

@@ -215,7 +215,7 @@ pub(crate) struct Args {
     /// Decompositions of each layer with --schedule passes [default: 2].
     #[arg(long, value_name = "N", value_parser = positive, requires = "schedule", hide_short_help = true, help_heading = "Fine-tuning")]
     pub(super) passes: Option<usize>,
-    /// Peak learning rate [default: 0.02].
+    /// Peak learning rate [default: the preset's; 0.005, or 0.02 with best].
     #[arg(
         long,
         value_name = "X", value_parser = positive_number,

@@ -168,6 +168,7 @@ impl Args {
             return;
         }
         let fresh = || TrainConfig {
+            lr: self.preset.preset().lr(),
             augmentation: compress.augmentation,
             seed: compress.seed,
             distill: Some(Distillation { weight: 0.7, temperature: 4.0, layers: 0.0 }),

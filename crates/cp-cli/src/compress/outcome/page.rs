@@ -52,7 +52,7 @@ impl Answer {
             }
         }
         page.add(Block::text(self.protocol(args)));
-        page.add(Block::text(format!("What to try next: {}", self.command)));
+        page.add(Block::text(format!("What to try next: `{}`", self.command)));
         page.add(Block::provenance(provenance.rows()));
         page.write(dir.path())?;
         Ok(())
@@ -135,14 +135,15 @@ impl Answer {
             ),
             _ => format!("the best by `{}`", args.validation_split),
         };
-        let test = args
-            .test_split
-            .as_deref()
-            .map_or_else(|| "nothing".into(), |split| format!("`{split}`"));
-        format!(
-            "Protocol: {dataset}; {epochs} epochs of fine-tuning on `{}`, {chosen}; tested once on {test}, in eval mode.",
-            args.train_split
-        )
+        let tuned = match epochs {
+            0 => format!("not fine-tuned, {chosen}"),
+            _ => format!("{epochs} epochs of fine-tuning on `{}`, {chosen}", args.train_split),
+        };
+        let test = args.test_split.as_deref().map_or_else(
+            || "not tested: `--test-split` names images for that".into(),
+            |split| format!("tested once on `{split}`, in eval mode"),
+        );
+        format!("Protocol: {dataset}; {tuned}; {test}.")
     }
 
     /// What each model costs and reaches, the dense network among them.
