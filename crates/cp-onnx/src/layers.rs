@@ -1,0 +1,376 @@
+//! Which layers a model has: [`Layer`], one for each weight.
+//!
+//! A weight, not a node: what is shared is decomposed once, and every node that has it as its kernel is rewritten.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use cp_net::{Conv, Linear, Op};
+use ndarray::ArrayD;
+
+use crate::Float;
+use crate::fold::{Constant, constant};
+use crate::proto::{Message, attribute, model, node};
+use crate::record::Record;
+use crate::scopes::{Maker, Reader, Scopes, Value};
+
+/// The op of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LayerKind {
+    /// A convolution over any number of axes.
+    Conv,
+    /// A transposed convolution, which is listed and left alone.
+    ConvTranspose,
+    /// A linear layer with scales and transpositions.
+    Gemm,
+    /// A linear layer without a bias.
+    MatMul,
+}
+
+impl LayerKind {
+    /// The name of the operator.
+    pub fn op(self) -> &'static str {
+        match self {
+            LayerKind::Conv => "Conv",
+            LayerKind::ConvTranspose => "ConvTranspose",
+            LayerKind::Gemm => "Gemm",
+            LayerKind::MatMul => "MatMul",
+        }
+    }
+
+    fn of(node: &Message) -> Option<Self> {
+        use LayerKind::{Conv, ConvTranspose, Gemm, MatMul};
+        let op = node.string(node::OP);
+        let kind = [Conv, ConvTranspose, Gemm, MatMul].into_iter().find(|kind| kind.op() == op)?;
+        model::is_onnx_domain(&node.string(node::DOMAIN)).then_some(kind)
+    }
+}
+
+/// Why a layer is left alone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The weight comes from outside.
+    #[error("its weight '{value}' is an input, or nothing makes it")]
+    Input {
+        /// The input.
+        value: String,
+    },
+    /// The weight is made by an op that is not looked through.
+    #[error(
+        "its weight comes from '{value}', which {op} computes; run a constant folder over the model first"
+    )]
+    Computed {
+        /// The value.
+        value: String,
+        /// What makes it.
+        op: String,
+    },
+    /// Too many ops between weight and initializer.
+    #[error("more than {most} nodes lie between its weight and an initializer")]
+    Deep {
+        /// The limit.
+        most: usize,
+    },
+    /// The stored values cannot be read, or are no floating-point numbers.
+    #[error("its weight '{value}': {problem}")]
+    Unreadable {
+        /// The tensor.
+        value: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// An attribute that is unknown, is a parameter of the function around, or does not fit the weight.
+    #[error(
+        "node '{node}': attribute '{attribute}' is unknown, set by a function's caller, or does not fit the weight"
+    )]
+    Attribute {
+        /// The node.
+        node: String,
+        /// The attribute.
+        attribute: String,
+    },
+    /// A weight of another shape than the op has.
+    #[error("its weight has shape {shape:?}, which is none of a {op}")]
+    Shape {
+        /// The shape.
+        shape: Vec<usize>,
+        /// The op.
+        op: &'static str,
+    },
+    /// The constant is the left operand, so that the layer mixes rows, not features.
+    #[error("the constant is the left operand of its {op}")]
+    LeftOperand {
+        /// The op.
+        op: &'static str,
+    },
+    /// Nodes with one weight and different numbers of groups.
+    #[error("nodes that share its weight have different numbers of groups")]
+    Groups,
+    /// An op whose factorized forms are not written.
+    #[error("transposed convolutions are not factorized")]
+    Transposed,
+    /// A part of a layer that was factorized before.
+    #[error("it is a part of '{layer}', which is factorized already")]
+    Factorized {
+        /// The layer that there was.
+        layer: String,
+    },
+}
+
+/// A weight and the nodes that have it as their kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// Name of the first node, or of its output where it has none; unique in the model.
+    pub name: String,
+    /// The graph or function that holds the weight.
+    pub scope: String,
+    /// Name of the weight there.
+    pub weight: String,
+    /// Op of the first node.
+    pub kind: LayerKind,
+    /// Of convolutions `[out, in / groups, k₀, …]`, of linear layers `[out, in]`; empty where the weight is unknown.
+    pub shape: Vec<usize>,
+    /// Groups of a convolution, 1 for others.
+    pub groups: usize,
+    /// The type in which the weight is stored, where it is known.
+    pub float: Option<Float>,
+    /// Every node with this kernel, by its name or its first output.
+    pub nodes: Vec<String>,
+    /// Why it is not rewritten; `None` for those that can be.
+    pub left_alone: Option<Reason>,
+}
+
+impl Layer {
+    /// The layer as an op of cp-net, without stride, padding and dilation (which its nodes may have each their own): what
+    /// `cp_net::replacement` and cp-plan's choice of a solver need to know of it. `None` where the shape is not known.
+    pub fn op(&self) -> Option<Op> {
+        match (self.kind, &self.shape[..]) {
+            (LayerKind::Conv, [out, inputs, kernel @ ..]) => Some(Op::Conv(Conv {
+                groups: self.groups,
+                ..Conv::new(inputs * self.groups, *out, kernel)
+            })),
+            (LayerKind::Gemm | LayerKind::MatMul, &[out_features, in_features]) => {
+                Some(Op::Linear(Linear { in_features, out_features, bias: true }))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The nodes of one weight.
+pub(crate) struct Group {
+    pub(crate) name: String,
+    /// `None` where nothing in sight makes it.
+    pub(crate) value: Option<Value>,
+    pub(crate) weight: String,
+    pub(crate) users: Vec<(Reader, LayerKind)>,
+}
+
+/// How a node is called in messages: by its name, or by its first output.
+pub(crate) fn label(node: &Message) -> String {
+    let name = node.string(node::NAME);
+    let output = || node.strings(node::OUTPUTS).into_iter().next().unwrap_or_default();
+    if name.is_empty() { output() } else { name }
+}
+
+/// Every weight that is the kernel of a node, in the order of the nodes.
+pub(crate) fn groups(scopes: &Scopes<'_>) -> Vec<Group> {
+    let mut found: Vec<Group> = Vec::new();
+    let mut by_value = BTreeMap::new();
+    let mut names = BTreeSet::new();
+    for (scope, around) in scopes.all.iter().enumerate() {
+        for (field, node) in around.nodes() {
+            let Some(kind) = LayerKind::of(node) else { continue };
+            let weight = node.strings(node::INPUTS).into_iter().nth(1).unwrap_or_default();
+            let value = scopes.resolve(scope, &weight);
+            let user = (Reader { scope, field, slot: 1 }, kind);
+            if let Some(value) = &value
+                && let Some(&index) = by_value.get(value)
+            {
+                let group: &mut Group = &mut found[index];
+                group.users.push(user);
+                continue;
+            }
+            if let Some(value) = &value {
+                by_value.insert(value.clone(), found.len());
+            }
+            let plain = label(node);
+            let mut name = plain.clone();
+            let mut count = 2;
+            while !names.insert(name.clone()) {
+                name = format!("{plain}#{count}");
+                count += 1;
+            }
+            found.push(Group { name, value, weight, users: vec![user] });
+        }
+    }
+    found
+}
+
+/// A layer together with its kernel in the convention of [`Layer::shape`].
+pub(crate) struct Kernel {
+    pub(crate) layer: Layer,
+    pub(crate) array: Option<ArrayD<f32>>,
+}
+
+/// What `group` is; `None` for products of two values of which neither is constant.
+pub(crate) fn kernel(
+    scopes: &Scopes<'_>,
+    group: &Group,
+    record: &Record,
+    folder: Option<&Path>,
+) -> Option<Kernel> {
+    let &(first, kind) = group.users.first()?;
+    let scope = group.value.as_ref().map_or(first.scope, |value| value.0);
+    let nodes = group.users.iter().filter_map(|(user, _)| scopes.all[user.scope].node(user.field));
+    let mut layer = Layer {
+        name: group.name.clone(),
+        scope: scopes.all[scope].name.clone(),
+        weight: group.weight.clone(),
+        kind,
+        shape: Vec::new(),
+        groups: 1,
+        float: None,
+        nodes: nodes.map(label).collect(),
+        left_alone: None,
+    };
+    let input = || Reason::Input { value: group.weight.clone() };
+    let value = group.value.as_ref().ok_or_else(input);
+    match value.and_then(|value| constant(scopes, value, folder)) {
+        Ok(constant) => Some(known(scopes, group, record, layer, constant)),
+        Err(reason) => {
+            if kind == LayerKind::MatMul && !is_stored(scopes, group) {
+                let node = scopes.all[first.scope].node(first.field)?;
+                let left = scopes.resolve(first.scope, node.strings(node::INPUTS).first()?)?;
+                constant(scopes, &left, folder).ok()?;
+                layer.left_alone = Some(Reason::LeftOperand { op: kind.op() });
+            } else {
+                layer.left_alone = Some(reason);
+            }
+            Some(Kernel { layer, array: None })
+        }
+    }
+}
+
+fn is_stored(scopes: &Scopes<'_>, group: &Group) -> bool {
+    group.value.as_ref().is_some_and(|(scope, name)| {
+        matches!(scopes.all[*scope].maker(name), Some(Maker::Initializer { .. }))
+    })
+}
+
+fn known(
+    scopes: &Scopes<'_>,
+    group: &Group,
+    record: &Record,
+    mut layer: Layer,
+    constant: Constant,
+) -> Kernel {
+    layer.float = Some(constant.float);
+    let mut array = constant.array;
+    let mut reasons = Vec::new();
+    let mut group_counts = BTreeSet::new();
+    for (index, (user, kind)) in group.users.iter().enumerate() {
+        let Some(node) = scopes.all[user.scope].node(user.field) else { continue };
+        match geometry(node, *kind, array.shape()) {
+            Ok(geometry) => {
+                group_counts.insert(geometry.groups);
+                if index == 0 {
+                    layer.groups = geometry.groups;
+                }
+            }
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    let first = group.users[0].0;
+    let node = scopes.all[first.scope].node(first.field);
+    if matches!(layer.kind, LayerKind::Gemm | LayerKind::MatMul)
+        && array.ndim() == 2
+        && !node.is_some_and(is_transposed)
+    {
+        array = array.reversed_axes().as_standard_layout().into_owned();
+    }
+    layer.shape = array.shape().to_vec();
+    let part = record.layers.iter().find(|factorization| {
+        factorization.scope == layer.scope && factorization.weights.contains(&layer.weight)
+    });
+    layer.left_alone = part
+        .map(|factorization| Reason::Factorized { layer: factorization.layer.clone() })
+        .or_else(|| reasons.into_iter().next())
+        .or_else(|| (group_counts.len() > 1).then_some(Reason::Groups));
+    Kernel { layer, array: Some(array) }
+}
+
+/// Whether a linear node has its weight as `[out, in]`.
+pub(crate) fn is_transposed(node: &Message) -> bool {
+    node::attribute(node, "transB").and_then(|flag| flag.int(attribute::INT)).unwrap_or(0) != 0
+}
+
+/// What a node does with its kernel beside multiplying.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    pub(crate) groups: usize,
+    pub(crate) strides: Vec<i64>,
+    pub(crate) dilations: Vec<i64>,
+    /// All begins, then all ends.
+    pub(crate) pads: Vec<i64>,
+    /// Other than `NOTSET`, in the place of `pads`.
+    pub(crate) auto_pad: Option<String>,
+}
+
+/// Reads and checks the attributes of `node`, whose weight is stored in `shape`.
+pub(crate) fn geometry(
+    node: &Message,
+    kind: LayerKind,
+    shape: &[usize],
+) -> Result<Geometry, Reason> {
+    let known: &[&str] = match kind {
+        LayerKind::Conv => &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"],
+        LayerKind::ConvTranspose => return Err(Reason::Transposed),
+        LayerKind::Gemm => &["alpha", "beta", "transA", "transB", "broadcast"],
+        LayerKind::MatMul => &[],
+    };
+    let wrong = |name: &str| Reason::Attribute { node: label(node), attribute: name.into() };
+    for (_, found) in node.children(node::ATTRIBUTES) {
+        let name = found.string(attribute::NAME);
+        if !known.contains(&name.as_str()) || found.has(attribute::REFERENCE) {
+            return Err(wrong(&name));
+        }
+    }
+    let bad_shape = || Reason::Shape { shape: shape.to_vec(), op: kind.op() };
+    let linear = kind != LayerKind::Conv;
+    if shape.contains(&0) || if linear { shape.len() != 2 } else { shape.len() < 3 } {
+        return Err(bad_shape());
+    }
+    let axes = if linear { 0 } else { shape.len() - 2 };
+    let ints = |name: &str, count: usize, default: i64, least: i64| {
+        let values = node::attribute(node, name).map(|found| found.ints(attribute::INTS));
+        // An empty list is what some exporters write for the default.
+        let values = values.filter(|values| !values.is_empty());
+        let values = values.unwrap_or_else(|| vec![default; count]);
+        let fits = values.len() == count && values.iter().all(|&value| value >= least);
+        if fits { Ok(values) } else { Err(wrong(name)) }
+    };
+    let group = node::attribute(node, "group").and_then(|group| group.int(attribute::INT));
+    let groups = usize::try_from(group.unwrap_or(1)).ok().filter(|&groups| groups > 0);
+    let groups = groups.ok_or_else(|| wrong("group"))?;
+    if !shape[0].is_multiple_of(groups) || shape[1].checked_mul(groups).is_none() {
+        return Err(wrong("group"));
+    }
+    if !linear && node::attribute(node, "kernel_shape").is_some() {
+        let kernel = ints("kernel_shape", axes, 1, 1)?;
+        if !kernel.iter().zip(&shape[2..]).all(|(&size, &taps)| usize::try_from(size) == Ok(taps)) {
+            return Err(wrong("kernel_shape"));
+        }
+    }
+    let auto_pad = node::attribute(node, "auto_pad").map(|found| found.string(attribute::STRING));
+    Ok(Geometry {
+        groups,
+        strides: ints("strides", axes, 1, 1)?,
+        dilations: ints("dilations", axes, 1, 1)?,
+        // Negative pads, which cut off, are no business of ours: they go onto the spatial part as they are.
+        pads: ints("pads", 2 * axes, 0, i64::MIN)?,
+        auto_pad: auto_pad.filter(|auto_pad| !matches!(auto_pad.as_str(), "" | "NOTSET")),
+    })
+}

@@ -1,0 +1,46 @@
+//! ONNX models, rewritten in place.
+//!
+//! The file stays the source of truth: a [`Model`] is the message as it stands, every field in its place. Layers with a constant weight
+//! ([`Model::layers`]) are replaced by their factors ([`Model::replace`]); all else (foreign ops, unknown fields, names, opsets,
+//! metadata) is written back byte for byte. A model of which nothing is replaced encodes to the bytes that it was read from.
+//!
+//! ```
+//! use cp_onnx::{Model, OnnxError};
+//!
+//! // An empty graph of IR 8 and opset 17, and a field 99 that nobody knows.
+//! let bytes = [8, 8, 58, 0, 66, 2, 16, 17, 152, 6, 1];
+//! let model = Model::decode(bytes.to_vec())?;
+//! assert!(model.layers()?.is_empty());
+//! assert_eq!(model.encode(), bytes);
+//! # Ok::<(), OnnxError>(())
+//! ```
+//!
+//! # What is rewritten
+//! - `Conv` over any number of axes and in groups, `Gemm`, and `MatMul` with the weight on the right, in the main graph, in graphs inside
+//!   of nodes (`If`, `Loop`, `Scan`) and in local functions.
+//! - Weights that are initializers, `Constant` nodes, or `Identity`, `Transpose`, `Reshape`, `Cast` of such; of type float32, float16,
+//!   bfloat16 or float64 (rounded to float32 on the way). The factors have the weight's type.
+//! - An initializer that is listed as an input, too, counts as constant: IR 3 had to list all of them. It leaves the list with its weight.
+//!
+//! Quantized models are refused; a layer that is left alone comes with its [`Reason`].
+
+mod error;
+mod external;
+mod fold;
+mod layers;
+pub mod limits;
+mod model;
+mod parts;
+mod proto;
+mod record;
+mod scopes;
+mod splice;
+pub mod wire;
+mod write;
+
+pub use error::{OnnxError, TensorError};
+pub use layers::{Layer, LayerKind, Reason};
+pub use model::Model;
+pub use parts::{Part, Parts};
+pub use proto::tensor::Float;
+pub use record::{Factorization, KEY as METADATA_KEY};

@@ -1,0 +1,212 @@
+//! [`Model`]: a file, its layers, and what is put in their place.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use ndarray::ArrayD;
+
+use crate::error::{OnnxError, TensorError};
+use crate::layers::{Group, Kernel, Layer, groups, kernel, label};
+use crate::limits::MAX_BYTES;
+use crate::parts::Parts;
+use crate::proto::{Field, Kind, Message, model, node, tensor};
+use crate::record::{Factorization, KEY, Record};
+use crate::scopes::Scopes;
+use crate::splice::splice;
+
+/// An ONNX model.
+#[derive(Debug, Clone)]
+pub struct Model {
+    pub(crate) root: Message,
+    pub(crate) path: Option<PathBuf>,
+}
+
+impl Model {
+    /// Reads the model at `path`. Weights that lie in other files are looked for, and read when they are needed.
+    ///
+    /// # Errors
+    /// A file that is no model, or is damaged; external data that is missing, too short, or not below the model's folder.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OnnxError> {
+        let path = path.as_ref();
+        let io = |source| OnnxError::Io { path: path.into(), source };
+        let mut bytes = Vec::new();
+        let file = File::open(path).map_err(io)?;
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
+        let model = Self::of(bytes, Some(path.into()))?;
+        tensor::each(&model.root, &mut |tensor| {
+            let check = || match tensor::place(tensor)? {
+                Some(place) => place.length(model.folder()).map(drop),
+                None => Ok(()),
+            };
+            check().map_err(|source| model.tensor_error(tensor, source))
+        })?;
+        Ok(model)
+    }
+
+    /// Reads a model from its bytes. What lies in other files stays unknown: such layers are left alone.
+    ///
+    /// # Errors
+    /// Bytes that are no model.
+    pub fn decode(bytes: Vec<u8>) -> Result<Self, OnnxError> {
+        Self::of(bytes, None)
+    }
+
+    fn of(bytes: Vec<u8>, path: Option<PathBuf>) -> Result<Self, OnnxError> {
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(OnnxError::TooLarge { path, bytes: bytes.len() as u64, most: MAX_BYTES });
+        }
+        match Message::decode(bytes.into(), Kind::Model) {
+            Ok(root) => match root.children(model::GRAPH).count() {
+                1 => Ok(Self { root, path }),
+                graphs => Err(OnnxError::NoGraph { path, graphs }),
+            },
+            Err(source) => Err(OnnxError::Wire { path, source }),
+        }
+    }
+
+    /// The model as bytes. External data is not among them: it is named as it was.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.root.len());
+        self.root.write(&mut out);
+        out
+    }
+
+    /// The folder in which external data lies.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        let folder = self.path.as_ref()?.parent()?;
+        Some(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+    }
+
+    pub(crate) fn tensor_error(&self, tensor: &Message, source: TensorError) -> OnnxError {
+        OnnxError::Tensor {
+            path: self.path.clone(),
+            tensor: tensor.string(tensor::NAME),
+            offset: tensor.fields.first().map_or(0, Field::offset),
+            source,
+        }
+    }
+
+    /// Every weight that is the kernel of a convolution or a linear layer, in the order of the nodes; also those that are left alone,
+    /// with the reason. Products of two values of which neither is constant are no layers.
+    ///
+    /// # Errors
+    /// [`OnnxError::Quantized`]; [`OnnxError::Record`].
+    pub fn layers(&self) -> Result<Vec<Layer>, OnnxError> {
+        let (scopes, record) = self.read()?;
+        let known = groups(&scopes);
+        let kernels = known.iter().map(|group| kernel(&scopes, group, &record, self.folder()));
+        Ok(kernels.flatten().map(|kernel| kernel.layer).collect())
+    }
+
+    /// The kernel of `layer`, in the convention of [`Layer::shape`].
+    ///
+    /// # Errors
+    /// [`OnnxError::UnknownLayer`], [`OnnxError::LeftAlone`].
+    pub fn kernel(&self, layer: &Layer) -> Result<ArrayD<f32>, OnnxError> {
+        let (_, found) = self.find(layer)?;
+        found.array.ok_or_else(|| unknown(layer))
+    }
+
+    /// Puts `parts` in the place of `layer`, for every node with its weight. The values that those made keep their names, and the last
+    /// part has the bias. The weight goes when nothing else reads it.
+    ///
+    /// # Errors
+    /// A layer that is not there or is left alone; parts that do not fit it. The model is unchanged then.
+    pub fn replace(&mut self, layer: &Layer, parts: &Parts) -> Result<(), OnnxError> {
+        let (group, found) = self.find(layer)?;
+        parts.check(&found.layer)?;
+        let (_, mut record) = self.read()?;
+        // A copy shares all bytes with the model.
+        let mut root = self.root.clone();
+        let weights = splice(&mut root, &group, &found, parts)?;
+        record.layers.push(Factorization {
+            layer: found.layer.name,
+            scope: found.layer.scope,
+            form: parts.form,
+            rank: parts.rank,
+            weights,
+        });
+        let text = serde_json::to_string(&record)
+            .map_err(|source| OnnxError::Record { path: self.path.clone(), source })?;
+        let field = model::entry(model::METADATA, KEY, &text);
+        let place = root.children(model::METADATA).find(|(_, entry)| entry.string(1) == KEY);
+        match place.map(|(index, _)| index) {
+            Some(index) => root.fields[index] = field,
+            None => root.fields.push(field),
+        }
+        self.root = root;
+        Ok(())
+    }
+
+    /// What was factorized before, by this program or an earlier run of it.
+    ///
+    /// # Errors
+    /// [`OnnxError::Record`].
+    pub fn factorizations(&self) -> Result<Vec<Factorization>, OnnxError> {
+        Ok(self.record()?.layers)
+    }
+
+    fn record(&self) -> Result<Record, OnnxError> {
+        let entry = self.root.children(model::METADATA).find(|(_, entry)| entry.string(1) == KEY);
+        let record = entry
+            .map_or(Ok(Record::default()), |(_, entry)| serde_json::from_str(&entry.string(2)));
+        record.map_err(|source| OnnxError::Record { path: self.path.clone(), source })
+    }
+
+    fn read(&self) -> Result<(Scopes<'_>, Record), OnnxError> {
+        let scopes = Scopes::of(&self.root);
+        for scope in &scopes.all {
+            for (_, node) in scope.nodes() {
+                let op = node.string(node::OP);
+                if is_quantized(&op) {
+                    let (path, node) = (self.path.clone(), label(node));
+                    return Err(OnnxError::Quantized { path, node, op });
+                }
+            }
+        }
+        Ok((scopes, self.record()?))
+    }
+
+    fn find(&self, layer: &Layer) -> Result<(Group, Kernel), OnnxError> {
+        let (scopes, record) = self.read()?;
+        for group in groups(&scopes) {
+            if group.weight != layer.weight && group.name != layer.name {
+                continue;
+            }
+            let Some(found) = kernel(&scopes, &group, &record, self.folder()) else { continue };
+            if (&found.layer.scope, &found.layer.weight) == (&layer.scope, &layer.weight) {
+                return match found.layer.left_alone {
+                    Some(reason) => Err(OnnxError::LeftAlone { layer: layer.name.clone(), reason }),
+                    None => Ok((group, found)),
+                };
+            }
+        }
+        Err(unknown(layer))
+    }
+}
+
+fn unknown(layer: &Layer) -> OnnxError {
+    OnnxError::UnknownLayer {
+        layer: layer.name.clone(),
+        weight: layer.weight.clone(),
+        scope: layer.scope.clone(),
+    }
+}
+
+/// Ops on integers with scales, of ONNX and of ONNX Runtime's own domain.
+fn is_quantized(op: &str) -> bool {
+    op.starts_with("QLinear")
+        || matches!(
+            op,
+            "QuantizeLinear"
+                | "DequantizeLinear"
+                | "DynamicQuantizeLinear"
+                | "ConvInteger"
+                | "MatMulInteger"
+                | "QGemm"
+                | "DynamicQuantizeMatMul"
+                | "MatMulIntegerToFloat"
+                | "MatMulNBits"
+        )
+}

@@ -1,0 +1,272 @@
+//! Fields of `TensorProto`; its values as arrays, and arrays as `TensorProto`.
+
+use half::{bf16, f16};
+use ndarray::{ArrayD, IxDyn};
+
+use crate::error::TensorError;
+use crate::external::Place;
+use crate::limits::{MAX_AXES, MAX_VALUES};
+use crate::proto::{Field, Kind, Message, Payload};
+
+const DIMS: u32 = 1;
+const DATA_TYPE: u32 = 2;
+const SEGMENT: u32 = 3;
+const FLOAT_DATA: u32 = 4;
+const INT32_DATA: u32 = 5;
+const INT64_DATA: u32 = 7;
+pub(crate) const NAME: u32 = 8;
+const RAW_DATA: u32 = 9;
+const DOUBLE_DATA: u32 = 10;
+const EXTERNAL_DATA: u32 = 13;
+const DATA_LOCATION: u32 = 14;
+
+const INT64: i64 = 7;
+
+/// A type of floating-point numbers in which weights are stored; all are read as f32, and written back in their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Float {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// The upper half of single precision.
+    Bf16,
+    /// IEEE double precision; read rounded to single, in which decompositions of networks are made.
+    F64,
+}
+
+impl Float {
+    /// By the number that `TensorProto.DataType` gives it.
+    pub(crate) fn by_number(number: i64) -> Option<Self> {
+        Some(match number {
+            1 => Float::F32,
+            10 => Float::F16,
+            11 => Float::F64,
+            16 => Float::Bf16,
+            _ => return None,
+        })
+    }
+
+    pub(crate) fn number(self) -> i64 {
+        match self {
+            Float::F32 => 1,
+            Float::F16 => 10,
+            Float::F64 => 11,
+            Float::Bf16 => 16,
+        }
+    }
+
+    fn size(self) -> usize {
+        match self {
+            Float::F32 => 4,
+            Float::F16 | Float::Bf16 => 2,
+            Float::F64 => 8,
+        }
+    }
+
+    /// `value` as a number of this type holds it.
+    pub(crate) fn round(self, value: f32) -> f32 {
+        match self {
+            Float::F32 | Float::F64 => value,
+            Float::F16 => f16::from_f32(value).to_f32(),
+            Float::Bf16 => bf16::from_f32(value).to_f32(),
+        }
+    }
+
+    fn put(self, value: f32, out: &mut Vec<u8>) {
+        match self {
+            Float::F32 => out.extend(value.to_le_bytes()),
+            Float::F16 => out.extend(f16::from_f32(value).to_le_bytes()),
+            Float::Bf16 => out.extend(bf16::from_f32(value).to_le_bytes()),
+            Float::F64 => out.extend(f64::from(value).to_le_bytes()),
+        }
+    }
+
+    /// Little-endian bytes as numbers.
+    fn read(self, bytes: &[u8]) -> Vec<f32> {
+        fn each<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+            bytes.as_chunks().0.iter().map(|chunk| number(*chunk)).collect()
+        }
+        match self {
+            Float::F32 => each(bytes, f32::from_le_bytes),
+            Float::F16 => each(bytes, |chunk| f16::from_le_bytes(chunk).to_f32()),
+            Float::Bf16 => each(bytes, |chunk| bf16::from_le_bytes(chunk).to_f32()),
+            Float::F64 => each(bytes, |chunk| f64::from_le_bytes(chunk) as f32),
+        }
+    }
+}
+
+impl std::fmt::Display for Float {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Float::F32 => "float32",
+            Float::F16 => "float16",
+            Float::Bf16 => "bfloat16",
+            Float::F64 => "float64",
+        })
+    }
+}
+
+/// Sizes of the axes; their product is within the limits.
+pub(crate) fn shape(tensor: &Message) -> Result<Vec<usize>, TensorError> {
+    let dims = tensor.ints(DIMS);
+    let sizes: Option<Vec<usize>> = dims.iter().map(|&dim| usize::try_from(dim).ok()).collect();
+    // An axis of size 0 does not excuse the others: ndarray multiplies all that are not.
+    let count = |sizes: &Vec<usize>| {
+        sizes.iter().try_fold(1_usize, |count, &size| {
+            count.checked_mul(size.max(1)).filter(|&count| count <= MAX_VALUES)
+        })
+    };
+    match sizes {
+        Some(sizes) if sizes.len() <= MAX_AXES && count(&sizes).is_some() => Ok(sizes),
+        _ => Err(TensorError::Shape { shape: dims.into_iter().take(MAX_AXES).collect() }),
+    }
+}
+
+fn data_type(tensor: &Message) -> i64 {
+    tensor.int(DATA_TYPE).unwrap_or(0)
+}
+
+/// The type of the values, where they are floating-point numbers.
+pub(crate) fn float(tensor: &Message) -> Result<Float, TensorError> {
+    let number = data_type(tensor);
+    Float::by_number(number).ok_or(TensorError::Type { number })
+}
+
+/// Where the values lie, if not in the model.
+pub(crate) fn place(tensor: &Message) -> Result<Option<Place>, TensorError> {
+    if tensor.int(DATA_LOCATION) != Some(1) {
+        return Ok(None);
+    }
+    let mut found = Place { location: String::new(), offset: 0, length: None };
+    for (_, entry) in tensor.children(EXTERNAL_DATA) {
+        let (key, value) = (entry.string(1), entry.string(2));
+        let number = || {
+            let entry = || TensorError::External { key: key.clone(), value: value.clone() };
+            value.parse::<u64>().map_err(|_| entry())
+        };
+        match key.as_str() {
+            "location" => found.location = value,
+            "offset" => found.offset = number()?,
+            "length" => found.length = Some(number()?),
+            // `checksum`, `basepath`: of no use here.
+            _ => {}
+        }
+    }
+    Ok(Some(found))
+}
+
+/// The values of a tensor of floating-point numbers; `external` reads those that lie elsewhere.
+pub(crate) fn array(
+    tensor: &Message,
+    external: impl Fn(&Place) -> Result<Vec<u8>, TensorError>,
+) -> Result<ArrayD<f32>, TensorError> {
+    let (shape, float) = (shape(tensor)?, float(tensor)?);
+    if tensor.has(SEGMENT) {
+        return Err(TensorError::Segment);
+    }
+    let count: usize = shape.iter().product();
+    let sized = |bytes: &[u8]| {
+        let (expected, got) = (count * float.size(), bytes.len());
+        if expected == got { Ok(()) } else { Err(TensorError::Bytes { expected, got }) }
+    };
+    let values = if let Some(place) = place(tensor)? {
+        let bytes = external(&place)?;
+        sized(&bytes)?;
+        float.read(&bytes)
+    } else if let Some(bytes) = tensor.all_bytes(RAW_DATA).last() {
+        sized(bytes)?;
+        float.read(bytes)
+    } else {
+        match float {
+            Float::F32 => Float::F32.read(&tensor.fixed(FLOAT_DATA)),
+            Float::F64 => Float::F64.read(&tensor.fixed(DOUBLE_DATA)),
+            Float::F16 | Float::Bf16 => {
+                let bits = tensor.ints(INT32_DATA).into_iter();
+                float.read(&bits.flat_map(|bits| (bits as u16).to_le_bytes()).collect::<Vec<u8>>())
+            }
+        }
+    };
+    let got = values.len();
+    ArrayD::from_shape_vec(IxDyn(&shape), values)
+        .map_err(|_| TensorError::Count { expected: count, got })
+}
+
+/// The values of a tensor of 64-bit integers, as shapes are.
+pub(crate) fn integers(tensor: &Message) -> Result<Vec<i64>, TensorError> {
+    let number = data_type(tensor);
+    if number != INT64 {
+        return Err(TensorError::Type { number });
+    }
+    Ok(match tensor.all_bytes(RAW_DATA).last() {
+        Some(bytes) => bytes.as_chunks().0.iter().map(|chunk| i64::from_le_bytes(*chunk)).collect(),
+        None => tensor.ints(INT64_DATA),
+    })
+}
+
+/// `array` as a tensor of type `float`.
+pub(crate) fn make(name: &str, array: &ArrayD<f32>, float: Float) -> Message {
+    let mut raw = Vec::with_capacity(array.len() * float.size());
+    for &value in array {
+        float.put(value, &mut raw);
+    }
+    let dims = array.shape().iter();
+    let mut fields: Vec<Field> =
+        dims.map(|&size| Field::int(DIMS, i64::try_from(size).unwrap_or(i64::MAX))).collect();
+    fields.push(Field::int(DATA_TYPE, float.number()));
+    fields.push(Field::string(NAME, name));
+    fields.push(Field::bytes(RAW_DATA, raw));
+    Message::new(Kind::Tensor, fields)
+}
+
+/// Puts values that lay elsewhere into the tensor.
+pub(crate) fn inline(tensor: &mut Message, bytes: Vec<u8>) {
+    tensor.fields.retain(|field| !matches!(field.number, EXTERNAL_DATA | DATA_LOCATION | RAW_DATA));
+    tensor.fields.push(Field::bytes(RAW_DATA, bytes));
+}
+
+/// Says of a tensor's values that they lie at `place`.
+pub(crate) fn relocate(tensor: &mut Message, place: &Place, length: u64) {
+    tensor.fields.retain(|field| field.number != EXTERNAL_DATA);
+    let entries = [
+        ("location", place.location.clone()),
+        ("offset", place.offset.to_string()),
+        ("length", length.to_string()),
+    ];
+    for (key, value) in entries {
+        tensor.fields.push(crate::proto::model::entry(EXTERNAL_DATA, key, &value));
+    }
+}
+
+/// Every tensor below `message`, in the order of the file.
+pub(crate) fn each<E>(
+    message: &Message,
+    then: &mut impl FnMut(&Message) -> Result<(), E>,
+) -> Result<(), E> {
+    if message.kind == Kind::Tensor {
+        return then(message);
+    }
+    for field in &message.fields {
+        if let Payload::Message(child, _) = &field.payload {
+            each(child, then)?;
+        }
+    }
+    Ok(())
+}
+
+/// As [`each`], to change them.
+pub(crate) fn each_mut<E>(
+    message: &mut Message,
+    then: &mut impl FnMut(&mut Message) -> Result<(), E>,
+) -> Result<(), E> {
+    if message.kind == Kind::Tensor {
+        return then(message);
+    }
+    for field in &mut message.fields {
+        if let Payload::Message(child, _) = &mut field.payload {
+            each_mut(child, then)?;
+        }
+    }
+    Ok(())
+}

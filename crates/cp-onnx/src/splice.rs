@@ -1,0 +1,335 @@
+//! Factors in the place of a weight: new nodes for every node that had it, and the weight goes when nothing reads it any more.
+//!
+//! Where the new weights lie: beside the old one, as initializers. A function has none and gets `Constant` nodes, and so does a graph
+//! inside of an IR 3 model, where each initializer would have to be an input. Where the initializers of a graph are all listed as
+//! inputs (IR 3 has to, some exporters did so later), the new ones are, too.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use ndarray::{ArrayD, Ix2};
+
+use crate::error::OnnxError;
+use crate::fold::FOLDED;
+use crate::layers::{Geometry, Kernel, LayerKind, geometry, is_transposed};
+use crate::parts::{Part, Parts};
+use crate::proto::{Field, Message, Payload, attribute, graph, model, node, tensor};
+use crate::scopes::{Maker, Scope, Scopes, Value};
+use crate::{Float, layers};
+
+/// Changes to fields, by their places from the model down.
+#[derive(Default)]
+struct Edits {
+    /// What comes before a field.
+    before: BTreeMap<Vec<usize>, Vec<Field>>,
+    /// What stands for a field.
+    instead: BTreeMap<Vec<usize>, Vec<Field>>,
+    /// What comes behind all fields of a message.
+    behind: BTreeMap<Vec<usize>, Vec<Field>>,
+}
+
+impl Edits {
+    fn apply(mut self, root: &mut Message) {
+        self.walk(root, &mut Vec::new());
+    }
+
+    fn walk(&mut self, message: &mut Message, path: &mut Vec<usize>) {
+        let mut fields = Vec::with_capacity(message.fields.len());
+        for (index, mut field) in std::mem::take(&mut message.fields).into_iter().enumerate() {
+            path.push(index);
+            fields.extend(self.before.remove(path).unwrap_or_default());
+            match self.instead.remove(path) {
+                Some(others) => fields.extend(others),
+                None => {
+                    if let Payload::Message(child, _) = &mut field.payload {
+                        self.walk(child, path);
+                    }
+                    fields.push(field);
+                }
+            }
+            path.pop();
+        }
+        fields.extend(self.behind.remove(path).unwrap_or_default());
+        message.fields = fields;
+    }
+}
+
+/// Names that nothing in the model has yet.
+struct Names(HashSet<String>);
+
+impl Names {
+    fn fresh(&mut self, wanted: &str) -> String {
+        let mut name = wanted.to_owned();
+        let mut count = 2;
+        while !self.0.insert(name.clone()) {
+            name = format!("{wanted}_{count}");
+            count += 1;
+        }
+        name
+    }
+}
+
+/// The new weights.
+struct Weights {
+    fields: Vec<(String, ArrayD<f32>)>,
+    /// By part, and whether it is the transpose.
+    by_part: HashMap<(usize, bool), String>,
+}
+
+impl Weights {
+    fn name(
+        &mut self,
+        names: &mut Names,
+        base: &str,
+        index: usize,
+        turned: bool,
+        array: impl FnOnce() -> ArrayD<f32>,
+    ) -> String {
+        let fields = &mut self.fields;
+        let name = self.by_part.entry((index, turned)).or_insert_with(|| {
+            let name = names.fresh(base);
+            fields.push((name.clone(), array()));
+            name
+        });
+        name.clone()
+    }
+}
+
+/// Replaces the weight of `group` in the model; the names of the new weights.
+pub(crate) fn splice(
+    root: &mut Message,
+    group: &layers::Group,
+    kernel: &Kernel,
+    parts: &Parts,
+) -> Result<Vec<String>, OnnxError> {
+    let layer = &kernel.layer;
+    let (Some(float), Some(value)) = (layer.float, &group.value) else { return Ok(Vec::new()) };
+    let scopes = Scopes::of(root);
+    let mut names = Names(scopes.names());
+    let mut edits = Edits::default();
+    let mut weights = Weights { fields: Vec::new(), by_part: HashMap::new() };
+    let first = group.users.first().and_then(|(user, _)| scopes.all[user.scope].node(user.field));
+    let first_transposed = first.is_some_and(is_transposed);
+    for &(user, kind) in &group.users {
+        let around = &scopes.all[user.scope];
+        let Some(node) = around.node(user.field) else { continue };
+        let left_alone = |reason| OnnxError::LeftAlone { layer: layer.name.clone(), reason };
+        let nodes = if kind == LayerKind::Conv {
+            let geometry = geometry(node, kind, &layer.shape).map_err(left_alone)?;
+            convolutions(node, &geometry, parts, layer, &mut names, &mut weights)
+        } else {
+            // The kernel is [out, in] as the first node sees it; one that has it the other way round runs the parts backwards.
+            let backwards = is_transposed(node) != first_transposed;
+            linear(node, kind, around.opset, parts, layer, backwards, &mut names, &mut weights)
+        };
+        let number = if around.function { model::function::NODES } else { graph::NODES };
+        let place = [&around.path[..], &[user.field]].concat();
+        let fields = nodes.into_iter().map(|node| Field::message(number, node)).collect();
+        edits.instead.insert(place, fields);
+    }
+    for (name, array) in &weights.fields {
+        let count = array.iter().filter(|&&value| !float.round(value).is_finite()).count();
+        if count > 0 {
+            let (layer, part) = (layer.name.clone(), name.clone());
+            return Err(OnnxError::NotFinite { layer, part, count, float });
+        }
+    }
+    let ir = root.int(model::IR_VERSION).unwrap_or(0);
+    store(&scopes.all[value.0], ir, &weights, float, &mut edits);
+    let new: Vec<String> = weights.fields.iter().map(|(name, _)| name.clone()).collect();
+    let old = (scopes.all[value.0].name.clone(), value.1.clone());
+    edits.apply(root);
+    // A training graph reads weights by rules of its own.
+    if !root.has(model::TRAINING) {
+        drop_unread(root, old);
+    }
+    Ok(new)
+}
+
+fn store(scope: &Scope<'_>, ir: i64, weights: &Weights, float: Float, edits: &mut Edits) {
+    let inside = scope.parent.is_some();
+    if scope.function || (ir < 4 && inside) {
+        let number = if scope.function { model::function::NODES } else { graph::NODES };
+        let Some((first, _)) = scope.nodes().next() else { return };
+        let nodes = weights.fields.iter().map(|(name, array)| {
+            let value = attribute::tensor("value", tensor::make("", array, float));
+            Field::message(number, node::make("Constant", name, &[], name, vec![value]))
+        });
+        edits.before.insert([&scope.path[..], &[first]].concat(), nodes.collect());
+        return;
+    }
+    let every = scope.initializers > 0 && scope.both == scope.initializers;
+    let listed = !inside && (ir < 4 || every);
+    let behind = edits.behind.entry(scope.path.clone()).or_default();
+    for (name, array) in &weights.fields {
+        behind.push(Field::message(graph::INITIALIZERS, tensor::make(name, array, float)));
+        if listed {
+            behind.push(graph::input(name, float.number(), array.shape()));
+        }
+    }
+}
+
+fn convolutions(
+    node: &Message,
+    geometry: &Geometry,
+    parts: &Parts,
+    layer: &layers::Layer,
+    names: &mut Names,
+    weights: &mut Weights,
+) -> Vec<Message> {
+    let base = layers::label(node);
+    let inputs = node.strings(node::INPUTS);
+    let mut value = inputs.first().cloned().unwrap_or_default();
+    let axes = layer.shape.len() - 2;
+    let mut nodes = Vec::new();
+    for (index, part) in parts.parts.iter().enumerate() {
+        let Part { suffix, kernel, groups, axes: own } = part;
+        let weight = format!("{}.{suffix}.weight", layer.name);
+        let weight = weights.name(names, &weight, index, false, || kernel.clone());
+        let last = index + 1 == parts.parts.len();
+        let output = output(node, last, &format!("{base}.{suffix}"), names);
+        let only = |values: &[i64], other: i64| -> Vec<i64> {
+            let pick = |(place, &value)| if own.contains(&(place % axes)) { value } else { other };
+            values.iter().enumerate().map(pick).collect()
+        };
+        let taps: Vec<i64> =
+            kernel.shape()[2..].iter().map(|&size| i64::try_from(size).unwrap_or(1)).collect();
+        let mut attributes = vec![
+            attribute::ints("dilations", &only(&geometry.dilations, 1)),
+            attribute::int("group", i64::try_from(*groups).unwrap_or(1)),
+            attribute::ints("kernel_shape", &taps),
+            attribute::ints("strides", &only(&geometry.strides, 1)),
+        ];
+        // Along an axis with one tap and stride 1, every `auto_pad` pads nothing.
+        attributes.push(match &geometry.auto_pad {
+            Some(auto_pad) if !own.is_empty() => attribute::string("auto_pad", auto_pad),
+            Some(_) => attribute::ints("pads", &vec![0; 2 * axes]),
+            None => attribute::ints("pads", &only(&geometry.pads, 0)),
+        });
+        let mut reads = vec![value.as_str(), weight.as_str()];
+        if let Some(bias) = inputs.get(2).filter(|bias| last && !bias.is_empty()) {
+            reads.push(bias);
+        }
+        let name = names.fresh(&format!("{base}.{suffix}"));
+        nodes.push(node::make("Conv", &name, &reads, &output, attributes));
+        value = output;
+    }
+    nodes
+}
+
+/// The old output for the last part, so that no reader is told; a new name for the others.
+fn output(node: &Message, last: bool, base: &str, names: &mut Names) -> String {
+    match node.strings(node::OUTPUTS).into_iter().next() {
+        Some(output) if last => output,
+        _ => names.fresh(&format!("{base}.output")),
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "what a node is made of")]
+fn linear(
+    node: &Message,
+    kind: LayerKind,
+    opset: i64,
+    parts: &Parts,
+    layer: &layers::Layer,
+    backwards: bool,
+    names: &mut Names,
+    weights: &mut Weights,
+) -> Vec<Message> {
+    let base = layers::label(node);
+    let inputs = node.strings(node::INPUTS);
+    let mut value = inputs.first().cloned().unwrap_or_default();
+    let count = parts.parts.len();
+    let mut nodes = Vec::new();
+    for step in 0..count {
+        let index = if backwards { count - 1 - step } else { step };
+        let Part { suffix, kernel, .. } = &parts.parts[index];
+        let weight = format!("{}.{suffix}.weight", layer.name);
+        // What a product from the right needs: [in, out] of this step.
+        let weight = weights.name(names, &weight, index, backwards, || {
+            let matrix = kernel.view().into_dimensionality::<Ix2>();
+            match matrix {
+                Ok(matrix) if !backwards => matrix.t().as_standard_layout().into_owned().into_dyn(),
+                _ => kernel.clone(),
+            }
+        });
+        let (first, last) = (step == 0, step + 1 == count);
+        let output = output(node, last, &format!("{base}.{suffix}"), names);
+        let name = names.fresh(&format!("{base}.{suffix}"));
+        let mut reads = vec![value.clone(), weight];
+        let mut attributes = Vec::new();
+        if kind == LayerKind::Gemm {
+            let old = |name: &str| node::attribute(node, name).cloned();
+            if first {
+                attributes.extend(old("alpha").into_iter().chain(old("transA")));
+            }
+            match inputs.get(2).filter(|bias| !bias.is_empty()) {
+                Some(bias) if last => {
+                    reads.push(bias.clone());
+                    attributes.extend(old("beta").into_iter().chain(old("broadcast")));
+                }
+                _ if opset < 11 => {
+                    // C was no option then.
+                    let columns = if backwards { kernel.shape()[1] } else { kernel.shape()[0] };
+                    let zeros = || ArrayD::zeros(vec![columns]);
+                    let bias = format!("{}.{suffix}.bias", layer.name);
+                    reads.push(weights.name(names, &bias, count + index, backwards, zeros));
+                    if opset < 7 {
+                        attributes.push(attribute::int("broadcast", 1));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let reads: Vec<&str> = reads.iter().map(String::as_str).collect();
+        nodes.push(node::make(kind.op(), &name, &reads, &output, attributes));
+        value = output;
+    }
+    nodes
+}
+
+/// Takes a value away when nothing reads it, and then what it was made from.
+fn drop_unread(root: &mut Message, first: (String, String)) {
+    let mut candidates = vec![first];
+    while let Some((scope, name)) = candidates.pop() {
+        let scopes = Scopes::of(root);
+        let Some(index) = scopes.by_name(&scope) else { continue };
+        let around = &scopes.all[index];
+        let value: Value = (index, name);
+        if scopes.is_read(&value) {
+            continue;
+        }
+        let mut edits = Edits::default();
+        let mut gone = |field: usize| {
+            edits.instead.insert([&around.path[..], &[field]].concat(), Vec::new());
+        };
+        match around.maker(&value.1) {
+            Some(Maker::Initializer { field }) => gone(field),
+            Some(Maker::Node { field }) => {
+                let Some(node) = around.node(field) else { continue };
+                let outputs = node.strings(node::OUTPUTS);
+                let foldable = FOLDED.contains(&node.string(node::OP).as_str())
+                    && model::is_onnx_domain(&node.string(node::DOMAIN));
+                if !foldable || outputs.len() != 1 {
+                    continue;
+                }
+                for input in node.strings(node::INPUTS) {
+                    if let Some((scope, name)) = scopes.resolve(index, &input) {
+                        candidates.push((scopes.all[scope].name.clone(), name));
+                    }
+                }
+                gone(field);
+            }
+            _ => continue,
+        }
+        if !around.function {
+            for number in [graph::INPUTS, graph::VALUE_INFO, graph::QUANTIZATION] {
+                for (field, message) in around.message.children(number) {
+                    if message.string(1) == value.1 {
+                        gone(field);
+                    }
+                }
+            }
+        }
+        edits.apply(root);
+    }
+}

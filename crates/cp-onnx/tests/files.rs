@@ -1,0 +1,139 @@
+//! Every model of `shared/datasets/onnx` beside the workspace, or of `POLYAD_ONNX`; without them the tests are skipped.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cp_net::{Factors, Form, Rank};
+use cp_onnx::{Layer, LayerKind, Model, OnnxError, Parts};
+use ndarray::{Array2, Axis, Slice};
+
+fn folder() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/datasets/onnx");
+    let folder = std::env::var_os("POLYAD_ONNX").map_or_else(beside, PathBuf::from);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    println!("skipped: no ONNX models at {}", folder.display());
+    None
+}
+
+fn models(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for part in ["third-party", "exported", "edge"] {
+        for entry in fs::read_dir(folder.join(part)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "onnx") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn every_model_is_written_as_it_was_read() {
+    let Some(folder) = folder() else { return };
+    for path in models(&folder) {
+        let bytes = fs::read(&path).unwrap();
+        assert!(Model::open(&path).unwrap().encode() == bytes, "{}", path.display());
+    }
+}
+
+#[test]
+fn quantized_models_are_refused() {
+    let Some(folder) = folder() else { return };
+    for name in ["qdq", "qoperator", "qdynamic"] {
+        let path = folder.join(format!("exported/resnet.{name}.onnx"));
+        let error = Model::open(&path).unwrap().layers().unwrap_err();
+        assert!(matches!(error, OnnxError::Quantized { .. }), "{error}");
+        assert!(error.to_string().contains("compress the float model first"), "{error}");
+    }
+}
+
+#[test]
+fn truncated_models_are_errors() {
+    let Some(folder) = folder() else { return };
+    let bytes = fs::read(folder.join("edge/weight_is_input.onnx")).unwrap();
+    let whole = Model::decode(bytes.clone()).unwrap().encode();
+    assert_eq!(whole, bytes);
+    for length in 0..bytes.len() {
+        // Between two fields of the model a shorter message is a message, too.
+        if let Ok(model) = Model::decode(bytes[..length].to_vec()) {
+            assert_eq!(model.encode(), bytes[..length]);
+        }
+    }
+    Model::decode(b"PK\x03\x04 no model".to_vec()).unwrap_err();
+}
+
+#[test]
+fn external_data_stays_below_the_folder() {
+    let Some(folder) = folder() else { return };
+    let alone = tempfile::tempdir().unwrap();
+    let path = alone.path().join("m.onnx");
+    fs::copy(folder.join("exported/resnet.external.onnx"), &path).unwrap();
+    let error = Model::open(&path).unwrap_err();
+    assert!(matches!(error, OnnxError::Tensor { .. }), "{error}");
+}
+
+/// The exact factors of a kernel: Tucker-2 with identities around the kernel, or the kernel and an identity.
+fn exact(model: &Model, layer: &Layer) -> Parts {
+    let kernel = model.kernel(layer).unwrap();
+    let (out, inputs) = (layer.shape[0] / layer.groups, layer.shape[1]);
+    let pointwise = layer.kind != LayerKind::Conv || layer.shape[2..].iter().all(|&taps| taps == 1);
+    let factors = (0..layer.groups).map(|group| {
+        let rows = Slice::from(group * out..(group + 1) * out);
+        let rows = kernel.slice_axis(Axis(0), rows).as_standard_layout().into_owned();
+        let columns = rows.len() / out;
+        let matrix = rows.into_shape_with_order([out, columns]).unwrap();
+        if !pointwise {
+            let parts = vec![Array2::eye(inputs), matrix, Array2::eye(out)];
+            Factors { form: Form::Tucker2, rank: Rank::Two([out, inputs]), parts }
+        } else if out <= inputs {
+            let parts = vec![matrix, Array2::eye(out)];
+            Factors { form: Form::LowRank, rank: Rank::One(out), parts }
+        } else {
+            let parts = vec![Array2::eye(inputs), matrix];
+            Factors { form: Form::LowRank, rank: Rank::One(inputs), parts }
+        }
+    });
+    Parts::new(layer, &factors.collect::<Vec<_>>()).unwrap()
+}
+
+#[test]
+fn full_rank_rewriting_changes_no_output() {
+    let Some(folder) = folder() else { return };
+    let Some(python) = std::env::var_os("POLYAD_PYTHON") else {
+        println!("skipped: POLYAD_PYTHON not set");
+        return;
+    };
+    let work = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compare.py");
+    for path in models(&folder) {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        if ["resnet.qdq", "resnet.qoperator", "resnet.qdynamic"].contains(&name) {
+            continue;
+        }
+        let mut model = Model::open(&path).unwrap();
+        let layers = model.layers().unwrap();
+        for layer in layers.iter().filter(|layer| layer.left_alone.is_none()) {
+            let parts = exact(&model, layer);
+            model.replace(layer, &parts).unwrap();
+        }
+        let again = model.layers().unwrap();
+        assert!(again.iter().all(|layer| layer.left_alone.is_some()), "{name}");
+        let rewritten = work.path().join("rewritten.onnx");
+        model.save(&rewritten).unwrap();
+        let beside = path.with_extension("npz");
+        let short = path.with_file_name(format!("{}.npz", name.split('.').next().unwrap()));
+        let arrays = if beside.exists() { beside } else { short };
+        let mut command = Command::new(&python);
+        let run = command.arg(&script).args([&path, &rewritten, &arrays]).output().unwrap();
+        assert!(run.status.success(), "{name}: {}", String::from_utf8_lossy(&run.stderr));
+        let worst: f64 = String::from_utf8_lossy(&run.stdout).trim().parse().unwrap();
+        println!("{name}: {} layers, {worst:.1e}", layers.len());
+        assert!(worst <= if name.contains("fp16") { 2e-3 } else { 1e-4 }, "{name}: {worst}");
+    }
+}
