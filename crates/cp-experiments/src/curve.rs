@@ -389,7 +389,7 @@ impl Curve {
             let same = |o: &&Outcome| (o.budget - budget).abs() < 1e-9;
             let seeds: Vec<f64> =
                 outcomes.iter().filter(same).map(|o| 100.0 * o.test.top1).collect();
-            let Some(index) = first.iter().position(|o| same(&o)) else { continue };
+            let Some(index) = first.iter().position(same) else { continue };
             let (one, threads) = (first[index], timing::set_threads(0));
             let speed = latencies.first().zip(latencies.get(index + 1));
             let speed = speed.map(|(&dense, &compressed)| {

@@ -45,6 +45,9 @@ impl Default for StatisticsOptions {
 /// inputs of VGG-16's first linear layer Σ would be 5 GB, and hopeless to factorize.
 pub(crate) const WIDEST: usize = 4_608;
 
+/// Layers that are left out, each with the reason.
+type LeftOut = Vec<(String, String)>;
+
 /// Of `layers`, those whose inputs can be measured, and the others with the reason: they are decomposed for their kernels.
 ///
 /// # Errors
@@ -52,7 +55,7 @@ pub(crate) const WIDEST: usize = 4_608;
 pub(crate) fn measurable(
     arch: &Architecture,
     layers: &[String],
-) -> Result<(Vec<String>, Vec<(String, String)>), TrainError> {
+) -> Result<(Vec<String>, LeftOut), TrainError> {
     let (mut taken, mut left) = (Vec::new(), Vec::new());
     for layer in layers {
         let size = match &arch.node(layer)?.op {
