@@ -9,7 +9,7 @@ use crate::error::OnnxError;
 use crate::external::Place;
 use crate::limits::MAX_BYTES;
 use crate::model::Model;
-use crate::proto::tensor;
+use crate::proto::{Message, tensor};
 
 impl Model {
     /// Writes the model to `path`, whole or not at all.
@@ -22,6 +22,15 @@ impl Model {
     /// External data that cannot be read; what the file system reports.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), OnnxError> {
         self.save_within(path.as_ref(), MAX_BYTES)
+    }
+
+    /// The values of `tensor`, where they lie in another file.
+    fn external(&self, tensor: &Message) -> Result<Option<Vec<u8>>, OnnxError> {
+        let read = || match tensor::place(tensor)? {
+            Some(place) => place.read(self.folder()).map(Some),
+            None => Ok(None),
+        };
+        read().map_err(|source| self.tensor_error(tensor, source))
     }
 
     fn save_within(&self, path: &Path, most: u64) -> Result<(), OnnxError> {
@@ -42,13 +51,9 @@ impl Model {
         let mut model = self.clone();
         if external && total <= most {
             tensor::each_mut(&mut model.root, &mut |tensor| {
-                let bytes = match tensor::place(tensor) {
-                    Ok(None) => return Ok(()),
-                    Ok(Some(place)) => place.read(self.folder()),
-                    Err(error) => Err(error),
-                };
-                let bytes = bytes.map_err(|source| self.tensor_error(tensor, source))?;
-                tensor::inline(tensor, bytes);
+                if let Some(bytes) = self.external(tensor)? {
+                    tensor::inline(tensor, bytes);
+                }
                 Ok::<_, OnnxError>(())
             })?;
         } else if external {
@@ -62,15 +67,11 @@ impl Model {
             let mut failed = None;
             let written = file.write(|file| {
                 tensor::each_mut(&mut model.root, &mut |tensor| {
-                    let bytes = match tensor::place(tensor) {
-                        Ok(None) => return Ok(()),
-                        Ok(Some(place)) => place.read(self.folder()),
-                        Err(error) => Err(error),
-                    };
-                    let bytes = bytes.map_err(|source| {
-                        failed = Some(self.tensor_error(tensor, source));
+                    let bytes = self.external(tensor).map_err(|error| {
+                        failed = Some(error);
                         std::io::Error::other("external data")
                     })?;
+                    let Some(bytes) = bytes else { return Ok(()) };
                     file.write_all(&bytes)?;
                     let place = Place { location: location.clone(), offset, length: None };
                     tensor::relocate(tensor, &place, bytes.len() as u64);

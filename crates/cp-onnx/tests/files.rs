@@ -69,13 +69,61 @@ fn truncated_models_are_errors() {
 }
 
 #[test]
-fn external_data_stays_below_the_folder() {
+fn external_data_that_is_missing_or_short_is_named() {
     let Some(folder) = folder() else { return };
     let alone = tempfile::tempdir().unwrap();
     let path = alone.path().join("m.onnx");
     fs::copy(folder.join("exported/resnet.external.onnx"), &path).unwrap();
-    let error = Model::open(&path).unwrap_err();
-    assert!(matches!(error, OnnxError::Tensor { .. }), "{error}");
+    let refused = || {
+        let error = Model::open(&path).unwrap_err();
+        assert!(matches!(error, OnnxError::Tensor { .. }), "{error}");
+        assert!(error.to_string().contains("resnet.external.onnx.data"), "{error}");
+    };
+    refused();
+    fs::write(alone.path().join("resnet.external.onnx.data"), [0; 10]).unwrap();
+    refused();
+}
+
+/// A field of bytes, shorter than 128.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[number << 3 | 2, u8::try_from(bytes.len()).unwrap()][..], bytes].concat()
+}
+
+/// A model with one initializer `w` of four numbers at `location`.
+fn external(location: &str) -> Vec<u8> {
+    let entry = [field(1, b"location"), field(2, location.as_bytes())].concat();
+    let tensor = [vec![8, 4, 16, 1], field(8, b"w"), field(13, &entry), vec![112, 1]].concat();
+    [vec![8, 8], field(7, &field(5, &tensor)), vec![66, 2, 16, 17]].concat()
+}
+
+#[test]
+fn external_data_stays_below_the_folder() {
+    let all = tempfile::tempdir().unwrap();
+    let own = all.path().join("own");
+    fs::create_dir_all(own.join("in")).unwrap();
+    for path in ["secret", "own/w.bin", "own/in/w.bin"] {
+        fs::write(all.path().join(path), [0; 16]).unwrap();
+    }
+    let open = |location: &str| {
+        let path = own.join("m.onnx");
+        fs::write(&path, external(location)).unwrap();
+        Model::open(&path)
+    };
+    for location in ["w.bin", "in/w.bin", "./w.bin"] {
+        open(location).unwrap();
+    }
+    let absolute = all.path().join("secret");
+    let mut outside =
+        vec!["../secret", "in/../../secret", "", "in\\w.bin", absolute.to_str().unwrap()];
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(&absolute, own.join("link")).unwrap();
+        outside.push("link");
+    }
+    for location in outside {
+        let error = open(location).unwrap_err().to_string();
+        assert!(error.contains("not below the model's folder"), "{location}: {error}");
+    }
 }
 
 /// The exact factors of a kernel: Tucker-2 with identities around the kernel, or the kernel and an identity.
@@ -109,6 +157,11 @@ fn full_rank_rewriting_changes_no_output() {
         println!("skipped: POLYAD_PYTHON not set");
         return;
     };
+    let has = Command::new(&python).args(["-c", "import numpy, onnxruntime"]).output();
+    if !has.is_ok_and(|found| found.status.success()) {
+        println!("skipped: POLYAD_PYTHON has no onnxruntime (`pip install onnxruntime numpy`)");
+        return;
+    }
     let work = tempfile::tempdir().unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compare.py");
     for path in models(&folder) {
