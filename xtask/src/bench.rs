@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::{peers, setup, workspace};
+use crate::{onnxruntime, peers, setup, workspace};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -24,6 +24,7 @@ pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
     if !names_packages(args) {
         command.arg("--workspace");
     }
+    onnxruntime::point(&mut command, &workspace::root());
     Ok(workspace::exit_code(workspace::run(command.args(args))?))
 }
 

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::{env, fmt};
 
-use crate::libtorch::{self, Source, State};
-use crate::{manifest, setup, workspace};
+use crate::install::{State, free_space};
+use crate::libtorch::{self, Source};
+use crate::{manifest, onnxruntime, pip as wheels, workspace};
 
 /// How one thing stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,9 +72,10 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     findings.push(python(first_line("python3", ["--version"]), pip_needed));
     findings.push(pip(first_line("python3", ["-m", "pip", "--version"]), pip_needed));
     if pip_needed {
-        findings.extend(setup::free_space(&root).map(disk));
+        findings.extend(free_space(&root).map(disk));
     }
     findings.push(torch);
+    findings.push(onnx_runtime(&root, &onnxruntime::Source::here()));
     findings.push(cuda());
     findings.push(curl(first_line("curl", ["--version"]).as_deref()));
     findings.push(data(&root));
@@ -166,7 +168,7 @@ fn python(found: Option<String>, needed: bool) -> Finding {
     match found {
         Some(line) => Finding::good("Python", line),
         None if needed => {
-            Finding::bad("Python", "no python3, which fetches libtorch", setup::GET_PYTHON)
+            Finding::bad("Python", "no python3, which fetches libtorch", wheels::GET_PYTHON)
         }
         None => Finding::good("Python", "no python3; not needed, libtorch is there"),
     }
@@ -175,7 +177,7 @@ fn python(found: Option<String>, needed: bool) -> Finding {
 fn pip(found: Option<String>, needed: bool) -> Finding {
     match found {
         Some(line) => Finding::good("pip", line.split(" from ").next().unwrap_or(&line)),
-        None if needed => Finding::bad("pip", "no pip, which fetches libtorch", setup::GET_PYTHON),
+        None if needed => Finding::bad("pip", "no pip, which fetches libtorch", wheels::GET_PYTHON),
         None => Finding::good("pip", "no pip; not needed, libtorch is there"),
     }
 }
@@ -196,7 +198,7 @@ fn disk(free: u64) -> Finding {
 fn torch(root: &Path, source: &Source) -> Finding {
     const WHAT: &str = "libtorch";
     match source {
-        Source::Managed => match libtorch::state(root) {
+        Source::Managed => match libtorch::KIT.state(root) {
             State::Ready => Finding::good(WHAT, format!("{} in .libtorch/", libtorch::VERSION)),
             State::Missing => Finding::bad(WHAT, "not set up", "cargo xtask setup"),
             State::Stale(why) => {
@@ -205,7 +207,7 @@ fn torch(root: &Path, source: &Source) -> Finding {
         },
         Source::Folder { include, lib } => {
             let bypass = env::var_os("LIBTORCH_BYPASS_VERSION_CHECK").is_some();
-            if let Err(error) = setup::check_folder(include, bypass) {
+            if let Err(error) = libtorch::check_folder(include, bypass) {
                 return Finding::bad(WHAT, "your own, of no use", error.to_string());
             }
             let library = lib.join("lib/libtorch_cpu.so");
@@ -250,6 +252,36 @@ fn pytorch(found: Option<String>) -> Finding {
         "pip install torch=={wanted}; or unset LIBTORCH_USE_PYTORCH and run `cargo xtask setup`"
     );
     Finding::bad(WHAT, format!("{found}, of your Python; wanted: {wanted}"), way_out)
+}
+
+/// ONNX Runtime is what networks are timed in on the CPU; everything else works without.
+fn onnx_runtime(root: &Path, source: &onnxruntime::Source) -> Finding {
+    const WHAT: &str = "ONNX Runtime";
+    match source {
+        onnxruntime::Source::Managed => match onnxruntime::KIT.state(root) {
+            State::Ready => {
+                Finding::good(WHAT, format!("{} in .onnxruntime/", onnxruntime::VERSION))
+            }
+            State::Missing => Finding::note(
+                WHAT,
+                "not set up; everything but running networks in it works",
+                format!("cargo xtask setup; or {}", onnxruntime::KIT.own),
+            ),
+            State::Stale(why) => Finding::note(
+                WHAT,
+                format!(".onnxruntime/ is of no use: {why}"),
+                "cargo xtask setup",
+            ),
+        },
+        onnxruntime::Source::Own { variable, path } if path.exists() => {
+            Finding::good(WHAT, format!("your own: {variable}={}", path.display()))
+        }
+        onnxruntime::Source::Own { variable, path } => Finding::bad(
+            WHAT,
+            format!("your own, but {variable}={} is not there", path.display()),
+            format!("correct or unset {variable}"),
+        ),
+    }
 }
 
 /// A GPU is welcome, never needed.
@@ -382,5 +414,22 @@ mod tests {
         let own = torch(root.path(), &own);
         assert_eq!(own.verdict, Verdict::Bad);
         assert!(own.way_out.contains("holds no libtorch"), "{own}");
+    }
+
+    #[test]
+    fn onnx_runtime_is_no_need_but_a_variable_must_be_right() {
+        let root = tempfile::tempdir().unwrap();
+        let managed = onnx_runtime(root.path(), &onnxruntime::Source::Managed);
+        assert_eq!(managed.verdict, Verdict::Note);
+        assert!(managed.way_out.contains("cargo xtask setup"), "{managed}");
+        std::fs::create_dir(onnxruntime::KIT.folder(root.path())).unwrap();
+        let stale = onnx_runtime(root.path(), &onnxruntime::Source::Managed);
+        assert!(stale.found.contains("of no use"), "{stale}");
+        let own = |path: PathBuf| onnxruntime::Source::Own { variable: "ORT_DYLIB_PATH", path };
+        let there = onnx_runtime(root.path(), &own(root.path().into()));
+        assert_eq!(there.verdict, Verdict::Good, "{there}");
+        let not_there = onnx_runtime(root.path(), &own(root.path().join("none")));
+        assert_eq!(not_there.verdict, Verdict::Bad, "{not_there}");
+        assert!(not_there.way_out.contains("unset ORT_DYLIB_PATH"), "{not_there}");
     }
 }

@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 use anyhow::Context as _;
 use serde::Deserialize;
 
-use crate::{setup, workspace};
+use crate::{onnxruntime, setup, workspace};
 
 /// Where the experiments' TOMLs are.
 const FOLDER: &str = "crates/cp-experiments/experiments";
@@ -50,7 +50,7 @@ pub(crate) fn subcommands(root: &Path) -> anyhow::Result<Vec<clap::Command>> {
     Ok(all(root)?.into_iter().map(one).collect())
 }
 
-/// Sees to libtorch, then builds and starts the experiment in the user's folder; its exit code is ours.
+/// Sees to libtorch and ONNX Runtime, then builds and starts the experiment in the user's folder; its exit code is ours.
 ///
 /// All programs are built, and one example: only then does cargo choose the same features of all crates as for `cargo xtask test`,
 /// those that dev-dependencies ask for too, and the two share what they build.
@@ -72,5 +72,6 @@ pub(crate) fn run(experiment: &str, args: &[OsString]) -> anyhow::Result<ExitCod
     }
     // In the user's folder, where relative paths mean what they say.
     let mut program = Command::new(workspace::target_dir().join("debug/cp-experiments"));
+    onnxruntime::point(&mut program, &workspace::root());
     Ok(workspace::exit_code(workspace::run(program.arg(experiment).args(args))?))
 }

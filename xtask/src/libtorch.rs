@@ -1,23 +1,35 @@
-//! Which libtorch a build uses, and in what state it is.
+//! Which libtorch a build uses, and what the managed one is made of.
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use anyhow::{bail, ensure};
+
+use crate::install::{Kit, find, libraries, rename};
+
 /// The one version that the pinned tch speaks to.
 pub(crate) const VERSION: &str = "2.11.0";
 
-/// The wheels of the managed libtorch, as pip reads them: exact versions and checksums.
-pub(crate) const REQUIREMENTS: &str = include_str!("../libtorch.txt");
+/// How to go without the managed libtorch.
+const OWN: &str = "point LIBTORCH at a libtorch 2.11.0 of your own, or set LIBTORCH_USE_PYTORCH=1 where Python has torch 2.11.0";
 
-/// The folder of the managed libtorch below the root, as `.cargo/config.toml` names it.
-const FOLDER: &str = ".libtorch";
-
-/// What [`stamp`] is kept under, in the managed folder.
-pub(crate) const STAMP: &str = "stamp";
-
-/// A header without which nothing builds; it stands for the folder of headers.
-const HEADER: &str = "include/torch/csrc/api/include/torch/torch.h";
+/// The managed libtorch: headers and libraries of the CPU, without the Python files and the CUDA half.
+pub(crate) static KIT: Kit = Kit {
+    name: "libtorch",
+    version: VERSION,
+    // As `.cargo/config.toml` names it.
+    folder: ".libtorch",
+    requirements: include_str!("../libtorch.txt"),
+    platforms,
+    systems: "Linux with glibc on x86-64 and aarch64",
+    space: 2000,
+    size: "a download of 530 MB, 500 MB on disk",
+    keep,
+    sign: "include/torch/csrc/api/include/torch/torch.h",
+    library: "lib/libtorch_cpu.so",
+    own: OWN,
+};
 
 /// Whose libtorch it is.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,7 +50,7 @@ impl Source {
         if variable("LIBTORCH_USE_PYTORCH").is_some() {
             return Source::PyTorch;
         }
-        let managed = folder(root);
+        let managed = KIT.folder(root);
         let base = variable("LIBTORCH").map_or_else(|| managed.clone(), PathBuf::from);
         let include = variable("LIBTORCH_INCLUDE").map_or_else(|| base.clone(), PathBuf::from);
         let lib = variable("LIBTORCH_LIB").map_or(base, PathBuf::from);
@@ -55,77 +67,6 @@ impl Source {
     }
 }
 
-/// The managed folder.
-pub(crate) fn folder(root: &Path) -> PathBuf {
-    root.join(FOLDER)
-}
-
-/// The state of the managed folder.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    Ready,
-    Missing,
-    /// Left by another version of this set-up, or no longer as it was installed; the text says what differs.
-    Stale(String),
-}
-
-/// Looks at the managed folder; reads no library, so it costs nothing.
-pub(crate) fn state(root: &Path) -> State {
-    let folder = folder(root);
-    if fs::symlink_metadata(&folder).is_err() {
-        return State::Missing;
-    }
-    let Ok(stamp) = fs::read_to_string(folder.join(STAMP)) else {
-        return State::Stale("it was not finished, or not made by `cargo xtask setup`".into());
-    };
-    let mut lines = stamp.lines();
-    if lines.next() != Some(&head()) {
-        return State::Stale(format!("it is not {}", head()));
-    }
-    if !folder.join(HEADER).is_file() {
-        return State::Stale(format!("{HEADER} is missing"));
-    }
-    for line in lines {
-        let (size, name) = line.split_once(' ').unwrap_or(("", line));
-        match fs::metadata(folder.join(name)) {
-            Ok(metadata) if metadata.len().to_string() == size => {}
-            Ok(metadata) => {
-                return State::Stale(format!(
-                    "{name} has {} bytes in place of {size}",
-                    metadata.len()
-                ));
-            }
-            Err(_) => return State::Stale(format!("{name} is missing")),
-        }
-    }
-    State::Ready
-}
-
-/// What makes an installation recognizable as whole: the pins, then size and name of every file in `lib/`.
-pub(crate) fn stamp(folder: &Path) -> anyhow::Result<String> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder.join("lib"))? {
-        let path = entry?.path();
-        if let Some(name) = path.file_name() {
-            files.push(format!("{} lib/{}\n", fs::metadata(&path)?.len(), name.display()));
-        }
-    }
-    files.sort();
-    Ok(format!("{}\n{}", head(), files.concat()))
-}
-
-/// The first line of the stamp; another pin or another layout makes another line.
-fn head() -> String {
-    let pins: Vec<String> = pins().map(|(name, version)| format!("{name} {version}")).collect();
-    format!("layout 1, {}", pins.join(", "))
-}
-
-/// Names and versions of the wheels.
-pub(crate) fn pins() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let lines = REQUIREMENTS.lines().filter(|line| !line.starts_with([' ', '#']));
-    lines.filter_map(|line| line.trim_end_matches(['\\', ' ']).split_once("=="))
-}
-
 /// The version of the headers below `folder`, from the file that holds it since PyTorch 2.9 or the one before.
 pub(crate) fn header_version(folder: &Path) -> Option<String> {
     let places =
@@ -140,6 +81,66 @@ fn parse_version(header: &str) -> Option<String> {
         header.lines().find_map(|line| line.strip_prefix(&start)?.trim().parse::<u32>().ok())
     };
     Some(format!("{}.{}.{}", number("MAJOR")?, number("MINOR")?, number("PATCH")?))
+}
+
+/// Whether a folder of the user's is a libtorch that we can build against.
+pub(crate) fn check_folder(folder: &Path, bypass: bool) -> anyhow::Result<()> {
+    let Some(version) = header_version(folder) else {
+        bail!(
+            "LIBTORCH={} holds no libtorch (include/torch/…/version.h); correct it, or unset it and run `cargo xtask setup`",
+            folder.display()
+        );
+    };
+    ensure!(
+        version == VERSION || bypass,
+        "LIBTORCH={} is libtorch {version}, but {} is needed; unset it to use the managed one, or set \
+         LIBTORCH_BYPASS_VERSION_CHECK=1 to try all the same",
+        folder.display(),
+        VERSION
+    );
+    Ok(())
+}
+
+fn platforms(os: &str, arch: &str, glibc: bool) -> Option<Vec<String>> {
+    let tags = ["manylinux_2_28", "manylinux_2_25", "manylinux2014"];
+    let here = os == "linux" && glibc && ["x86_64", "aarch64"].contains(&arch);
+    here.then(|| tags.map(|tag| format!("{tag}_{arch}")).to_vec())
+}
+
+/// Makes `new/include` and `new/lib` out of an installed wheel.
+fn keep(site: &Path, new: &Path) -> anyhow::Result<()> {
+    let lib = new.join("lib");
+    fs::create_dir_all(&lib)?;
+    rename(&site.join("torch/include"), &new.join("include"))?;
+    for path in libraries(&site.join("torch/lib"))? {
+        // Left out: the CUDA half, which a full PyTorch of the user's brings where there is a GPU (torch-sys links what
+        // it finds, and programs would not start without a driver), and the Python half.
+        let unwanted = [
+            "libtorch_cuda",
+            "libc10_cuda",
+            "libcaffe2_nvrtc",
+            "libtorch_nvshmem",
+            "libtorch_python",
+            "libtorch.so",
+        ];
+        let name = path.file_name().unwrap_or_default();
+        if !unwanted.iter().any(|start| name.to_string_lossy().starts_with(start)) {
+            rename(&path, &lib.join(name))?;
+        }
+    }
+    // `libtorch.so` is an empty library that only ties the halves together; linking against it must give the CPU's.
+    #[cfg(unix)] // elsewhere there are no such wheels, and `arch` has said so
+    std::os::unix::fs::symlink("libtorch_cpu.so", lib.join("libtorch.so"))?;
+    for wanted in ["libcudart.so.13", "libcupti.so.13"] {
+        rename(&find(&site.join("nvidia"), wanted)?, &lib.join(wanted))?;
+    }
+    // Where a wheel brings libraries of the system along (aarch64: OpenBLAS and its kind), they are here.
+    for path in libraries(&site.join("torch.libs")).unwrap_or_default() {
+        rename(&path, &lib.join(path.file_name().unwrap_or_default()))?;
+    }
+    // torch-sys compares this file with the version that it wants.
+    fs::write(new.join("build-version"), VERSION)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -174,11 +175,11 @@ mod tests {
 
     #[test]
     fn the_pins_agree_with_the_version_and_are_checked_by_hash() {
-        let pins: Vec<_> = pins().collect();
+        let pins: Vec<_> = KIT.pins().collect();
         assert_eq!(pins[0], ("torch", VERSION));
         assert_eq!(pins.len(), 3);
         let hashes =
-            REQUIREMENTS.lines().filter_map(|line| line.trim().strip_prefix("--hash=sha256:"));
+            KIT.requirements.lines().filter_map(|line| line.trim().strip_prefix("--hash=sha256:"));
         let hashes: Vec<&str> = hashes.map(|hash| hash.trim_end_matches([' ', '\\'])).collect();
         assert_eq!(hashes.len(), 2 * pins.len(), "one for each architecture");
         assert!(
@@ -208,26 +209,23 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_library_is_noticed() {
-        let root = tempfile::tempdir().unwrap();
-        assert_eq!(state(root.path()), State::Missing);
-        let folder = folder(root.path());
-        fs::create_dir_all(folder.join(HEADER).parent().unwrap()).unwrap();
-        fs::write(folder.join(HEADER), "").unwrap();
-        fs::create_dir(folder.join("lib")).unwrap();
-        fs::write(folder.join("lib/libc10.so"), "1234").unwrap();
-        assert!(matches!(state(root.path()), State::Stale(why) if why.contains("not finished")));
-
-        fs::write(folder.join(STAMP), stamp(&folder).unwrap()).unwrap();
-        assert_eq!(state(root.path()), State::Ready);
-        fs::write(folder.join("lib/libc10.so"), "123").unwrap();
-        assert_eq!(
-            state(root.path()),
-            State::Stale("lib/libc10.so has 3 bytes in place of 4".into())
-        );
-        fs::remove_file(folder.join("lib/libc10.so")).unwrap();
-        assert_eq!(state(root.path()), State::Stale("lib/libc10.so is missing".into()));
-        fs::write(folder.join(STAMP), "layout 0, torch 2.10.0\n").unwrap();
-        assert!(matches!(state(root.path()), State::Stale(why) if why.contains("torch 2.11.0")));
+    fn a_folder_of_the_users_is_checked() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = check_folder(folder.path(), false).unwrap_err().to_string();
+        assert!(error.contains("holds no libtorch"), "{error}");
+        let header = folder.path().join("include/torch/headeronly/version.h");
+        fs::create_dir_all(header.parent().unwrap()).unwrap();
+        let define = |minor| {
+            let text = format!(
+                "#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR {minor}\n#define TORCH_VERSION_PATCH 0\n"
+            );
+            fs::write(&header, text).unwrap();
+        };
+        define(8);
+        let error = check_folder(folder.path(), false).unwrap_err().to_string();
+        assert!(error.contains("2.8.0") && error.contains("2.11.0"), "{error}");
+        check_folder(folder.path(), true).unwrap();
+        define(11);
+        check_folder(folder.path(), false).unwrap();
     }
 }

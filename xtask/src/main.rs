@@ -1,7 +1,8 @@
-//! `cargo xtask`: sets up libtorch and the data sets, and starts everything else.
+//! `cargo xtask`: sets up libtorch, ONNX Runtime and the data sets, and starts everything else.
 //!
 //! Thin on purpose: it depends on no crate of the workspace, builds in seconds, and leaves the work to pip, curl, tar and
-//! cargo. One file per subcommand; `workspace`, `libtorch`, `manifest` and `download` are what several of them share.
+//! cargo. One file per subcommand; `workspace`, `install`, `pip`, `libtorch`, `onnxruntime`, `manifest` and `download` are what several of
+//! them share.
 
 mod bench;
 mod check;
@@ -9,9 +10,12 @@ mod datasets;
 mod doctor;
 mod download;
 mod experiment;
+mod install;
 mod libtorch;
 mod manifest;
+mod onnxruntime;
 mod peers;
+mod pip;
 mod results;
 mod setup;
 mod test;
@@ -40,7 +44,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install libtorch into .libtorch/ (the other commands do this themselves)
+    /// Install libtorch into .libtorch/ and ONNX Runtime into .onnxruntime/ (the other commands do this themselves)
     Setup(setup::SetupArgs),
     /// Say what is installed, what is missing, and what to do about it
     Doctor,

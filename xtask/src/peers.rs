@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, ensure};
 
-use crate::{setup, workspace};
+use crate::{pip, workspace};
 
 /// The Python environment, below the root.
 const ENVIRONMENT: &str = "target/peers";
@@ -24,7 +24,7 @@ pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
         eprintln!("Making a Python environment in target/peers ...");
         let mut venv = Command::new("python3");
         let status = workspace::run(venv.args(["-m", "venv"]).arg(&environment))?;
-        ensure!(status.success(), "python3 -m venv failed; {}", setup::GET_PYTHON);
+        ensure!(status.success(), "python3 -m venv failed; {}", pip::GET_PYTHON);
     }
     install(&python, |pip| pip.arg("-r").arg(scripts.join("requirements.txt")))?;
     if args.iter().any(|arg| arg == "--torch") {
@@ -56,9 +56,9 @@ fn install(
     python: &Path,
     packages: impl FnOnce(&mut Command) -> &mut Command,
 ) -> anyhow::Result<()> {
-    let mut pip = Command::new(python);
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-    let status = workspace::run(packages(&mut pip))
+    let mut command = Command::new(python);
+    command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    let status = workspace::run(packages(&mut command))
         .context("the Python environment in target/peers is broken: delete it and try again")?;
     ensure!(status.success(), "pip could not install what benches/peers needs (see above)");
     Ok(())

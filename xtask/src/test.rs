@@ -9,7 +9,7 @@ use std::process::{ExitCode, Stdio};
 
 use anyhow::Context as _;
 
-use crate::{bench, peers, setup, workspace};
+use crate::{bench, onnxruntime, peers, setup, workspace};
 
 /// Names a Python with PyTorch and safetensors to tests.
 const PYTHON_VARIABLE: &str = "POLYAD_PYTHON";
@@ -39,6 +39,7 @@ pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
     {
         command.env(PYTHON_VARIABLE, python);
     }
+    onnxruntime::point(&mut command, &workspace::root());
     // Shows what tests that passed have printed: figures that were measured, and why something was skipped.
     command.arg("--show-output").stdout(Stdio::piped());
     let mut child = command.spawn().context("cannot start cargo")?;
