@@ -264,7 +264,7 @@ fn onnx_runtime(root: &Path, source: &onnxruntime::Source) -> Finding {
             }
             State::Missing => Finding::note(
                 WHAT,
-                "not set up; everything but running networks in it works",
+                "not set up; all that does not run in it works",
                 format!("cargo xtask setup; or {}", onnxruntime::KIT.own),
             ),
             State::Stale(why) => Finding::note(

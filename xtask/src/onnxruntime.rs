@@ -67,10 +67,14 @@ pub(crate) fn ensure(root: &Path) -> anyhow::Result<()> {
     Installer::here(&KIT, root.to_owned())?.install(false)
 }
 
-/// [`ensure`] for those who can do without: a note if it fails.
+/// [`ensure`] for those who can do without: a note if it fails, and nothing where there are no wheels, which `doctor` says.
 pub(crate) fn ensure_if_possible(root: &Path) {
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    if platforms(os, arch, cfg!(target_env = "gnu")).is_none() {
+        return;
+    }
     if let Err(error) = ensure(root) {
-        eprintln!("note: no ONNX Runtime, which everything else works without: {error:#}");
+        eprintln!("note: ONNX Runtime is not set up; all that does not run in it works. {error:#}");
     }
 }
 

@@ -25,6 +25,7 @@ fn child(case: &str, variables: &[(&str, &OsStr)]) -> Output {
 fn in_a_child() {
     match std::env::var(CASE).as_deref() {
         Ok("error") => println!("error: {}", cp_ort::library().unwrap_err()),
+        Ok("path") => println!("path: {}", cp_ort::library().unwrap().path().display()),
         Ok("live") => {
             // Statics are never dropped, and the threads of the session wait for work when the process ends.
             static LIVE: OnceLock<Mutex<Session>> = OnceLock::new();
@@ -80,6 +81,36 @@ fn a_file_that_is_no_library_is_an_error() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     let said = text(&output.stdout);
     assert!(said.contains("does not load") && said.contains("libonnxruntime.so"), "{said}");
+}
+
+/// A copy of the program, away from the workspace: what the loader finds is taken, and the path is where it lies.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_loaders_own_search_is_the_last() {
+    if !has_library() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (program, libraries) = (folder.path().join("program"), folder.path().join("libraries"));
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let run = |case: &str| {
+        let mut command = Command::new(&program);
+        command.args(["--exact", "in_a_child", "--nocapture"]).env(CASE, case);
+        command.env_remove(VARIABLE).env_remove(DYLIB_VARIABLE).env("LD_LIBRARY_PATH", &libraries);
+        text(&command.output().unwrap().stdout)
+    };
+    let said = run("error");
+    if said.contains("error: ") {
+        assert!(said.contains("cargo xtask setup") && said.contains("pip install"), "{said}");
+    } else {
+        println!("the system has an ONNX Runtime of its own");
+    }
+    let library = cp_ort::library().unwrap().path().canonicalize().unwrap();
+    std::fs::create_dir(&libraries).unwrap();
+    std::os::unix::fs::symlink(&library, libraries.join("libonnxruntime.so.1")).unwrap();
+    let said = run("path");
+    let path = said.split("path: ").nth(1).and_then(|rest| rest.lines().next()).unwrap_or("");
+    assert!(std::path::Path::new(path).is_file(), "{said}");
 }
 
 #[test]

@@ -7,8 +7,8 @@ use cp_ort::OrtError;
 pub(crate) fn has_library() -> bool {
     match cp_ort::library() {
         Ok(_) => true,
-        Err(error @ OrtError::NotFound { .. }) => {
-            println!("skipped: {error}");
+        Err(OrtError::NotFound { .. }) => {
+            println!("skipped: no ONNX Runtime (`cargo xtask setup`)");
             false
         }
         Err(error) => panic!("{error}"),
