@@ -129,7 +129,7 @@ fn keep(site: &Path, new: &Path) -> anyhow::Result<()> {
         }
     }
     // `libtorch.so` is an empty library that only ties the halves together; linking against it must give the CPU's.
-    #[cfg(unix)] // elsewhere there are no such wheels, and `arch` has said so
+    #[cfg(unix)] // elsewhere there are no such wheels, and `platforms` has said so
     std::os::unix::fs::symlink("libtorch_cpu.so", lib.join("libtorch.so"))?;
     for wanted in ["libcudart.so.13", "libcupti.so.13"] {
         rename(&find(&site.join("nvidia"), wanted)?, &lib.join(wanted))?;
