@@ -84,6 +84,34 @@ pub enum OnnxError {
         /// What is wrong.
         source: serde_json::Error,
     },
+    /// An entry of an exported network that this version did not write.
+    #[error("{}: metadata '{key}' is no network: {source}; remove the entry to read the graph alone", file(path), key = crate::export::NETWORK_KEY)]
+    NetworkRecord {
+        /// The file, if the bytes come from one.
+        path: Option<PathBuf>,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// An opset that is not written.
+    #[error("opset {opset} is not written; choose one from {least} to {most}")]
+    Opset {
+        /// What was asked for.
+        opset: i64,
+        /// The first that is written.
+        least: i64,
+        /// The last.
+        most: i64,
+    },
+    /// Weights that half precision does not hold.
+    #[error(
+        "weight '{name}': {count} values are too large or too small for half precision; export in single precision"
+    )]
+    Half {
+        /// The parameter.
+        name: String,
+        /// How many.
+        count: usize,
+    },
     /// No layer of this name.
     #[error(
         "the model has no layer '{layer}' with the weight '{weight}' in {scope}; was it replaced already?"
@@ -95,6 +123,23 @@ pub enum OnnxError {
         weight: String,
         /// Where it was looked for.
         scope: String,
+    },
+    /// No value of this name.
+    #[error(
+        "nothing in the main graph makes the value '{value}'; values inside of subgraphs and functions cannot be given out"
+    )]
+    UnknownValue {
+        /// The name.
+        value: String,
+    },
+    /// A file that would be written over.
+    #[error(
+        "{} is there already, and another model may read it; remove it, or save under another name",
+        path.display()
+    )]
+    Exists {
+        /// The file.
+        path: PathBuf,
     },
     /// A layer that is not rewritten.
     #[error("layer '{layer}' is left alone: {reason}")]

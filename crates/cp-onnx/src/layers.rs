@@ -5,11 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use cp_net::{Conv, Linear, Op};
+use cp_net::{Conv, Linear, Op, Padding};
 use ndarray::ArrayD;
 
 use crate::Float;
 use crate::fold::{Constant, constant};
+use crate::limits::MAX_FOLDS;
 use crate::proto::{Message, attribute, model, node};
 use crate::record::Record;
 use crate::scopes::{Maker, Reader, Scopes, Value};
@@ -140,6 +141,23 @@ pub struct Layer {
     pub nodes: Vec<String>,
     /// Why it is not rewritten; `None` for those that can be.
     pub left_alone: Option<Reason>,
+    /// What somebody should know who rewrites it.
+    pub note: Option<Note>,
+}
+
+/// What is worth knowing of a layer that can be rewritten.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Note {
+    /// The weight is an initializer and an input in a model of IR 4 or later, in which a caller may feed another. Exporters of that
+    /// time listed all initializers as inputs, as IR 3 had to, and nobody fed them: it counts as constant. The input goes with it.
+    #[error(
+        "its weight '{value}' is an input with a default, too; a model in which it is replaced does not have that input"
+    )]
+    DefaultInput {
+        /// The initializer.
+        value: String,
+    },
 }
 
 impl Layer {
@@ -166,6 +184,14 @@ pub(crate) struct Group {
     pub(crate) value: Option<Value>,
     pub(crate) weight: String,
     pub(crate) users: Vec<(Reader, LayerKind)>,
+}
+
+impl Group {
+    /// The scope that holds the weight, or that of the first node where nothing in sight makes it.
+    pub(crate) fn scope(&self) -> usize {
+        let first = self.users.first().map_or(0, |(user, _)| user.scope);
+        self.value.as_ref().map_or(first, |value| value.0)
+    }
 }
 
 /// How a node is called in messages: by its name, or by its first output.
@@ -223,7 +249,7 @@ pub(crate) fn kernel(
     folder: Option<&Path>,
 ) -> Option<Kernel> {
     let &(first, kind) = group.users.first()?;
-    let scope = group.value.as_ref().map_or(first.scope, |value| value.0);
+    let scope = group.scope();
     let nodes = group.users.iter().filter_map(|(user, _)| scopes.all[user.scope].node(user.field));
     let mut layer = Layer {
         name: group.name.clone(),
@@ -235,7 +261,11 @@ pub(crate) fn kernel(
         float: None,
         nodes: nodes.map(label).collect(),
         left_alone: None,
+        note: None,
     };
+    if let Some(default) = group.value.as_ref().and_then(|value| default_input(scopes, value)) {
+        layer.note = Some(Note::DefaultInput { value: default });
+    }
     let input = || Reason::Input { value: group.weight.clone() };
     let value = group.value.as_ref().ok_or_else(input);
     match value.and_then(|value| constant(scopes, value, folder)) {
@@ -252,6 +282,25 @@ pub(crate) fn kernel(
             Some(Kernel { layer, array: None })
         }
     }
+}
+
+/// The initializer that `value` is made from, where a caller may feed another.
+fn default_input(scopes: &Scopes<'_>, value: &Value) -> Option<String> {
+    let mut value = value.clone();
+    for _ in 0..=MAX_FOLDS {
+        let scope = scopes.all.get(value.0)?;
+        match scope.maker(&value.1)? {
+            Maker::Initializer { .. } => {
+                return (scopes.ir >= 4 && scope.is_default(&value.1)).then_some(value.1);
+            }
+            Maker::Node { field } => {
+                let first = scope.node(field)?.strings(node::INPUTS).into_iter().next()?;
+                value = scopes.resolve(value.0, &first)?;
+            }
+            Maker::Input => return None,
+        }
+    }
+    None
 }
 
 fn is_stored(scopes: &Scopes<'_>, group: &Group) -> bool {
@@ -373,4 +422,43 @@ pub(crate) fn geometry(
         pads: ints("pads", 2 * axes, 0, i64::MIN)?,
         auto_pad: auto_pad.filter(|auto_pad| !matches!(auto_pad.as_str(), "" | "NOTSET")),
     })
+}
+
+/// The op of cp-net that `node` is, one of a layer of shape `shape`; `turned` where it has a linear weight the other way round than
+/// the layer's first node.
+pub(crate) fn op(node: &Message, kind: LayerKind, shape: &[usize], turned: bool) -> Option<Op> {
+    let settings = geometry(node, kind, shape).ok()?;
+    let bias = node.strings(node::INPUTS).get(2).is_some_and(|bias| !bias.is_empty());
+    if kind != LayerKind::Conv {
+        let &[out, inputs] = shape else { return None };
+        // The shape is as the first node sees it.
+        let (out_features, in_features) = if turned { (inputs, out) } else { (out, inputs) };
+        return Some(Op::Linear(Linear { in_features, out_features, bias }));
+    }
+    let [out, inputs, ref taps @ ..] = *shape else { return None };
+    let sizes = |values: &[i64]| -> Option<Vec<usize>> {
+        values.iter().map(|&value| usize::try_from(value).ok()).collect()
+    };
+    let padding = match settings.auto_pad.as_deref() {
+        Some("SAME_UPPER") => Padding::Same,
+        Some("SAME_LOWER") => Padding::SameLower,
+        Some("VALID") => Padding::none(taps.len()),
+        Some(_) => return None,
+        None => {
+            let pads = sizes(&settings.pads)?;
+            let (before, behind) = pads.split_at(taps.len());
+            Padding::Each(before.iter().zip(behind).map(|(&a, &b)| [a, b]).collect())
+        }
+    };
+    let conv = Op::Conv(Conv {
+        in_channels: inputs * settings.groups,
+        out_channels: out,
+        kernel: taps.to_vec(),
+        stride: sizes(&settings.strides)?,
+        padding,
+        dilation: sizes(&settings.dilations)?,
+        groups: settings.groups,
+        bias,
+    });
+    conv.check().ok().map(|()| conv)
 }

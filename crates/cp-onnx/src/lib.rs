@@ -25,6 +25,7 @@
 //! Quantized models are refused; a layer that is left alone comes with its [`Reason`].
 
 mod error;
+mod export;
 mod external;
 mod fold;
 mod layers;
@@ -35,12 +36,17 @@ mod proto;
 mod record;
 mod scopes;
 mod splice;
+#[cfg(test)]
+mod testing;
+mod values;
 pub mod wire;
 mod write;
 
 pub use error::{OnnxError, TensorError};
-pub use layers::{Layer, LayerKind, Reason};
+pub use export::{ExportOptions, NETWORK_KEY, OPSETS, export, exported_network};
+pub use layers::{Layer, LayerKind, Note, Reason};
 pub use model::Model;
 pub use parts::{Part, Parts};
 pub use proto::tensor::Float;
 pub use record::{Factorization, KEY as METADATA_KEY};
+pub use values::{Dim, ElementType, ValueInfo};

@@ -1,19 +1,21 @@
 //! [`Model`]: a file, its layers, and what is put in their place.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use cp_net::Op;
 use ndarray::ArrayD;
 
 use crate::error::{OnnxError, TensorError};
-use crate::layers::{Group, Kernel, Layer, groups, kernel, label};
+use crate::layers::{Group, Kernel, Layer, LayerKind, groups, is_transposed, kernel, label, op};
 use crate::limits::MAX_BYTES;
 use crate::parts::Parts;
-use crate::proto::{Field, Kind, Message, model, node, tensor};
+use crate::proto::{Field, Kind, Message, Payload, graph, model, node, tensor};
 use crate::record::{Factorization, KEY, Record};
-use crate::scopes::Scopes;
-use crate::splice::splice;
+use crate::scopes::{MAIN, Reader, Scopes};
+use crate::splice::Splicing;
 
 /// An ONNX model.
 #[derive(Debug, Clone)]
@@ -104,7 +106,8 @@ impl Model {
     /// # Errors
     /// [`OnnxError::UnknownLayer`], [`OnnxError::LeftAlone`].
     pub fn kernel(&self, layer: &Layer) -> Result<ArrayD<f32>, OnnxError> {
-        let (_, found) = self.find(layer)?;
+        let (scopes, record) = self.read()?;
+        let (_, found) = self.found(&scopes, groups(&scopes).iter(), &record, layer)?;
         found.array.ok_or_else(|| unknown(layer))
     }
 
@@ -114,19 +117,48 @@ impl Model {
     /// # Errors
     /// A layer that is not there or is left alone; parts that do not fit it. The model is unchanged then.
     pub fn replace(&mut self, layer: &Layer, parts: &Parts) -> Result<(), OnnxError> {
-        let (group, found) = self.find(layer)?;
-        parts.check(&found.layer)?;
-        let (_, mut record) = self.read()?;
+        self.replace_each([(layer, parts)])
+    }
+
+    /// As [`Model::replace`] for several layers, with one look at the model instead of one for each.
+    ///
+    /// # Errors
+    /// As [`Model::replace`], and a layer that comes twice. The model is unchanged then, all of it.
+    pub fn replace_all(&mut self, replacements: &[(Layer, Parts)]) -> Result<(), OnnxError> {
+        self.replace_each(replacements.iter().map(|(layer, parts)| (layer, parts)))
+    }
+
+    fn replace_each<'a>(
+        &mut self,
+        replacements: impl IntoIterator<Item = (&'a Layer, &'a Parts)>,
+    ) -> Result<(), OnnxError> {
+        let (scopes, mut record) = self.read()?;
+        let known = groups(&scopes);
+        let mut by_weight: HashMap<(&str, &str), Vec<&Group>> = HashMap::new();
+        for group in &known {
+            let scope = &scopes.all[group.scope()].name;
+            by_weight.entry((scope, &group.weight)).or_default().push(group);
+        }
+        let mut splicing = Splicing::new(&scopes);
+        let mut seen = HashSet::new();
+        let mut new = Vec::new();
+        for (layer, parts) in replacements {
+            if !seen.insert((&layer.scope, &layer.weight)) {
+                return Err(unknown(layer));
+            }
+            let groups = by_weight.get(&(layer.scope.as_str(), layer.weight.as_str()));
+            let groups = groups.into_iter().flatten().copied();
+            let (group, found) = self.found(&scopes, groups, &record, layer)?;
+            parts.check(&found.layer)?;
+            let weights = splicing.replace(group, &found, parts)?;
+            let Layer { name: layer, scope, .. } = found.layer;
+            new.push(Factorization { layer, scope, form: parts.form, rank: parts.rank, weights });
+        }
+        let spliced = splicing.finish();
+        record.layers.extend(new);
         // A copy shares all bytes with the model.
         let mut root = self.root.clone();
-        let weights = splice(&mut root, &group, &found, parts)?;
-        record.layers.push(Factorization {
-            layer: found.layer.name,
-            scope: found.layer.scope,
-            form: parts.form,
-            rank: parts.rank,
-            weights,
-        });
+        spliced.apply(&mut root);
         let text = serde_json::to_string(&record)
             .map_err(|source| OnnxError::Record { path: self.path.clone(), source })?;
         let field = model::entry(model::METADATA, KEY, &text);
@@ -137,6 +169,78 @@ impl Model {
         }
         self.root = root;
         Ok(())
+    }
+
+    /// One for each of [`Layer::nodes`], the op of cp-net that it is: stride, padding and dilation as the node has them, and whether it
+    /// adds a bias. `None` for a transposed convolution, for settings that cp-net does not have (negative padding), and for those
+    /// that cannot be read.
+    ///
+    /// # Errors
+    /// [`OnnxError::UnknownLayer`], [`OnnxError::Quantized`], [`OnnxError::Record`].
+    pub fn geometry(&self, layer: &Layer) -> Result<Vec<Option<Op>>, OnnxError> {
+        self.of_nodes(layer, |scopes, group, (user, kind)| {
+            let node = |reader: &Reader| scopes.all[reader.scope].node(reader.field);
+            let first = group.users.first().and_then(|(first, _)| node(first))?;
+            let node = node(&user)?;
+            op(node, kind, &layer.shape, is_transposed(node) != is_transposed(first))
+        })
+    }
+
+    /// One for each of [`Layer::nodes`], the name of the value that it multiplies by the kernel; `None` for a node that is not in
+    /// the main graph, whose values [`Model::taps`] does not reach.
+    ///
+    /// # Errors
+    /// As [`Model::geometry`].
+    pub fn value_of_layer_input(&self, layer: &Layer) -> Result<Vec<Option<String>>, OnnxError> {
+        self.of_nodes(layer, |scopes, _, (user, _)| {
+            let around = &scopes.all[user.scope];
+            let node = around.node(user.field).filter(|_| around.name == MAIN)?;
+            node.strings(node::INPUTS).into_iter().next()
+        })
+    }
+
+    fn of_nodes<T>(
+        &self,
+        layer: &Layer,
+        of: impl Fn(&Scopes<'_>, &Group, (Reader, LayerKind)) -> Option<T>,
+    ) -> Result<Vec<Option<T>>, OnnxError> {
+        let (scopes, _) = self.read()?;
+        let known = groups(&scopes);
+        let is = |group: &&Group| {
+            let scope = &scopes.all[group.scope()].name;
+            (scope, &group.weight, &group.name) == (&layer.scope, &layer.weight, &layer.name)
+        };
+        let group = known.iter().find(is).ok_or_else(|| unknown(layer))?;
+        Ok(group.users.iter().map(|&user| of(&scopes, group, user)).collect())
+    }
+
+    /// A copy that gives `values` of its main graph, too, behind its own outputs: layer inputs for statistics, for instance. Those
+    /// that are outputs already are not given twice. Their types are left to the runtime's inference.
+    ///
+    /// # Errors
+    /// [`OnnxError::UnknownValue`], a name that nothing in the main graph makes.
+    pub fn taps(&self, values: &[&str]) -> Result<Self, OnnxError> {
+        let scopes = Scopes::of(&self.root);
+        let main = scopes.all.iter().find(|scope| scope.name == MAIN);
+        let mut given: HashSet<String> =
+            self.outputs().into_iter().map(|output| output.name).collect();
+        let mut new = Vec::new();
+        for &value in values {
+            if main.and_then(|main| main.maker(value)).is_none() {
+                return Err(OnnxError::UnknownValue { value: value.into() });
+            }
+            if given.insert(value.into()) {
+                let name = Message::new(Kind::Leaf, vec![Field::string(1, value)]);
+                new.push(Field::message(graph::OUTPUTS, name));
+            }
+        }
+        let mut tapped = self.clone();
+        for field in tapped.root.fields.iter_mut().filter(|field| field.number == model::GRAPH) {
+            if let Payload::Message(graph, _) = &mut field.payload {
+                graph.fields.append(&mut new);
+            }
+        }
+        Ok(tapped)
     }
 
     /// What was factorized before, by this program or an earlier run of it.
@@ -168,13 +272,19 @@ impl Model {
         Ok((scopes, self.record()?))
     }
 
-    fn find(&self, layer: &Layer) -> Result<(Group, Kernel), OnnxError> {
-        let (scopes, record) = self.read()?;
-        for group in groups(&scopes) {
-            if group.weight != layer.weight && group.name != layer.name {
+    /// The one of `groups` that is `layer`, and its kernel.
+    fn found<'g>(
+        &self,
+        scopes: &Scopes<'_>,
+        groups: impl Iterator<Item = &'g Group>,
+        record: &Record,
+        layer: &Layer,
+    ) -> Result<(&'g Group, Kernel), OnnxError> {
+        for group in groups {
+            if group.weight != layer.weight {
                 continue;
             }
-            let Some(found) = kernel(&scopes, &group, &record, self.folder()) else { continue };
+            let Some(found) = kernel(scopes, group, record, self.folder()) else { continue };
             if (&found.layer.scope, &found.layer.weight) == (&layer.scope, &layer.weight) {
                 return match found.layer.left_alone {
                     Some(reason) => Err(OnnxError::LeftAlone { layer: layer.name.clone(), reason }),

@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::proto::{Message, Payload, attribute, graph, model, node, tensor};
 
+/// Name of the scope that every model has.
+pub(crate) const MAIN: &str = "main graph";
+
 /// What makes a value; `field` is its place among the fields of the scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Maker {
@@ -25,8 +28,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) opset: i64,
     makers: HashMap<String, Maker>,
     /// Initializers that are listed as inputs too.
-    pub(crate) both: usize,
-    pub(crate) initializers: usize,
+    both: HashSet<String>,
+    initializers: usize,
 }
 
 impl<'a> Scope<'a> {
@@ -44,6 +47,16 @@ impl<'a> Scope<'a> {
             Some(Payload::Message(message, _)) => Some(message),
             _ => None,
         }
+    }
+
+    /// Whether the initializer `name` is an input, too, whose default it is.
+    pub(crate) fn is_default(&self, name: &str) -> bool {
+        self.both.contains(name)
+    }
+
+    /// Whether it has initializers, all of which are listed as inputs.
+    pub(crate) fn lists_initializers(&self) -> bool {
+        self.initializers > 0 && self.both.len() == self.initializers
     }
 
     pub(crate) fn maker(&self, value: &str) -> Option<Maker> {
@@ -67,14 +80,18 @@ pub(crate) struct Scopes<'a> {
     /// Nodes by the value that they read.
     readers: HashMap<Value, Vec<Reader>>,
     outputs: HashSet<Value>,
+    /// Version of the file format.
+    pub(crate) ir: i64,
 }
 
 impl<'a> Scopes<'a> {
     pub(crate) fn of(root: &'a Message) -> Self {
-        let mut scopes = Self { all: Vec::new(), readers: HashMap::new(), outputs: HashSet::new() };
+        let ir = root.int(model::IR_VERSION).unwrap_or(0);
+        let (readers, outputs) = (HashMap::new(), HashSet::new());
+        let mut scopes = Self { all: Vec::new(), readers, outputs, ir };
         for (field, message) in root.children(model::GRAPH) {
             let opset = model::opset(root, model::OPSETS);
-            scopes.add("main graph".into(), vec![field], None, message, Some(opset));
+            scopes.add(MAIN.into(), vec![field], None, message, Some(opset));
         }
         let mut names = BTreeMap::new();
         for (field, message) in root.children(model::FUNCTIONS) {
@@ -103,7 +120,7 @@ impl<'a> Scopes<'a> {
         let function = graph_opset.is_none();
         let opset = graph_opset.unwrap_or_else(|| model::opset(message, model::function::OPSETS));
         let mut makers = HashMap::new();
-        let (mut both, mut initializers) = (0, 0);
+        let (mut both, mut initializers) = (HashSet::new(), 0);
         if function {
             let inputs = message.strings(model::function::INPUTS);
             makers.extend(inputs.into_iter().map(|name| (name, Maker::Input)));
@@ -112,8 +129,10 @@ impl<'a> Scopes<'a> {
             makers.extend(inputs.map(|name| (name, Maker::Input)));
             for (field, tensor) in message.children(graph::INITIALIZERS) {
                 let name = tensor.string(tensor::NAME);
-                let before = makers.insert(name, Maker::Initializer { field });
-                both += usize::from(before == Some(Maker::Input));
+                let before = makers.insert(name.clone(), Maker::Initializer { field });
+                if before == Some(Maker::Input) {
+                    both.insert(name);
+                }
                 initializers += 1;
             }
         }
@@ -183,9 +202,9 @@ impl<'a> Scopes<'a> {
         self.readers.get(value).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether anything at all needs `value`.
-    pub(crate) fn is_read(&self, value: &Value) -> bool {
-        !self.readers(value).is_empty() || self.outputs.contains(value)
+    /// Whether a graph or function gives `value`.
+    pub(crate) fn is_output(&self, value: &Value) -> bool {
+        self.outputs.contains(value)
     }
 
     pub(crate) fn by_name(&self, name: &str) -> Option<usize> {

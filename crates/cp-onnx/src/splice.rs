@@ -13,8 +13,11 @@ use crate::fold::FOLDED;
 use crate::layers::{Geometry, Kernel, LayerKind, geometry, is_transposed};
 use crate::parts::{Part, Parts};
 use crate::proto::{Field, Message, Payload, attribute, graph, model, node, tensor};
-use crate::scopes::{Maker, Scope, Scopes, Value};
+use crate::scopes::{Maker, Reader, Scope, Scopes, Value};
 use crate::{Float, layers};
+
+#[cfg(test)]
+mod tests;
 
 /// Changes to fields, by their places from the model down.
 #[derive(Default)]
@@ -94,55 +97,84 @@ impl Weights {
     }
 }
 
-/// Replaces the weight of `group` in the model; the names of the new weights.
-pub(crate) fn splice(
-    root: &mut Message,
-    group: &layers::Group,
-    kernel: &Kernel,
-    parts: &Parts,
-) -> Result<Vec<String>, OnnxError> {
-    let layer = &kernel.layer;
-    let (Some(float), Some(value)) = (layer.float, &group.value) else { return Ok(Vec::new()) };
-    let scopes = Scopes::of(root);
-    let mut names = Names(scopes.names());
-    let mut edits = Edits::default();
-    let mut weights = Weights { fields: Vec::new(), by_part: HashMap::new() };
-    let first = group.users.first().and_then(|(user, _)| scopes.all[user.scope].node(user.field));
-    let first_transposed = first.is_some_and(is_transposed);
-    for &(user, kind) in &group.users {
-        let around = &scopes.all[user.scope];
-        let Some(node) = around.node(user.field) else { continue };
-        let left_alone = |reason| OnnxError::LeftAlone { layer: layer.name.clone(), reason };
-        let nodes = if kind == LayerKind::Conv {
-            let geometry = geometry(node, kind, &layer.shape).map_err(left_alone)?;
-            convolutions(node, &geometry, parts, layer, &mut names, &mut weights)
-        } else {
-            // The kernel is [out, in] as the first node sees it; one that has it the other way round runs the parts backwards.
-            let backwards = is_transposed(node) != first_transposed;
-            linear(node, kind, around.opset, parts, layer, backwards, &mut names, &mut weights)
-        };
-        let number = if around.function { model::function::NODES } else { graph::NODES };
-        let place = [&around.path[..], &[user.field]].concat();
-        let fields = nodes.into_iter().map(|node| Field::message(number, node)).collect();
-        edits.instead.insert(place, fields);
+/// Replacements that are collected, then made at once.
+pub(crate) struct Splicing<'a> {
+    scopes: &'a Scopes<'a>,
+    names: Names,
+    edits: Edits,
+    /// Weights that may be read no more: their scopes and names.
+    old: Vec<(String, String)>,
+}
+
+/// A [`Splicing`] that looks at the model no more.
+pub(crate) struct Spliced {
+    edits: Edits,
+    old: Vec<(String, String)>,
+}
+
+impl<'a> Splicing<'a> {
+    pub(crate) fn new(scopes: &'a Scopes<'a>) -> Self {
+        let names = Names(scopes.names());
+        Self { scopes, names, edits: Edits::default(), old: Vec::new() }
     }
-    for (name, array) in &weights.fields {
-        let count = array.iter().filter(|&&value| !float.round(value).is_finite()).count();
-        if count > 0 {
-            let (layer, part) = (layer.name.clone(), name.clone());
-            return Err(OnnxError::NotFinite { layer, part, count, float });
+
+    /// Replaces the weight of `group`; the names of the new weights.
+    pub(crate) fn replace(
+        &mut self,
+        group: &layers::Group,
+        kernel: &Kernel,
+        parts: &Parts,
+    ) -> Result<Vec<String>, OnnxError> {
+        let layer = &kernel.layer;
+        let (Some(float), Some(value)) = (layer.float, &group.value) else { return Ok(Vec::new()) };
+        let Self { scopes, names, edits, old } = self;
+        let mut weights = Weights { fields: Vec::new(), by_part: HashMap::new() };
+        let node = |reader: &Reader| scopes.all[reader.scope].node(reader.field);
+        let first = group.users.first().and_then(|(user, _)| node(user));
+        let first_transposed = first.is_some_and(is_transposed);
+        for &(user, kind) in &group.users {
+            let around = &scopes.all[user.scope];
+            let Some(node) = around.node(user.field) else { continue };
+            let left_alone = |reason| OnnxError::LeftAlone { layer: layer.name.clone(), reason };
+            let nodes = if kind == LayerKind::Conv {
+                let geometry = geometry(node, kind, &layer.shape).map_err(left_alone)?;
+                convolutions(node, &geometry, parts, layer, names, &mut weights)
+            } else {
+                // The kernel is [out, in] as the first node sees it; one that has it the other way round runs the parts backwards.
+                let backwards = is_transposed(node) != first_transposed;
+                linear(node, kind, around.opset, parts, layer, backwards, names, &mut weights)
+            };
+            let number = if around.function { model::function::NODES } else { graph::NODES };
+            let place = [&around.path[..], &[user.field]].concat();
+            let fields = nodes.into_iter().map(|node| Field::message(number, node)).collect();
+            edits.instead.insert(place, fields);
+        }
+        for (name, array) in &weights.fields {
+            let count = array.iter().filter(|&&value| !float.round(value).is_finite()).count();
+            if count > 0 {
+                let (layer, part) = (layer.name.clone(), name.clone());
+                return Err(OnnxError::NotFinite { layer, part, count, float });
+            }
+        }
+        store(&scopes.all[value.0], scopes.ir, &weights, float, edits);
+        old.push((scopes.all[value.0].name.clone(), value.1.clone()));
+        Ok(weights.fields.into_iter().map(|(name, _)| name).collect())
+    }
+
+    pub(crate) fn finish(self) -> Spliced {
+        Spliced { edits: self.edits, old: self.old }
+    }
+}
+
+impl Spliced {
+    /// Makes the replacements; weights that nothing reads any more go.
+    pub(crate) fn apply(self, root: &mut Message) {
+        self.edits.apply(root);
+        // A training graph reads weights by rules of its own.
+        if !root.has(model::TRAINING) {
+            unread(root, &self.old).apply(root);
         }
     }
-    let ir = root.int(model::IR_VERSION).unwrap_or(0);
-    store(&scopes.all[value.0], ir, &weights, float, &mut edits);
-    let new: Vec<String> = weights.fields.iter().map(|(name, _)| name.clone()).collect();
-    let old = (scopes.all[value.0].name.clone(), value.1.clone());
-    edits.apply(root);
-    // A training graph reads weights by rules of its own.
-    if !root.has(model::TRAINING) {
-        drop_unread(root, old);
-    }
-    Ok(new)
 }
 
 fn store(scope: &Scope<'_>, ir: i64, weights: &Weights, float: Float, edits: &mut Edits) {
@@ -154,11 +186,10 @@ fn store(scope: &Scope<'_>, ir: i64, weights: &Weights, float: Float, edits: &mu
             let value = attribute::tensor("value", tensor::make("", array, float));
             Field::message(number, node::make("Constant", name, &[], name, vec![value]))
         });
-        edits.before.insert([&scope.path[..], &[first]].concat(), nodes.collect());
+        edits.before.entry([&scope.path[..], &[first]].concat()).or_default().extend(nodes);
         return;
     }
-    let every = scope.initializers > 0 && scope.both == scope.initializers;
-    let listed = !inside && (ir < 4 || every);
+    let listed = !inside && (ir < 4 || scope.lists_initializers());
     let behind = edits.behind.entry(scope.path.clone()).or_default();
     for (name, array) in &weights.fields {
         behind.push(Field::message(graph::INITIALIZERS, tensor::make(name, array, float)));
@@ -287,23 +318,22 @@ fn linear(
     nodes
 }
 
-/// Takes a value away when nothing reads it, and then what it was made from.
-fn drop_unread(root: &mut Message, first: (String, String)) {
-    let mut candidates = vec![first];
-    while let Some((scope, name)) = candidates.pop() {
-        let scopes = Scopes::of(root);
-        let Some(index) = scopes.by_name(&scope) else { continue };
-        let around = &scopes.all[index];
-        let value: Value = (index, name);
-        if scopes.is_read(&value) {
+/// What takes the values `old` away where nothing reads them, and then what they were made from.
+fn unread(root: &Message, old: &[(String, String)]) -> Edits {
+    let scopes = Scopes::of(root);
+    let mut edits = Edits::default();
+    let found = |(scope, name): &(String, String)| Some((scopes.by_name(scope)?, name.clone()));
+    let mut candidates: Vec<Value> = old.iter().filter_map(found).collect();
+    let mut gone: HashSet<(usize, usize)> = HashSet::new();
+    while let Some(value) = candidates.pop() {
+        let (index, name) = &value;
+        let around = &scopes.all[*index];
+        let left = |reader: &Reader| !gone.contains(&(reader.scope, reader.field));
+        if scopes.is_output(&value) || scopes.readers(&value).iter().any(left) {
             continue;
         }
-        let mut edits = Edits::default();
-        let mut gone = |field: usize| {
-            edits.instead.insert([&around.path[..], &[field]].concat(), Vec::new());
-        };
-        match around.maker(&value.1) {
-            Some(Maker::Initializer { field }) => gone(field),
+        let field = match around.maker(name) {
+            Some(Maker::Initializer { field }) => field,
             Some(Maker::Node { field }) => {
                 let Some(node) = around.node(field) else { continue };
                 let outputs = node.strings(node::OUTPUTS);
@@ -312,24 +342,28 @@ fn drop_unread(root: &mut Message, first: (String, String)) {
                 if !foldable || outputs.len() != 1 {
                     continue;
                 }
-                for input in node.strings(node::INPUTS) {
-                    if let Some((scope, name)) = scopes.resolve(index, &input) {
-                        candidates.push((scopes.all[scope].name.clone(), name));
-                    }
-                }
-                gone(field);
+                let inputs = node.strings(node::INPUTS);
+                candidates.extend(inputs.iter().filter_map(|input| scopes.resolve(*index, input)));
+                field
             }
             _ => continue,
+        };
+        if !gone.insert((*index, field)) {
+            continue;
         }
+        let mut go = |field: usize| {
+            edits.instead.insert([&around.path[..], &[field]].concat(), Vec::new());
+        };
+        go(field);
         if !around.function {
             for number in [graph::INPUTS, graph::VALUE_INFO, graph::QUANTIZATION] {
                 for (field, message) in around.message.children(number) {
-                    if message.string(1) == value.1 {
-                        gone(field);
+                    if message.string(1) == *name {
+                        go(field);
                     }
                 }
             }
         }
-        edits.apply(root);
     }
+    edits
 }

@@ -3,6 +3,7 @@
 use crate::proto::{Field, Kind, Message};
 
 pub(crate) const NAME: u32 = 1;
+pub(crate) const FLOAT: u32 = 2;
 pub(crate) const INT: u32 = 3;
 pub(crate) const STRING: u32 = 4;
 pub(crate) const TENSOR: u32 = 5;
@@ -21,6 +22,10 @@ fn make(name: &str, values: impl IntoIterator<Item = Field>, kind: i64) -> Messa
         .chain([Field::int(TYPE, kind)])
         .collect();
     Message::new(Kind::Attribute, fields)
+}
+
+pub(crate) fn float(name: &str, value: f32) -> Message {
+    make(name, [Field::float(FLOAT, value)], 1)
 }
 
 pub(crate) fn int(name: &str, value: i64) -> Message {

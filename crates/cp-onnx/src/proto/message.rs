@@ -80,6 +80,12 @@ impl Field {
         Self { number, wire: WireType::Varint, head, payload: Payload::Bytes(bytes.into()) }
     }
 
+    pub(crate) fn float(number: u32, value: f32) -> Self {
+        let head = head(number, WireType::Fixed32, 0).into();
+        let bytes = value.to_le_bytes().to_vec();
+        Self { number, wire: WireType::Fixed32, head, payload: Payload::Bytes(bytes.into()) }
+    }
+
     pub(crate) fn message(number: u32, message: Message) -> Self {
         // No message has this length, so that the head is made when it is written.
         let payload = Payload::Message(message, usize::MAX);
@@ -91,7 +97,7 @@ impl Field {
         self.head.offset()
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
         match &self.payload {
             Payload::Bytes(bytes) => {
                 out.extend_from_slice(&self.head);

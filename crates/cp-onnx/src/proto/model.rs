@@ -3,6 +3,8 @@
 use crate::proto::{Field, Kind, Message};
 
 pub(crate) const IR_VERSION: u32 = 1;
+pub(crate) const PRODUCER: u32 = 2;
+pub(crate) const PRODUCER_VERSION: u32 = 3;
 pub(crate) const GRAPH: u32 = 7;
 pub(crate) const OPSETS: u32 = 8;
 pub(crate) const METADATA: u32 = 14;

@@ -25,8 +25,19 @@ pub(crate) fn make(
     output: &str,
     attributes: Vec<Message>,
 ) -> Message {
+    make_all(op, name, inputs, &[output], attributes)
+}
+
+/// The same with several outputs.
+pub(crate) fn make_all(
+    op: &str,
+    name: &str,
+    inputs: &[&str],
+    outputs: &[&str],
+    attributes: Vec<Message>,
+) -> Message {
     let mut fields: Vec<Field> = inputs.iter().map(|name| Field::string(INPUTS, name)).collect();
-    fields.push(Field::string(OUTPUTS, output));
+    fields.extend(outputs.iter().map(|name| Field::string(OUTPUTS, name)));
     fields.push(Field::string(NAME, name));
     fields.push(Field::string(OP, op));
     fields.extend(attributes.into_iter().map(|message| Field::message(ATTRIBUTES, message)));

@@ -7,6 +7,7 @@ use crate::error::TensorError;
 use crate::external::Place;
 use crate::limits::{MAX_AXES, MAX_VALUES};
 use crate::proto::{Field, Kind, Message, Payload};
+use crate::wire::Bytes;
 
 const DIMS: u32 = 1;
 const DATA_TYPE: u32 = 2;
@@ -220,6 +221,34 @@ pub(crate) fn make(name: &str, array: &ArrayD<f32>, float: Float) -> Message {
     Message::new(Kind::Tensor, fields)
 }
 
+/// Whole numbers of 64 bits along one axis.
+pub(crate) fn make_integers(name: &str, values: &[i64]) -> Message {
+    let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let fields = vec![
+        Field::int(DIMS, i64::try_from(values.len()).unwrap_or(i64::MAX)),
+        Field::int(DATA_TYPE, INT64),
+        Field::string(NAME, name),
+        Field::bytes(RAW_DATA, raw),
+    ];
+    Message::new(Kind::Tensor, fields)
+}
+
+/// All fields but those that say where the values lie and those that hold raw ones.
+pub(crate) fn head(tensor: &Message) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for field in &tensor.fields {
+        if !matches!(field.number, EXTERNAL_DATA | DATA_LOCATION | RAW_DATA) {
+            field.write(&mut bytes);
+        }
+    }
+    bytes
+}
+
+/// The values as they are stored in the model itself.
+pub(crate) fn raw(tensor: &Message) -> Option<&Bytes> {
+    tensor.all_bytes(RAW_DATA).last()
+}
+
 /// Puts values that lay elsewhere into the tensor.
 pub(crate) fn inline(tensor: &mut Message, bytes: Vec<u8>) {
     tensor.fields.retain(|field| !matches!(field.number, EXTERNAL_DATA | DATA_LOCATION | RAW_DATA));
@@ -228,7 +257,8 @@ pub(crate) fn inline(tensor: &mut Message, bytes: Vec<u8>) {
 
 /// Says of a tensor's values that they lie at `place`.
 pub(crate) fn relocate(tensor: &mut Message, place: &Place, length: u64) {
-    tensor.fields.retain(|field| field.number != EXTERNAL_DATA);
+    tensor.fields.retain(|field| !matches!(field.number, EXTERNAL_DATA | DATA_LOCATION | RAW_DATA));
+    tensor.fields.push(Field::int(DATA_LOCATION, 1));
     let entries = [
         ("location", place.location.clone()),
         ("offset", place.offset.to_string()),
