@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::error::NetError;
 use crate::file::format1;
 use crate::file::kind::FileKind;
-use crate::file::read::{contents, foreign};
+use crate::file::read::{foreign, read_file};
 use crate::network::architecture::Architecture;
 use crate::network::shapes::Shapes;
 
@@ -52,7 +52,7 @@ impl Architecture {
     pub fn load(path: impl AsRef<Path>) -> Result<Self, NetError> {
         let path = path.as_ref();
         const EXPECTED: &str = "an architecture as JSON";
-        let bytes = contents(path, EXPECTED)?;
+        let bytes = read_file(path, EXPECTED)?;
         let arch: Self = serde_json::from_slice(&bytes).map_err(|source| {
             match (FileKind::of(&bytes), std::str::from_utf8(&bytes)) {
                 // JSON with a mistake, whose place the reader names.

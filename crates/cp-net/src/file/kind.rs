@@ -28,8 +28,10 @@ pub enum FileKind {
     PyTorchZip,
     /// What `torch.save` wrote before version 1.6, or another pickle.
     Pickle,
-    /// A TorchScript module or an exported program.
+    /// A TorchScript module.
     TorchScript,
+    /// An exported program of PyTorch: what `torch.export.save` writes.
+    ExportedProgram,
     /// An ONNX model.
     Onnx,
     /// A TensorFlow model: saved model, TFLite or Keras.
@@ -144,6 +146,7 @@ impl FileKind {
             Self::PyTorchZip => "a PyTorch checkpoint (a pickle in a zip archive)",
             Self::Pickle => "a Python pickle, as PyTorch's old checkpoints are",
             Self::TorchScript => "a TorchScript archive of PyTorch",
+            Self::ExportedProgram => "an exported program of PyTorch (.pt2)",
             Self::Onnx => "an ONNX model",
             Self::TensorFlow => "a TensorFlow or Keras model",
             Self::Hdf5 => "an HDF5 file, as Keras weights are",
@@ -182,6 +185,10 @@ impl FileKind {
             Self::PyTorchZip | Self::Pickle => PYTORCH,
             Self::TorchScript => {
                 "load it in Python with torch.jit.load, write its state_dict() with safetensors.torch.save_file, and name the \
+                 architecture with --arch"
+            }
+            Self::ExportedProgram => {
+                "load it in Python with torch.export.load, write its state_dict with safetensors.torch.save_file, and name the \
                  architecture with --arch"
             }
             Self::Onnx | Self::TensorFlow | Self::Hdf5 | Self::Gguf => {
@@ -269,7 +276,9 @@ fn zip(bytes: &[u8]) -> FileKind {
     let has = |name: &[u8]| {
         [front, back].iter().any(|part| part.windows(name.len()).any(|window| window == name))
     };
-    if has(b"constants.pkl") || has(b"/code/") || has(b"serialized_exported_program") {
+    if has(b"serialized_exported_program") || has(b"/models/model.json") {
+        FileKind::ExportedProgram
+    } else if has(b"constants.pkl") || has(b"/code/") {
         FileKind::TorchScript
     } else if has(b"data.pkl") {
         FileKind::PyTorchZip
@@ -426,6 +435,7 @@ mod tests {
         check(b"\x80\x04\x95\0\0\0\0", FileKind::Pickle);
         check(b"PK\x03\x04 model/data.pkl", FileKind::PyTorchZip);
         check(b"PK\x03\x04 m/code/__torch__.py m/data.pkl m/constants.pkl", FileKind::TorchScript);
+        check(b"PK\x03\x04 m/data/weights/weight_0 m/models/model.json", FileKind::ExportedProgram);
         check(b"PK\x03\x04 weights.npy", FileKind::Npz);
         check(b"PK\x03\x04 notes.txt", FileKind::Zip);
         check(b"PK\x05\x06\0\0", FileKind::Zip);

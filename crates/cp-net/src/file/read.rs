@@ -10,7 +10,7 @@ use crate::error::NetError;
 ///
 /// # Errors
 /// [`NetError::ForeignFile`] for a folder or a device, which may have no end, and [`NetError::Io`].
-pub(super) fn contents(path: &Path, expected: &'static str) -> Result<Vec<u8>, NetError> {
+pub fn read_file(path: &Path, expected: &'static str) -> Result<Vec<u8>, NetError> {
     let io = |source| NetError::Io { path: path.into(), source };
     let kind = fs::metadata(path).map_err(io)?.file_type();
     // Pipes have an end, and come from `<(command)`.
@@ -36,7 +36,7 @@ pub fn read_text(
     expected: &'static str,
     way_out: &'static str,
 ) -> Result<String, NetError> {
-    let bytes = contents(path, expected)?;
+    let bytes = read_file(path, expected)?;
     let kind = FileKind::of(&bytes);
     match (kind, String::from_utf8(bytes)) {
         (FileKind::Empty | FileKind::Text | FileKind::Plan, Ok(text)) => Ok(text),

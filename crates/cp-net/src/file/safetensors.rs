@@ -16,24 +16,16 @@ use crate::arch;
 use crate::atomic::write_atomic;
 use crate::error::NetError;
 use crate::file::architecture::{FORMAT, from_header, in_file};
+use crate::file::arrays::{Loaded, check_values, other_head};
 use crate::file::kind::FileKind;
 use crate::file::names::matched;
-use crate::file::read::{contents, foreign};
+use crate::file::read::{foreign, read_file};
 use crate::network::Network;
 use crate::network::architecture::Architecture;
 use crate::network::check::check_shapes;
 
 /// The metadata key under which a model file holds its architecture.
 pub const METADATA_KEY: &str = "polyad";
-
-/// A network whose weights come from elsewhere, and what had to be done to fit them.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// The network.
-    pub network: Network,
-    /// What a user should know: names that were changed, a head that was read off the weights.
-    pub notes: Vec<String>,
-}
 
 /// The JSON under [`METADATA_KEY`].
 #[derive(Serialize)]
@@ -124,7 +116,7 @@ fn io_error(path: &Path, source: io::Error) -> NetError {
 
 /// The bytes of a safetensors file, or what the file is in its place.
 fn read(path: &Path) -> Result<Vec<u8>, NetError> {
-    let bytes = contents(path, "a safetensors file")?;
+    let bytes = read_file(path, "a safetensors file")?;
     match FileKind::of(&bytes) {
         FileKind::Safetensors => Ok(bytes),
         kind => Err(foreign(path, kind, "a safetensors file", kind.way_out())),
@@ -143,31 +135,6 @@ fn architecture(path: &Path, bytes: &[u8]) -> Result<Option<Architecture>, NetEr
     json.map(|json| from_header(path, json)).transpose()
 }
 
-/// The architecture with as many classes as the weights have, where only the last layer's number of outputs differs.
-fn other_head(
-    arch: &Architecture,
-    given: &BTreeMap<&str, &[usize]>,
-) -> Option<(Architecture, String)> {
-    let head = arch.head_name().ok()?;
-    let name = arch.node(&head).ok()?.param("weight");
-    let (_, spec) = arch.params().find(|(param, _)| *param == name)?;
-    let (&rows, columns) = given.get(name.as_str())?.split_first()?;
-    if rows == spec.shape[0] || columns != &spec.shape[1..] {
-        return None;
-    }
-    let [classes] = arch.output_shape(arch.input_shapes()).ok()?[..] else { return None };
-    // Several outputs for each class where a maxout stands behind.
-    let pieces = spec.shape[0] / classes;
-    let other = arch.with_classes(rows / pieces).ok()?;
-    check_shapes(&other, given).ok()?;
-    let note = format!(
-        "the last layer, '{head}', has weights for {} classes; '{}' has {classes}",
-        rows / pieces,
-        arch.name
-    );
-    Some((other, note))
-}
-
 /// The network of these arrays, if they are what `arch` asks for, and numbers.
 fn network(
     path: &Path,
@@ -181,18 +148,7 @@ fn network(
         let array = to_array(path, &name, &view)?;
         params.insert(name, array);
     }
-    for (name, spec) in arch.params() {
-        let Some(array) = params.get(&name) else { continue };
-        let bad = |what, is: fn(&f32) -> bool| {
-            let count = array.iter().filter(|value| is(value)).count();
-            let error = NetError::BadValues { name: name.clone(), count, what };
-            if count > 0 { Err(in_file(path, error)) } else { Ok(()) }
-        };
-        bad("NaN or infinite", |value| !value.is_finite())?;
-        if spec.slot == "running_var" {
-            bad("negative variances", |value| *value < 0.0)?;
-        }
-    }
+    check_values(&arch, &params).map_err(|error| in_file(path, error))?;
     Ok(Network { arch, params })
 }
 
