@@ -27,6 +27,7 @@
 mod error;
 mod external;
 mod fold;
+mod import;
 mod layers;
 pub mod limits;
 mod model;
@@ -39,6 +40,9 @@ pub mod wire;
 mod write;
 
 pub use error::{OnnxError, TensorError};
+pub use import::{
+    Binding, ImportError, ImportOptions, Imported, Refusal, RefusedNode, Region, Source,
+};
 pub use layers::{Layer, LayerKind, Reason};
 pub use model::Model;
 pub use parts::{Part, Parts};
