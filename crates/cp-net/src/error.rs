@@ -73,6 +73,16 @@ pub enum NetError {
         /// The values that there are.
         known: Vec<String>,
     },
+    /// Inputs that the network cannot be run on.
+    #[error("network '{name}' was given inputs of shapes {got:?}, expected {expected}")]
+    EvalInput {
+        /// The network.
+        name: String,
+        /// What would do.
+        expected: String,
+        /// Shapes of the inputs, with the batch axis.
+        got: Vec<Vec<usize>>,
+    },
     /// A node names a parameter for a slot that its op does not have.
     #[error("layer '{layer}' ({op}) has no parameter '{slot}'{}", closest(slot, known))]
     UnknownSlot {

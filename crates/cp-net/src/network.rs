@@ -5,6 +5,7 @@
 
 pub(crate) mod architecture;
 pub(crate) mod check;
+mod eval;
 mod head;
 mod init;
 pub(crate) mod input;

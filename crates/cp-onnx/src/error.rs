@@ -173,6 +173,14 @@ pub enum OnnxError {
         /// The type.
         float: crate::Float,
     },
+    /// A model that cannot be read as a network, or trained values that cannot be written back.
+    #[error("{}: {source}", file(path))]
+    Import {
+        /// The file, if the bytes come from one.
+        path: Option<PathBuf>,
+        /// What is wrong.
+        source: crate::ImportError,
+    },
     /// A form that does not fit the layer.
     #[error(transparent)]
     Form(#[from] NetError),

@@ -28,6 +28,7 @@ mod error;
 mod export;
 mod external;
 mod fold;
+mod import;
 mod layers;
 pub mod limits;
 mod model;
@@ -44,6 +45,9 @@ mod write;
 
 pub use error::{OnnxError, TensorError};
 pub use export::{ExportOptions, NETWORK_KEY, OPSETS, export, exported_network};
+pub use import::{
+    Binding, ImportError, ImportOptions, Imported, Refusal, RefusedNode, Region, Source,
+};
 pub use layers::{Layer, LayerKind, Note, Reason};
 pub use model::Model;
 pub use parts::{Part, Parts};

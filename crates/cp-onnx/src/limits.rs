@@ -18,3 +18,12 @@ pub const MAX_AXES: usize = 32;
 
 /// Nodes between a weight and its initializer (`Transpose` of `Reshape` of …); also what ends a circle.
 pub const MAX_FOLDS: usize = 32;
+
+/// Values of all constants that are computed while a model is read as a network: 2²⁹, 2 GiB as f32.
+pub const MAX_FOLDED: usize = 1 << 29;
+
+/// Nodes that are read as a network, with functions inlined at each call.
+pub const MAX_NODES: usize = 1 << 20;
+
+/// Local functions that call each other.
+pub const MAX_CALLS: usize = 32;

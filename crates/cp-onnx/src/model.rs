@@ -258,7 +258,7 @@ impl Model {
         record.map_err(|source| OnnxError::Record { path: self.path.clone(), source })
     }
 
-    fn read(&self) -> Result<(Scopes<'_>, Record), OnnxError> {
+    pub(crate) fn read(&self) -> Result<(Scopes<'_>, Record), OnnxError> {
         let scopes = Scopes::of(&self.root);
         for scope in &scopes.all {
             for (_, node) in scope.nodes() {

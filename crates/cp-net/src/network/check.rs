@@ -139,7 +139,9 @@ fn check_input(network: &str, input: &InputSpec) -> Result<(), NetError> {
     };
     let channels = input.channels.count();
     let first = channels.or(input.shape.first().copied()).unwrap_or(0);
-    if input.shape.first() != Some(&first) || input.shape.contains(&0) {
+    // One number an example has no axis at all.
+    let fits = channels.is_none() || input.shape.first() == Some(&first);
+    if !fits || input.shape.contains(&0) {
         let expected = format!("[{first}, …] with no size 0");
         return wrong("shape", format!("{:?}", input.shape), expected);
     }

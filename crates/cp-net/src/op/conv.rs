@@ -1,6 +1,8 @@
 //! Convolution.
 
-use ndarray::{ArrayD, ArrayViewD};
+use std::ops::Range;
+
+use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, Slice};
 use serde::{Deserialize, Serialize};
 
 use super::padding::Padding;
@@ -171,21 +173,51 @@ impl OpSpec for Conv {
             map.iter().enumerate().map(|(axis, &size)| self.output_size(axis, size).unwrap_or(0));
         let shape: Vec<usize> =
             [x.shape()[0], self.out_channels].into_iter().chain(sizes).collect();
-        vec![ArrayD::from_shape_fn(shape, |at| {
-            let at = ndarray::Dimension::slice(&at);
-            let (example, channel, group) = (at[0], at[1], at[1] / rows);
-            let mut sum = params.get(1).map_or(0.0, |bias| f64::from(bias[[channel]]));
-            for column in 0..columns {
-                self.sweep().taps(&at[2..], map, |tap, there| {
-                    let Some(there) = there else { return };
-                    let value =
-                        x[[&[example, group * columns + column], there].concat().as_slice()];
-                    let factor = weight[[&[channel, column], tap].concat().as_slice()];
-                    sum += f64::from(value) * f64::from(factor);
-                });
+        let mut y = ArrayD::<f64>::zeros(shape);
+        if let Some(bias) = params.get(1) {
+            for (channel, mut map) in y.axis_iter_mut(Axis(1)).enumerate() {
+                map.fill(f64::from(bias[[channel]]));
             }
-            sum as f32
-        })]
+        }
+        let x = x.mapv(f64::from);
+        for tap in ndarray::indices(IxDyn(&self.kernel)) {
+            // Along each axis: the windows whose tap lies in the map, and where it lies for the first of them.
+            let seen: Vec<(Range<usize>, usize)> = (0..map.len())
+                .map(|axis| {
+                    let [before, _] = self.padding(axis, map[axis]);
+                    let (stride, offset) = (self.stride[axis], tap[axis] * self.dilation[axis]);
+                    let first = before.saturating_sub(offset).div_ceil(stride);
+                    let end = (map[axis] + before).saturating_sub(offset).div_ceil(stride);
+                    let end = end.min(y.shape()[axis + 2]).max(first);
+                    (first..end, (first * stride + offset).saturating_sub(before))
+                })
+                .collect();
+            if seen.iter().any(|(windows, _)| windows.is_empty()) {
+                continue;
+            }
+            for (channel, column) in
+                (0..self.out_channels).flat_map(|row| (0..columns).map(move |column| (row, column)))
+            {
+                let at = [&[channel, column][..], ndarray::Dimension::slice(&tap)].concat();
+                let source = x.index_axis(Axis(1), channel / rows * columns + column);
+                let source = source.slice_each_axis(|axis| match axis.axis.index() {
+                    0 => Slice::from(..),
+                    index => {
+                        let (windows, first) = &seen[index - 1];
+                        let stride = self.stride[index - 1];
+                        let end = first + (windows.len() - 1) * stride + 1;
+                        Slice::from(*first..end).step_by(stride as isize)
+                    }
+                });
+                let mut target = y.index_axis_mut(Axis(1), channel);
+                let mut target = target.slice_each_axis_mut(|axis| match axis.axis.index() {
+                    0 => Slice::from(..),
+                    index => Slice::from(seen[index - 1].0.clone()),
+                });
+                target.scaled_add(f64::from(weight[at.as_slice()]), &source);
+            }
+        }
+        vec![y.mapv(|value| value as f32)]
     }
 
     fn sample(draw: &mut Draw) -> Sample<Self> {

@@ -8,6 +8,7 @@ pub(crate) const INT: u32 = 3;
 pub(crate) const STRING: u32 = 4;
 pub(crate) const TENSOR: u32 = 5;
 pub(crate) const GRAPH: u32 = 6;
+pub(crate) const FLOATS: u32 = 7;
 pub(crate) const INTS: u32 = 8;
 pub(crate) const GRAPHS: u32 = 11;
 /// The parameter of the function that the attribute's value is, inside of functions.

@@ -18,6 +18,7 @@ pub(crate) mod function {
     pub(crate) const NODES: u32 = 7;
     pub(crate) const OPSETS: u32 = 9;
     pub(crate) const DOMAIN: u32 = 10;
+    pub(crate) const DEFAULTS: u32 = 11;
     pub(crate) const OVERLOAD: u32 = 13;
 }
 

@@ -9,6 +9,7 @@ pub(crate) const NAME: u32 = 3;
 pub(crate) const OP: u32 = 4;
 pub(crate) const ATTRIBUTES: u32 = 5;
 pub(crate) const DOMAIN: u32 = 7;
+pub(crate) const OVERLOAD: u32 = 8;
 
 /// The attribute `name` of `node`.
 pub(crate) fn attribute<'a>(node: &'a Message, name: &str) -> Option<&'a Message> {

@@ -18,6 +18,7 @@ const INT64_DATA: u32 = 7;
 pub(crate) const NAME: u32 = 8;
 const RAW_DATA: u32 = 9;
 const DOUBLE_DATA: u32 = 10;
+const UINT64_DATA: u32 = 11;
 const EXTERNAL_DATA: u32 = 13;
 const DATA_LOCATION: u32 = 14;
 
@@ -204,6 +205,90 @@ pub(crate) fn integers(tensor: &Message) -> Result<Vec<i64>, TensorError> {
         Some(bytes) => bytes.as_chunks().0.iter().map(|chunk| i64::from_le_bytes(*chunk)).collect(),
         None => tensor.ints(INT64_DATA),
     })
+}
+
+/// The type of the values, as `TensorProto.DataType` numbers it.
+pub(crate) fn number(tensor: &Message) -> i64 {
+    data_type(tensor)
+}
+
+/// The values of a tensor of whole numbers or truth values; unsigned ones of 64 bits beyond those with a sign are none.
+pub(crate) fn whole(
+    tensor: &Message,
+    external: impl Fn(&Place) -> Result<Vec<u8>, TensorError>,
+) -> Result<ArrayD<i64>, TensorError> {
+    fn each<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> i64) -> Vec<i64> {
+        bytes.as_chunks().0.iter().map(|chunk| number(*chunk)).collect()
+    }
+    let (shape, number) = (shape(tensor)?, data_type(tensor));
+    if tensor.has(SEGMENT) {
+        return Err(TensorError::Segment);
+    }
+    let size = match number {
+        // uint8, int8, bool
+        2 | 3 | 9 => 1,
+        4 | 5 => 2,
+        6 | 12 => 4,
+        INT64 | 13 => 8,
+        _ => return Err(TensorError::Type { number }),
+    };
+    let raw = match place(tensor)? {
+        Some(place) => Some(external(&place)?),
+        None => tensor.all_bytes(RAW_DATA).last().map(|bytes| bytes.to_vec()),
+    };
+    let count: usize = shape.iter().product();
+    let values = match raw {
+        Some(bytes) => {
+            let (expected, got) = (count * size, bytes.len());
+            if expected != got {
+                return Err(TensorError::Bytes { expected, got });
+            }
+            match number {
+                2 | 9 => each(&bytes, |[byte]| i64::from(byte)),
+                3 => each(&bytes, |byte| i64::from(i8::from_le_bytes(byte))),
+                4 => each(&bytes, |two| i64::from(u16::from_le_bytes(two))),
+                5 => each(&bytes, |two| i64::from(i16::from_le_bytes(two))),
+                6 => each(&bytes, |four| i64::from(i32::from_le_bytes(four))),
+                12 => each(&bytes, |four| i64::from(u32::from_le_bytes(four))),
+                _ => each(&bytes, i64::from_le_bytes),
+            }
+        }
+        None => match number {
+            INT64 => tensor.ints(INT64_DATA),
+            12 | 13 => tensor.ints(UINT64_DATA),
+            _ => tensor.ints(INT32_DATA),
+        },
+    };
+    if number == 13 && values.iter().any(|&value| value < 0) {
+        return Err(TensorError::Type { number });
+    }
+    let got = values.len();
+    ArrayD::from_shape_vec(IxDyn(&shape), values)
+        .map_err(|_| TensorError::Count { expected: count, got })
+}
+
+/// Puts `array`, of the tensor's own shape, in the place of its values, in its own type; `None` where that cannot hold one of them.
+pub(crate) fn set(tensor: &mut Message, array: &ArrayD<f32>) -> Result<Option<()>, TensorError> {
+    let float = float(tensor)?;
+    let mut raw = Vec::with_capacity(array.len() * float.size());
+    for &value in array {
+        if !float.round(value).is_finite() {
+            return Ok(None);
+        }
+        float.put(value, &mut raw);
+    }
+    let field = Field::bytes(RAW_DATA, raw);
+    tensor.fields.retain(|field| {
+        !matches!(
+            field.number,
+            FLOAT_DATA | INT32_DATA | DOUBLE_DATA | EXTERNAL_DATA | DATA_LOCATION
+        )
+    });
+    match tensor.fields.iter().position(|field| field.number == RAW_DATA) {
+        Some(index) => tensor.fields[index] = field,
+        None => tensor.fields.push(field),
+    }
+    Ok(Some(()))
 }
 
 /// `array` as a tensor of type `float`.

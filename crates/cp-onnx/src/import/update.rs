@@ -1,0 +1,182 @@
+//! Trained values back into the file.
+
+use std::collections::BTreeMap;
+
+use cp_net::Network;
+use ndarray::ArrayD;
+
+use crate::error::OnnxError;
+use crate::import::Imported;
+use crate::import::error::ImportError;
+use crate::import::source::Source;
+use crate::model::Model;
+use crate::proto::{Message, Payload, attribute, node, tensor};
+use crate::scopes::{Maker, Scopes};
+
+impl Model {
+    /// Writes the parameters of `trained` that differ from those of `imported` into the tensors that they come from, in the file's own
+    /// types; how many tensors that were. Kernels that `trained` does not have any more, since factors took their place, are left to
+    /// [`Model::replace`], which may come before or after. All other bytes stay as they are.
+    ///
+    /// # Errors
+    /// [`ImportError::WriteBack`] for a parameter that was computed from the file's tensors in a way that cannot be taken back, whose tensor
+    /// is read by something that is not part of the network or holds another value there, or that its type cannot hold. The model is
+    /// unchanged then.
+    pub fn update(&mut self, imported: &Imported, trained: &Network) -> Result<usize, OnnxError> {
+        let path = self.path.clone();
+        let wrong = |param: &str, problem: String| OnnxError::Import {
+            path: path.clone(),
+            source: ImportError::WriteBack { param: param.into(), problem },
+        };
+        // By tensor: the parameters that it is, and whether they changed.
+        let mut tensors: BTreeMap<(&str, &str), Vec<(&str, &Source, Option<&ArrayD<f32>>)>> =
+            BTreeMap::new();
+        for (name, before) in imported.network.params() {
+            let after = trained.params().get(name).or_else(|| moved(imported, trained, name));
+            let Some(after) = after else {
+                if imported.layers.contains_key(name) {
+                    continue;
+                }
+                return Err(wrong(name, "the trained network does not have it".into()));
+            };
+            let changed = (after != before).then_some(after);
+            match imported.sources.get(name) {
+                Some(source) => tensors
+                    .entry((&source.scope, &source.value))
+                    .or_default()
+                    .push((name, source, changed)),
+                None if changed.is_some() => {
+                    let problem =
+                        "the file computes it from other tensors, or holds it in an attribute"
+                            .into();
+                    return Err(wrong(name, problem));
+                }
+                None => {}
+            }
+        }
+        tensors.retain(|_, params| params.iter().any(|(.., changed)| changed.is_some()));
+        let mut root = self.root.clone();
+        let mut places = Vec::new();
+        {
+            let scopes = Scopes::of(&self.root);
+            for ((scope, value), params) in &tensors {
+                let Some((name, ..)) = params.first() else { continue };
+                if let Some((other, ..)) = params.iter().find(|(.., changed)| changed.is_none()) {
+                    let problem =
+                        format!("'{other}' comes from the same tensor '{value}' and did not");
+                    return Err(wrong(name, problem));
+                }
+                if imported.consumed.contains(&((*scope).into(), (*value).into())) {
+                    let problem =
+                        format!("the file computes other constants from its tensor '{value}', too");
+                    return Err(wrong(name, problem));
+                }
+                let mut arrays = Vec::new();
+                for (name, source, changed) in params {
+                    let array = changed.and_then(|array| source.undo(array));
+                    let undone = array.ok_or_else(|| {
+                        wrong(
+                            name,
+                            format!(
+                                "what the file does to its tensor '{value}' cannot be taken back"
+                            ),
+                        )
+                    })?;
+                    arrays.push(undone);
+                }
+                if arrays.iter().any(|array| *array != arrays[0]) {
+                    let all: Vec<&str> = params.iter().map(|(name, ..)| *name).collect();
+                    let problem = format!(
+                        "{} come from the one tensor '{value}' and differ now",
+                        all.join(", ")
+                    );
+                    return Err(wrong(name, problem));
+                }
+                let index =
+                    scopes.by_name(scope).filter(|&index| scopes.all[index].maker(value).is_some());
+                let index = index.ok_or_else(|| {
+                    wrong(name, format!("the model has no tensor '{value}' any more"))
+                })?;
+                self.check_readers(&scopes, imported, index, value)
+                    .map_err(|reader| wrong(name, format!("'{reader}', which is no part of the network, reads its tensor '{value}', too")))?;
+                let place = place(&scopes, index, value);
+                let place = place
+                    .ok_or_else(|| wrong(name, format!("'{value}' is no tensor of the file")))?;
+                places.push((*name, place, arrays.swap_remove(0)));
+            }
+        }
+        let count = places.len();
+        for (name, place, array) in places {
+            let found = at(&mut root, &place);
+            let message = found.ok_or_else(|| wrong(name, "its tensor is gone".into()))?;
+            let fits = tensor::shape(message).is_ok_and(|shape| shape == array.shape());
+            let set = tensor::set(message, &array);
+            if !fits || !matches!(set, Ok(Some(()))) {
+                return Err(wrong(
+                    name,
+                    "its tensor has another shape, or a type that cannot hold a value".into(),
+                ));
+            }
+        }
+        self.root = root;
+        Ok(count)
+    }
+
+    /// `Err` with a reader of a tensor that the network does not stand for.
+    fn check_readers(
+        &self,
+        scopes: &Scopes<'_>,
+        imported: &Imported,
+        scope: usize,
+        value: &str,
+    ) -> Result<(), String> {
+        for reader in scopes.readers(&(scope, value.into())) {
+            let around = &scopes.all[reader.scope];
+            let Some(node) = around.node(reader.field) else { continue };
+            let output = node.strings(node::OUTPUTS).into_iter().next().unwrap_or_default();
+            if !imported.read.contains(&(around.name.clone(), output.clone())) {
+                return Err(output);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where factors took the place of a layer, its bias is that of the last of them.
+fn moved<'a>(imported: &Imported, trained: &'a Network, name: &str) -> Option<&'a ArrayD<f32>> {
+    let node = imported.network.nodes().iter().find(|node| {
+        node.op.params().iter().any(|spec| spec.slot == "bias") && node.param("bias") == name
+    })?;
+    let last = trained.architecture().producer(node.output())?;
+    let has = last.op.params().iter().any(|spec| spec.slot == "bias");
+    trained.params().get(&last.param("bias")).filter(|_| has)
+}
+
+/// The places of the fields from the model down to the tensor that `value` is.
+fn place(scopes: &Scopes<'_>, scope: usize, value: &str) -> Option<Vec<usize>> {
+    let around = &scopes.all[scope];
+    let mut path = around.path.clone();
+    match around.maker(value)? {
+        Maker::Initializer { field } => path.push(field),
+        Maker::Node { field } => {
+            let node = around.node(field)?;
+            let held = node.children(node::ATTRIBUTES).find_map(|(place, message)| {
+                let (inner, _) = message.children(attribute::TENSOR).last()?;
+                (message.string(attribute::NAME) == "value").then_some([place, inner])
+            });
+            path.push(field);
+            path.extend(held?);
+        }
+        Maker::Input => return None,
+    }
+    Some(path)
+}
+
+fn at<'m>(root: &'m mut Message, path: &[usize]) -> Option<&'m mut Message> {
+    path.iter().try_fold(root, |message, &field| {
+        match &mut message.fields.get_mut(field)?.payload {
+            Payload::Message(inner, _) => Some(inner),
+            Payload::Bytes(_) => None,
+        }
+    })
+}
