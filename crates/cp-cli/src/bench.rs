@@ -1,16 +1,18 @@
 //! `polyad bench`: latency of two models, measured in turn.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use cp_torch::Layout;
+use cp_net::Network;
 use cp_torch::tch::Device;
-use cp_train::timing::{self, Timing, TimingOptions};
-use cp_train::{Purpose, check_memory};
+use cp_train::engine::{Inputs, Subject};
+use cp_train::timing::{self, TimingOptions};
+use cp_train::{Engine, EngineName, Purpose, check_memory};
 use serde::Serialize;
 
-use crate::common::{Common, InputShape, positive, repeats};
+use crate::common::{Common, InputShape, Usage, positive, repeats, shapes_by_name};
 use crate::model::{self, ArchOption};
 use crate::output::{self, Report};
 
@@ -19,53 +21,80 @@ Examples:
   polyad bench resnet56.safetensors half.safetensors --arch resnet56
   polyad bench dense.safetensors cp.safetensors --batch 32 --threads 1 --repeats 51
   polyad bench dense.safetensors cp.safetensors --input 3x160x160
+  polyad bench model.onnx compressed.onnx --batch 1,8 --threads 1
+  polyad bench detector.onnx smaller.onnx --input images=3x416x416
   polyad bench dense.safetensors cp.safetensors --device cuda --json
 
-Both models run in turn on the same random images (dense, compressed, dense, …), so that a drift of the machine's speed \
-touches both alike: trust the ratio more than the milliseconds, and mind that it depends on the batch and the threads.
+Both models run in turn on the same random numbers (dense, compressed, dense, …), so that a drift of the machine's speed \
+touches both alike: trust the ratio more than the milliseconds, and mind that it depends on the engine, the batch and the \
+threads. ONNX models run as they lie in their files, networks of polyad with batch norms folded.
 
 JSON: dense_ms and compressed_ms (medians, milliseconds per batch), ratio (dense / compressed: above 1 is a speed-up), \
-repeats, threads, batch; further input, device, layout, and the quartiles dense_quartiles_ms and compressed_quartiles_ms.";
+repeats, threads, batch; further engine, input, device, and the quartiles dense_quartiles_ms and compressed_quartiles_ms. For \
+several batches, a list of these.";
 
 /// Time a dense and a compressed model against each other.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The dense model, as .safetensors.
+    /// The dense model, as .safetensors or .onnx.
     #[arg(value_name = "DENSE")]
     dense: PathBuf,
-    /// The compressed model, as .safetensors.
+    /// The compressed model, as .safetensors or .onnx.
     #[arg(value_name = "COMPRESSED")]
     compressed: PathBuf,
     #[command(flatten)]
     arch: ArchOption,
-    /// Images per forward pass.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
-    batch: usize,
-    /// Channels, height and width of an image [default: those that the dense model was built for].
-    #[arg(long, value_name = "CxHxW")]
-    input: Option<InputShape>,
+    /// Examples per forward pass; several in turn.
+    #[arg(long, value_name = "N,…", default_value = "1", value_parser = positive, value_delimiter = ',')]
+    batch: Vec<usize>,
+    /// Sizes of one example, such as 3x224x224, of the input NAME where there are several [default: those that the dense model was
+    /// built for].
+    #[arg(long, value_name = "[NAME=]DIMS")]
+    input: Vec<InputShape>,
     /// Timed runs of each model; the median counts.
     #[arg(long, value_name = "N", default_value_t = TimingOptions::default().repeats, value_parser = repeats)]
     repeats: usize,
 }
 
 #[derive(Serialize)]
-struct BenchReport {
+struct Row {
     dense_ms: f64,
     compressed_ms: f64,
     ratio: f64,
     repeats: usize,
     threads: usize,
     batch: usize,
-    input: Vec<usize>,
+    engine: EngineName,
+    input: BTreeMap<String, Vec<usize>>,
     device: &'static str,
-    layout: &'static str,
     dense_quartiles_ms: [f64; 2],
     compressed_quartiles_ms: [f64; 2],
 }
 
+/// One row for each batch size: as JSON one object, or a list of several.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum BenchReport {
+    One(Box<Row>),
+    Several(Vec<Row>),
+}
+
 impl Report for BenchReport {
+    fn text(&self, to: &mut dyn Write) -> io::Result<()> {
+        match self {
+            BenchReport::One(row) => row.text(to),
+            BenchReport::Several(rows) => rows.iter().enumerate().try_for_each(|(index, row)| {
+                if index > 0 {
+                    writeln!(to)?;
+                }
+                row.text(to)
+            }),
+        }
+    }
+}
+
+impl Row {
     fn text(&self, to: &mut dyn Write) -> io::Result<()> {
         let line = |to: &mut dyn Write, name: &str, median: f64, [lower, upper]: [f64; 2]| {
             writeln!(
@@ -78,86 +107,161 @@ impl Report for BenchReport {
         let verdict =
             if self.ratio >= 1.0 { "faster" } else { "slower: compression does not pay here" };
         writeln!(to, "ratio       {:9.2} ×   {verdict}", self.ratio)?;
+        let inputs: Vec<String> = self.input.values().map(|sizes| output::shape(sizes)).collect();
         writeln!(
             to,
-            "batch {} of {}, {} thread{}, {}, {}, median of {} interleaved runs",
+            "batch {} of {}, {}, {} thread{}, {}, median of {} interleaved runs",
             self.batch,
-            output::shape(&self.input),
+            inputs.join(" and "),
+            self.engine,
             self.threads,
             if self.threads == 1 { "" } else { "s" },
             self.device,
-            self.layout,
             self.repeats
         )
     }
 }
 
+/// A model to be timed.
+enum Given {
+    Network(Box<Network>),
+    Onnx(PathBuf),
+}
+
+impl Given {
+    fn subject(&self) -> Subject<'_> {
+        match self {
+            Given::Network(network) => Subject::Network(network),
+            Given::Onnx(path) => Subject::Model(path),
+        }
+    }
+}
+
 pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
-    let dense = model::load(&args.dense, &args.arch)?;
-    let compressed = model::load(&args.compressed, &args.arch)?;
-    let input =
-        args.input.as_ref().map_or_else(|| dense.input().shape.clone(), |input| input.0.clone());
-    for (net, path) in [(&dense, &args.dense), (&compressed, &args.compressed)] {
-        let named = || path.display().to_string();
-        if net.architecture().inputs.len() > 1 {
-            let inputs: Vec<&str> =
-                net.architecture().inputs.iter().map(|input| input.name.as_str()).collect();
-            bail!(
-                "{}: has {} inputs ({}); bench runs networks of one",
-                named(),
-                inputs.len(),
-                inputs.join(", ")
-            );
-        }
-        if net.input().shape.len() != input.len() {
-            bail!(
-                "{}: takes inputs of shape {}, and {} is asked for; leave --input out, or give both models alike",
-                named(),
-                output::shape(&net.input().shape),
-                output::shape(&input)
-            );
-        }
-        net.shapes(&input).with_context(named)?;
+    let given = shapes_by_name(&args.input)?;
+    if let Some(at) = (1..args.batch.len()).find(|&at| args.batch[..at].contains(&args.batch[at])) {
+        return Err(Usage(format!("--batch: {} is given twice", args.batch[at])).into());
     }
-    // Both get an input of their own.
-    let (device, batch) = (model::device(common)?, args.batch);
-    for net in [&dense, &compressed] {
-        let (arch, purpose) = (net.architecture(), Purpose::Forward);
-        check_memory(arch, &input, batch, purpose, device, "--batch or --input")?;
+    let paths = [&args.dense, &args.compressed];
+    let mut models = Vec::new();
+    for path in paths {
+        models.push(if model::is_onnx(path) {
+            Given::Onnx(path.clone())
+        } else {
+            Given::Network(Box::new(model::load(path, &args.arch)?))
+        });
     }
+    let device = model::device(common)?;
+    let engine = common.engine.engine(device)?;
     let threads = timing::set_threads(common.threads.unwrap_or(0));
-    let models = [
-        model::executor(&dense.folded()?, common)?,
-        model::executor(&compressed.folded()?, common)?,
-    ];
+    let shapes = input_shapes(&models, &paths, &given)?;
+    for &batch in &args.batch {
+        for model in &models {
+            let Given::Network(network) = model else { continue };
+            let (arch, purpose) = (network.architecture(), Purpose::Forward);
+            let sizes: Vec<Vec<usize>> =
+                arch.inputs.iter().filter_map(|input| shapes.get(&input.name).cloned()).collect();
+            check_memory(arch, &sizes, batch, purpose, device, "--batch or --input")?;
+        }
+    }
     let options = TimingOptions {
         repeats: args.repeats,
         max_seconds: f64::INFINITY,
         ..TimingOptions::default()
     };
-    let timings = timing::latency(&[&models[0], &models[1]], &input, args.batch, &options)?;
-    if let Some(told) = timing::too_noisy(&timings) {
-        eprintln!("note: {told}");
+    let mut rows = Vec::new();
+    for &batch in &args.batch {
+        let inputs = Inputs { shapes: shapes.clone(), batch };
+        let mut ready = Vec::new();
+        for (model, path) in models.iter().zip(paths) {
+            let named = || path.display().to_string();
+            ready.push(engine.ready(model.subject(), &inputs).with_context(named)?);
+        }
+        let timings = timing::in_turn(&mut ready, &options)?;
+        if let Some(told) = timing::too_noisy(&timings) {
+            output::note(&told);
+        }
+        let [dense, compressed] = [timings[0], timings[1]];
+        rows.push(Row {
+            dense_ms: 1e3 * dense.median,
+            compressed_ms: 1e3 * compressed.median,
+            ratio: dense.median / compressed.median,
+            repeats: args.repeats,
+            threads,
+            batch,
+            engine: engine.name(),
+            input: shapes.clone(),
+            device: if device == Device::Cpu { "cpu" } else { "cuda" },
+            dense_quartiles_ms: [1e3 * dense.lower, 1e3 * dense.upper],
+            compressed_quartiles_ms: [1e3 * compressed.lower, 1e3 * compressed.upper],
+        });
     }
-    let milliseconds =
-        |timing: &Timing| (1e3 * timing.median, [1e3 * timing.lower, 1e3 * timing.upper]);
-    let [(dense_ms, dense_quartiles_ms), (compressed_ms, compressed_quartiles_ms)] =
-        [milliseconds(&timings[0]), milliseconds(&timings[1])];
-    let report = BenchReport {
-        dense_ms,
-        compressed_ms,
-        ratio: dense_ms / compressed_ms,
-        repeats: args.repeats,
-        threads,
-        batch: args.batch,
-        input,
-        device: if device == Device::Cpu { "cpu" } else { "cuda" },
-        layout: match models[0].layout() {
-            Layout::Nchw => "nchw",
-            _ => "channels-last",
-        },
-        dense_quartiles_ms,
-        compressed_quartiles_ms,
+    let report = match rows.len() {
+        1 => BenchReport::One(Box::new(rows.remove(0))),
+        _ => BenchReport::Several(rows),
     };
     output::print(&report, common.json)
+}
+
+/// The shapes that both models run on: those given, else those of the dense model. Both are found to take them.
+fn input_shapes(
+    models: &[Given],
+    paths: &[&PathBuf; 2],
+    given: &BTreeMap<String, Vec<usize>>,
+) -> anyhow::Result<BTreeMap<String, Vec<usize>>> {
+    let mut shapes = BTreeMap::new();
+    for (model, path) in models.iter().zip(paths) {
+        let named = || path.display().to_string();
+        // What the first has told, the second is asked with.
+        let asked = if shapes.is_empty() { given } else { &shapes };
+        let found = match model {
+            Given::Network(network) => network_shapes(network, asked).with_context(named)?,
+            Given::Onnx(path) => Engine::model_shapes(path, asked).with_context(named)?,
+        };
+        if shapes.is_empty() {
+            shapes = found;
+        } else if found != shapes {
+            let told = |shapes: &BTreeMap<String, Vec<usize>>| {
+                let one = |(name, sizes): (&String, &Vec<usize>)| {
+                    format!("{name}={}", output::shape(sizes))
+                };
+                shapes.iter().map(one).collect::<Vec<_>>().join(", ")
+            };
+            bail!(
+                "{}: takes inputs of shape {}, and {} is asked for; leave --input out, or give both models alike",
+                path.display(),
+                told(&found),
+                told(&shapes)
+            );
+        }
+    }
+    Ok(shapes)
+}
+
+fn network_shapes(
+    network: &Network,
+    asked: &BTreeMap<String, Vec<usize>>,
+) -> anyhow::Result<BTreeMap<String, Vec<usize>>> {
+    let inputs = &network.architecture().inputs;
+    let only = asked.values().next().filter(|_| asked.len() == 1 && inputs.len() == 1);
+    let mut shapes = BTreeMap::new();
+    for input in inputs {
+        let sizes = asked.get(&input.name).or(only).unwrap_or(&input.shape);
+        if sizes.len() != input.shape.len() {
+            bail!(
+                "takes inputs of shape {}, and {} is asked for; leave --input out, or give both models alike",
+                output::shape(&input.shape),
+                output::shape(sizes)
+            );
+        }
+        shapes.insert(input.name.clone(), sizes.clone());
+    }
+    let known = |name: &String| inputs.len() == 1 || shapes.contains_key(name);
+    if let Some(unknown) = asked.keys().find(|name| !known(name)) {
+        let known: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
+        bail!("--input: there is no input '{unknown}'; there are: {}", known.join(", "));
+    }
+    let ordered: Vec<Vec<usize>> = inputs.iter().map(|input| shapes[&input.name].clone()).collect();
+    network.shapes(&ordered)?;
+    Ok(shapes)
 }

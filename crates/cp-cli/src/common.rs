@@ -1,6 +1,7 @@
 //! The options that every command takes, and the values that several of them parse.
 
 use std::any::TypeId;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -8,6 +9,8 @@ use anyhow::Context as _;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Command};
 use cp_torch::DeviceRequest;
+use cp_torch::tch::Device;
+use cp_train::Engine;
 
 /// Options of every command.
 #[derive(Args)]
@@ -25,6 +28,9 @@ pub(crate) struct Common {
     /// Where networks run: the processor, or the first CUDA device.
     #[arg(long, global = true, default_value_t = DeviceRequest::Cpu, value_parser = device())]
     pub(crate) device: DeviceRequest,
+    /// What runs networks forward for times and accuracies.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub(crate) engine: EngineRequest,
     /// Print one line of JSON instead of text.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -59,18 +65,82 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// `--input 3x224x224`: the shape of one example, without the batch axis.
+/// `--input [NAME=]DIMS`: the shape of one example at an input, without the batch axis, such as `3x224x224`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct InputShape(pub(crate) Vec<usize>);
+pub(crate) struct InputShape {
+    /// The input; where it is left out, the only one.
+    pub(crate) name: Option<String>,
+    /// Its sizes.
+    pub(crate) sizes: Vec<usize>,
+}
 
 impl FromStr for InputShape {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let sizes: Result<Vec<usize>, _> = text.split('x').map(str::parse).collect();
+        // Names of values may have any sign in them, sizes have none.
+        let (name, sizes) = match text.rsplit_once('=') {
+            Some((name, sizes)) => (Some(name.to_owned()), sizes),
+            None => (None, text),
+        };
+        let sizes: Result<Vec<usize>, _> = sizes.split('x').map(str::parse).collect();
         match sizes {
-            Ok(sizes) if sizes.len() == 3 && sizes.iter().all(|&size| size > 0) => Ok(Self(sizes)),
-            _ => Err("write channels, height and width like 3x224x224".into()),
+            Ok(sizes) if !sizes.contains(&0) && name.as_deref() != Some("") => {
+                Ok(Self { name, sizes })
+            }
+            _ => Err("write the sizes of one example, such as 3x224x224 (channels, height, width), or NAME=3x224x224".into()),
+        }
+    }
+}
+
+/// The shapes by the names of inputs; one without a name is the only one's.
+pub(crate) fn shapes_by_name(shapes: &[InputShape]) -> Result<BTreeMap<String, Vec<usize>>, Usage> {
+    let mut found = BTreeMap::new();
+    for InputShape { name, sizes } in shapes {
+        if name.is_none() && shapes.len() > 1 {
+            return Err(Usage(
+                "--input: of several shapes each needs the name of its input, such as NAME=3x224x224".into(),
+            ));
+        }
+        let name = name.clone().unwrap_or_else(|| cp_net::INPUT.into());
+        if found.insert(name.clone(), sizes.clone()).is_some() {
+            return Err(Usage(format!("--input: '{name}' is given twice")));
+        }
+    }
+    Ok(found)
+}
+
+/// `--engine`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum EngineRequest {
+    /// ONNX Runtime on the processor where its library is found, else libtorch.
+    #[default]
+    Auto,
+    /// ONNX Runtime; an error where its library is not found.
+    #[value(name = "onnxruntime")]
+    OnnxRuntime,
+    /// libtorch.
+    Torch,
+}
+
+impl EngineRequest {
+    /// The engine for networks on `device`.
+    pub(crate) fn engine(self, device: Device) -> anyhow::Result<Engine> {
+        match self {
+            EngineRequest::Torch => Ok(Engine::Torch(device)),
+            EngineRequest::OnnxRuntime if device != Device::Cpu => {
+                Err(Usage("--engine onnxruntime runs on the processor: leave --device out".into())
+                    .into())
+            }
+            EngineRequest::OnnxRuntime => {
+                cp_ort::library().context("--engine onnxruntime")?;
+                Ok(Engine::OnnxRuntime)
+            }
+            EngineRequest::Auto => {
+                let (engine, note) = Engine::auto(device);
+                note.iter().for_each(|note| crate::output::note(note));
+                Ok(engine)
+            }
         }
     }
 }
@@ -173,21 +243,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shapes_of_three_positive_sizes_only() {
-        let check = |text: &str, expect: Option<[usize; 3]>| {
-            assert_eq!(
-                text.parse::<InputShape>().ok().map(|shape| shape.0),
-                expect.map(Vec::from),
-                "{text}"
-            );
+    fn shapes_of_positive_sizes_with_a_name_or_without() {
+        let check = |text: &str, expect: Option<(Option<&str>, &[usize])>| {
+            let expect = expect.map(|(name, sizes)| InputShape {
+                name: name.map(Into::into),
+                sizes: sizes.into(),
+            });
+            assert_eq!(text.parse().ok(), expect, "{text}");
         };
-        check("3x224x224", Some([3, 224, 224]));
-        check("1x28x30", Some([1, 28, 30]));
-        check("3x224", None);
-        check("3x224x224x1", None);
-        check("3x0x224", None);
-        check("3x-1x2", None);
-        check("", None);
+        check("3x224x224", Some((None, &[3, 224, 224])));
+        check("80", Some((None, &[80])));
+        check("x=3x8x8", Some((Some("x"), &[3, 8, 8])));
+        check("a=b:0=2x4", Some((Some("a=b:0"), &[2, 4])));
+        for wrong in ["3x0x224", "3x-1x2", "", "=3x4", "x=", "3x224x", "3.5"] {
+            check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn shapes_are_kept_by_name() {
+        let shapes = |texts: &[&str]| {
+            let parsed: Vec<InputShape> = texts.iter().map(|text| text.parse().unwrap()).collect();
+            shapes_by_name(&parsed).map(|found| found.into_keys().collect::<Vec<_>>()).ok()
+        };
+        assert_eq!(shapes(&["3x4"]), Some(vec!["input".into()]));
+        assert_eq!(shapes(&["a=3", "b=4"]), Some(vec!["a".into(), "b".into()]));
+        assert_eq!(shapes(&["a=3", "4"]), None);
+        assert_eq!(shapes(&["a=3", "a=4"]), None);
     }
 
     #[test]

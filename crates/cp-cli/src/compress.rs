@@ -4,18 +4,19 @@
 mod options;
 mod outcome;
 mod recipe;
+mod source;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use cp_data::{DataDir, Dataset, Identity, Source, shared_entries};
-use cp_net::TemporaryFolder;
+use cp_data::{DataDir, Dataset, Identity, shared_entries};
+use cp_net::{TemporaryFolder, Totals};
 use cp_torch::tch::Device;
 use cp_train::timing::{self, Stopwatch};
 use cp_train::{
-    CompressData, Lock, Origin, Provenance, Purpose, Recipe, RunDir, Stages, TrainData, check_fit,
-    check_memory,
+    CompressData, Engine, Lock, Origin, Provenance, Purpose, Recipe, RunDir, Stages, Target,
+    TrainData, check_fit, check_memory,
 };
 use serde::Serialize;
 
@@ -25,15 +26,20 @@ use crate::output::{self, OutFile};
 
 pub(crate) use options::Args;
 use outcome::{Answer, Made};
+use source::Source;
 
 pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     args.check()?;
     let watch = Stopwatch::start();
-    let dense = args.model.load()?;
+    timing::set_threads(common.threads.unwrap_or(0));
+    let source = Source::open(args, &args.recipes(None, common.seed)?)?;
+    let dense = &source.network;
     let mut recipes = args.recipes(Some(dense.architecture()), common.seed)?;
+    recipes = recipes.into_iter().map(|recipe| source.adapt(recipe)).collect();
     let outs: Vec<PathBuf> =
         recipes.iter().map(|recipe| args.out_of(&recipe.target, recipes.len())).collect();
     // Where nothing can be written, nothing is computed.
+    outs.iter().try_for_each(|out| source.check_out(out))?;
     let mut written: Vec<&PathBuf> = outs.iter().collect();
     written.extend(&args.save_plan);
     written.extend(&args.save_recipe);
@@ -54,11 +60,11 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
         .into());
     }
     let data = open_data(args, common)?;
-    timing::set_threads(common.threads.unwrap_or(0));
     let device = model::device(common)?;
+    let engine = common.engine.engine(device)?;
     let arch = dense.architecture();
-    let batches = recipes.iter().flat_map(|recipe| &recipe.timing_batches);
-    if let Some(&largest) = batches.max() {
+    let timed = recipes.iter().flat_map(|recipe| &recipe.timing_batches);
+    if let Some(&largest) = timed.max() {
         let shapes = arch.input_shapes();
         check_memory(arch, shapes, largest, Purpose::Forward, device, "--timing-batch")?;
     }
@@ -82,17 +88,19 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     if let Some(path) = &args.save_recipe {
         recipes[0].save(path)?;
     }
-    let mut sources = vec![Source {
+    let mut sources = vec![cp_data::Source {
         file: args.model.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         sha256: model_sum,
     }];
     sources.extend(data.as_ref().map_or_else(Vec::new, |data| data.sources.clone()));
     let provenance = Provenance::collect(device, common.seed, sources);
-    let work = Work::open(args, &recipes, device)?;
+    let work = Work::open(args, &recipes, device, engine)?;
     if work.kept {
         work.stages.dir().write_provenance(&provenance)?;
     }
 
+    // An ONNX model is timed as it is written, by default for one example and for several.
+    let batches = if args.timing_batch.is_empty() { vec![1, 8] } else { args.timing_batch.clone() };
     let sets = data.as_ref().map(|data| &data.sets);
     let mut made = Vec::new();
     for (recipe, out) in recipes.iter().zip(&outs) {
@@ -100,33 +108,56 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
             1 => work.stages.clone(),
             _ => work.stages.within(&format!("budgets/{}", recipe.target.label()))?,
         };
-        let done = recipe.run(&dense, sets, &stages)?;
-        for warning in done.plan.warnings(dense.architecture(), &dense.input().shape)? {
-            output::warn(&warning.to_string());
+        let mut done = recipe.run(dense, sets, &stages)?;
+        if source.sized {
+            for warning in done.plan.warnings(arch, arch.input_shapes())? {
+                output::warn(&warning.to_string());
+            }
+        }
+        if let Some(note) = short_of_budget(recipe, &done.cost) {
+            output::note(&note);
         }
         if let Some(path) = &args.save_plan {
             done.plan.save(path)?;
         }
-        done.network.save(out)?;
-        made.push(Made::new(recipe, &dense, done, &stages, out)?);
+        source.save(&done.network, out)?;
+        let (latency, changes) = source.compare(out, &batches)?;
+        done.latency.extend(latency);
+        made.push(Made::new(recipe, dense, done, changes, &stages, out)?);
     }
-    let answer = Answer::new(args, &recipes, &dense, origin, watch.seconds(), made)?;
+    let answer = Answer::new(args, &recipes, &source, origin, watch.seconds(), made)?;
     if work.kept {
         answer.write_report(args, work.stages.dir(), &provenance)?;
     }
     output::print(&answer, common.json)
 }
 
+/// What there is to say of a plan that leaves more than a hundredth of its budget unused because ranks are multiples of a number.
+fn short_of_budget(recipe: &Recipe, [before, after]: &[Totals; 2]) -> Option<String> {
+    let (asked, reached) = match recipe.target {
+        Target::ParamsRatio(asked) => (asked, after.params as f64 / before.params as f64),
+        Target::MacsRatio(asked) => (asked, after.macs as f64 / before.macs as f64),
+        _ => return None,
+    };
+    let multiple = recipe.multiple();
+    (multiple > 1 && reached < 0.99 * asked).then(|| {
+        format!(
+            "ranks in multiples of {multiple} reach {reached:.3} of what {asked} allows: the nearest below it; --multiple 1 comes closer, and \
+             may be slower"
+        )
+    })
+}
+
 /// What the network is fine-tuned, watched and tested on, and the files that it comes from.
 struct Data {
     sets: CompressData,
-    sources: Vec<Source>,
+    sources: Vec<cp_data::Source>,
 }
 
 fn open_data(args: &Args, common: &Common) -> anyhow::Result<Option<Data>> {
     let Some(name) = &args.dataset else { return Ok(None) };
     let folder = DataDir::locate(common.data.clone());
-    let mut sources: Vec<Source> = Vec::new();
+    let mut sources: Vec<cp_data::Source> = Vec::new();
     let mut said = Vec::new();
     let mut open = |split: &str| -> anyhow::Result<Arc<dyn Dataset>> {
         let set = cp_data::open(name, split, &folder)?;
@@ -208,12 +239,17 @@ struct Settings<'a> {
 }
 
 impl Work {
-    fn open(args: &Args, recipes: &[Recipe], device: Device) -> anyhow::Result<Self> {
+    fn open(
+        args: &Args,
+        recipes: &[Recipe],
+        device: Device,
+        engine: Engine,
+    ) -> anyhow::Result<Self> {
         let Some(path) = args.work_folder() else {
             let folder = TemporaryFolder::create().context("a folder for temporary files")?;
             let dir = RunDir::open(folder.path(), "compress", "work")?;
             let lock = dir.lock()?;
-            let stages = Stages::new(dir, device);
+            let stages = Stages::new(dir, device).timed_in(engine);
             return Ok(Self { stages, kept: false, _lock: lock, _vanishes: Some(folder) });
         };
         let used = path.join("config.toml").exists();
@@ -241,6 +277,7 @@ impl Work {
                 changed.join("; ")
             ));
         }
-        Ok(Self { stages: Stages::new(dir, device), kept: true, _lock: lock, _vanishes: None })
+        let stages = Stages::new(dir, device).timed_in(engine);
+        Ok(Self { stages, kept: true, _lock: lock, _vanishes: None })
     }
 }

@@ -41,8 +41,8 @@ pub(crate) struct Args {
     model: Option<PathBuf>,
     #[command(flatten)]
     arch: ArchOption,
-    /// Channels, height and width of an image [default: those that the model was built for].
-    #[arg(long, value_name = "CxHxW")]
+    /// Sizes of one example, such as 3x224x224 (channels, height, width) [default: those that the model was built for].
+    #[arg(long, value_name = "DIMS")]
     input: Option<InputShape>,
 }
 
@@ -136,7 +136,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
         (None, None) => anyhow::bail!("name a MODEL or an architecture with --arch"),
     };
     let input =
-        args.input.as_ref().map_or_else(|| arch.input().shape.clone(), |input| input.0.clone());
+        args.input.as_ref().map_or_else(|| arch.input().shape.clone(), |input| input.sizes.clone());
     let cost = arch.cost(&input).context("--input")?;
     let layers = cost
         .layers

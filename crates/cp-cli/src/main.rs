@@ -55,6 +55,7 @@ fn main() -> ExitCode {
     // Where that fails, files may stay behind when the command is interrupted; no reason not to run it.
     let _ = cp_train::clean_up_when_interrupted();
     cp_torch::keep_freed_memory();
+    cp_train::built_from(option_env!("POLYAD_COMMIT"));
     let matches = common::with_negative_numbers(Cli::command()).get_matches();
     let Cli { command, common } = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,

@@ -1,10 +1,12 @@
 //! MODEL on the command line: a file that carries its architecture, or foreign weights with `--arch`.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use cp_net::{Architecture, NetError, Network, arch};
+use cp_net::{Architecture, FileKind, NetError, Network, arch};
 use cp_torch::Executor;
 use cp_torch::tch::Device;
 
@@ -96,6 +98,20 @@ pub(crate) fn load(path: &Path, option: &ArchOption) -> anyhow::Result<Network> 
     }
     notes.iter().for_each(|note| output::note(note));
     Ok(net)
+}
+
+/// Whether the file is an ONNX model: by its name, or where that says nothing by what stands in it.
+pub(crate) fn is_onnx(path: &Path) -> bool {
+    let extension = path.extension().map(|kind| kind.to_string_lossy().to_ascii_lowercase());
+    match extension.as_deref() {
+        Some("onnx") => true,
+        Some("safetensors") => false,
+        _ => {
+            let mut front = [0; 4096];
+            let read = File::open(path).and_then(|mut file| file.read(&mut front));
+            read.is_ok_and(|count| FileKind::of(&front[..count]) == FileKind::Onnx)
+        }
+    }
 }
 
 /// The device that the command line asks for.

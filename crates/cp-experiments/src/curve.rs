@@ -8,7 +8,9 @@ use cp_net::{Network, Totals};
 use cp_plan::LayerReport;
 use cp_report::{Axis, Block, Card, Cell, Column, Report, Series, Table, XyPlot};
 use cp_train::timing::{self, Timing, TimingOptions};
-use cp_train::{CompressData, Evaluation, Latency, Recipe, StageReport, Target, TrainData};
+use cp_train::{
+    CompressData, EngineName, Evaluation, Latency, Recipe, StageReport, Target, TrainData,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
@@ -138,16 +140,11 @@ impl Experiment for Curve {
         let first = made.iter().filter(|(outcome, _)| outcome.seed == settings.seeds[0]);
         let timed: Vec<&Network> =
             std::iter::once(dense).chain(first.map(|(_, network)| network)).collect();
-        let times = context.stage("latency", &settings.timing_batch, &timed, || {
-            let models = (timed.iter())
-                .map(|network| context.stages.executor(network))
-                .collect::<Result<Vec<_>, cp_train::TrainError>>()?;
-            let models: Vec<_> = models.iter().collect();
-            let shape = &dense.input().shape;
+        let engine = context.stages.engine().name();
+        let times = context.stage("latency", &(settings.timing_batch, engine), &timed, || {
             let options = TimingOptions::default();
-            Ok::<_, anyhow::Error>(timing::latency(
-                &models,
-                shape,
+            Ok::<_, anyhow::Error>(context.stages.latency(
+                &timed,
                 settings.timing_batch,
                 &options,
             )?)
@@ -187,6 +184,7 @@ impl Curve {
         outcomes: &[Outcome],
         latencies: &[Timing],
     ) -> Result<Findings> {
+        let engine = context.stages.engine().name();
         let Self { settings: config, dense, dense_test, .. } = self;
         let data = &self.data.train;
         let before = dense.cost(&dense.input().shape)?.total;
@@ -298,7 +296,7 @@ impl Curve {
             (dense_test.top1 * (1.0 - dense_test.top1) / dense_test.examples.max(1) as f64).sqrt();
         table.note(format!(
         "One standard deviation of the test sample of {} images is {:.2} points for one network; of the difference of two networks \
-         that agree on most images it is smaller. Batches of {} for the latency.",
+         that agree on most images it is smaller. Latency: batches of {} in {engine}.",
         dense_test.examples,
         100.0 * deviation,
         config.timing_batch
@@ -373,14 +371,20 @@ impl Curve {
         dense_test.examples,
         config.test_split,
     )));
-        let rows = self.rows(&before, outcomes, latencies);
+        let rows = self.rows(engine, &before, outcomes, latencies);
         let result =
             serde_json::json!({ "dense": dense_test, "outcomes": outcomes, "latency": latencies });
         Ok(Findings { report, result, rows, fault: None })
     }
 
     /// The headline with all its seeds, and the smallest network.
-    fn rows(&self, before: &Totals, outcomes: &[Outcome], latencies: &[Timing]) -> Vec<Row> {
+    fn rows(
+        &self,
+        engine: EngineName,
+        before: &Totals,
+        outcomes: &[Outcome],
+        latencies: &[Timing],
+    ) -> Vec<Row> {
         let Self { settings: config, dense_test, .. } = self;
         let first: Vec<&Outcome> = outcomes.iter().filter(|o| o.seed == config.seeds[0]).collect();
         let smallest = config.budgets.iter().copied().fold(f64::INFINITY, f64::min);
@@ -393,7 +397,13 @@ impl Curve {
             let (one, threads) = (first[index], timing::set_threads(0));
             let speed = latencies.first().zip(latencies.get(index + 1));
             let speed = speed.map(|(&dense, &compressed)| {
-                speeds(&[Latency { batch: config.timing_batch, threads, dense, compressed }])
+                speeds(&[Latency {
+                    engine,
+                    batch: config.timing_batch,
+                    threads,
+                    dense,
+                    compressed,
+                }])
             });
             let (mean, deviation) = mean_deviation(&seeds);
             let spread = match seeds.len() {

@@ -148,13 +148,12 @@ impl Experiment for Demo {
         let mut latencies = Vec::new();
         for threads in if all > 1 { vec![1, all] } else { vec![1] } {
             let stage = format!("latency-{threads}-threads");
+            let engine = context.stages.engine().name();
             let batch = self.settings.timing_batch;
             let networks = [&self.dense, &tuned.network];
-            latencies.push(
-                context.stage(&stage, &batch, &networks, || {
-                    latency(context, networks, threads, batch)
-                })?,
-            );
+            latencies.push(context.stage(&stage, &(batch, engine), &networks, || {
+                latency(context, networks, threads, batch)
+            })?);
         }
         timing::set_threads(all);
         let states: Vec<DemoState> = outcomes.iter().map(|found| found.state.clone()).collect();
@@ -206,11 +205,9 @@ fn latency(
     batch: usize,
 ) -> Result<Latency> {
     timing::set_threads(threads);
-    let [dense, compressed] = networks;
-    let models = [context.stages.executor(dense)?, context.stages.executor(compressed)?];
-    let shape = &dense.input().shape;
-    let times = timing::latency(&models.each_ref(), shape, batch, &TimingOptions::default())?;
-    Ok(Latency { batch, threads, dense: times[0], compressed: times[1] })
+    let times = context.stages.latency(&networks, batch, &TimingOptions::default())?;
+    let engine = context.stages.engine().name();
+    Ok(Latency { engine, batch, threads, dense: times[0], compressed: times[1] })
 }
 
 impl Demo {
@@ -227,7 +224,12 @@ impl Demo {
         let faster: Vec<String> = latencies
             .iter()
             .map(|latency| {
-                format!("{:.1}× on {}", latency.speedup(), threads_text(latency.threads))
+                format!(
+                    "{:.1}× on {} in {}",
+                    latency.speedup(),
+                    threads_text(latency.threads),
+                    latency.engine
+                )
             })
             .collect();
         let params = dense.params as f64 / tuned.params as f64;
@@ -341,8 +343,10 @@ fn state_table(states: &[DemoState], paper: &Published) -> Table {
 }
 
 fn latency_table(latencies: &[Latency], config: &Settings) -> Table {
+    let engine =
+        latencies.first().map_or_else(String::new, |first| format!(" in {}", first.engine));
     let mut table = Table::new(
-        format!("Latency of a batch of {}", config.timing_batch),
+        format!("Latency of a batch of {}{engine}", config.timing_batch),
         [
             Column::text("threads"),
             Column::number("dense").unit("ms"),

@@ -17,8 +17,9 @@ pub(crate) fn fewer(before: usize, after: usize) -> String {
 pub(crate) fn speeds(latencies: &[Latency]) -> String {
     let one = |latency: &Latency| {
         format!(
-            "{:.2}× (batch {}, {})",
+            "{:.2}× ({}, batch {}, {})",
             latency.speedup(),
+            latency.engine,
             latency.batch,
             threads_text(latency.threads)
         )

@@ -5,7 +5,7 @@ use cp_net::{Form, Network, arch};
 use cp_plan::RankPlan;
 use cp_report::{Cell, Column, Report, Table};
 use cp_train::timing::{self, Timing, TimingOptions};
-use cp_train::{Planning, Recipe, Target};
+use cp_train::{EngineName, Planning, Recipe, Target};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
@@ -85,14 +85,14 @@ impl Experiment for Latency {
     fn run(&self, context: &Context, (name, ratio): &(String, f64)) -> Result<Outcome> {
         let config = &self.settings;
         let dense = arch::by_name(name)?.initialize(config.seed)?;
-        let settings = (config, self.threads);
+        let settings = (config, self.threads, context.stages.engine().name());
         context.stage(&format!("{name}-{ratio}"), &settings, &[&dense], || {
             one(context, config, name, &dense, *ratio)
         })
     }
 
-    fn report(&self, _context: &Context, outcomes: Vec<Outcome>) -> Result<Findings> {
-        self.write_report(&outcomes)
+    fn report(&self, context: &Context, outcomes: Vec<Outcome>) -> Result<Findings> {
+        self.write_report(context.stages.engine().name(), &outcomes)
     }
 }
 
@@ -134,12 +134,11 @@ fn one(
     // What is faster may have more multiply-adds than the dense network, which is no budget.
     let (blind, _) = planned(Target::MacsRatio(macs_ratio.min(0.99)))?;
 
-    let preview = |plan: &RankPlan| -> Result<_> {
-        let network = plan.preview(dense.architecture())?.initialize(config.seed)?;
-        Ok(context.stages.executor(&network)?)
+    let preview = |plan: &RankPlan| -> Result<Network> {
+        Ok(plan.preview(dense.architecture())?.initialize(config.seed)?)
     };
-    let models = [context.stages.executor(dense)?, preview(&timed)?, preview(&blind)?];
-    let times = timing::latency(&models.each_ref(), shape, config.batch, &options(config))?;
+    let (small, other) = (preview(&timed)?, preview(&blind)?);
+    let times = context.stages.latency(&[dense, &small, &other], config.batch, &options(config))?;
     let slowest = |plan: &RankPlan| -> f64 {
         plan.layers
             .iter()
@@ -167,11 +166,11 @@ fn one(
 }
 
 impl Latency {
-    fn write_report(&self, outcomes: &[Outcome]) -> Result<Findings> {
+    fn write_report(&self, engine: EngineName, outcomes: &[Outcome]) -> Result<Findings> {
         let config = &self.settings;
         let faster = outcomes.iter().filter(|o| o.timed.median < o.blind.median).count();
         let verdict = format!(
-            "With {} and batches of {}, the plan from measured time is faster than the plan with the same multiply-adds in {faster} of {} cases; no \
+            "In {engine}, with {} and batches of {}, the plan from measured time is faster than the plan with the same multiply-adds in {faster} of {} cases; no \
          layer of a plan from time takes more than {:.2} of its dense time.",
             threads_text(self.threads),
             config.batch,

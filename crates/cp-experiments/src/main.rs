@@ -60,6 +60,7 @@ fn main() -> ExitCode {
     // Where that fails, files may stay behind when the run is interrupted; no reason not to start it.
     let _ = cp_train::clean_up_when_interrupted();
     cp_torch::keep_freed_memory();
+    cp_train::built_from(option_env!("POLYAD_COMMIT"));
     let matches = command().get_matches();
     // clap takes no other name.
     let Some((asked, args)) = matches.subcommand() else { return ExitCode::FAILURE };

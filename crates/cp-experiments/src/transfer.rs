@@ -173,18 +173,10 @@ impl Experiment for Transfer {
     fn report(&self, context: &Context, learned: Vec<Learned>) -> Result<Findings> {
         let networks: Vec<&Network> = learned.iter().map(|(_, network, _)| network).collect();
         let batch = self.settings.timing_batch;
-        let latencies = context.stage("latency", &batch, &networks, || {
-            let models = (networks.iter())
-                .map(|network| context.stages.executor(network))
-                .collect::<Result<Vec<_>, cp_train::TrainError>>()?;
-            let models: Vec<_> = models.iter().collect();
-            let shape = &self.backbone.input().shape;
-            Ok::<_, anyhow::Error>(timing::latency(
-                &models,
-                shape,
-                batch,
-                &TimingOptions::default(),
-            )?)
+        let engine = context.stages.engine().name();
+        let latencies = context.stage("latency", &(batch, engine), &networks, || {
+            let options = TimingOptions::default();
+            Ok::<_, anyhow::Error>(context.stages.latency(&networks, batch, &options)?)
         })?;
         let layers = learned.get(1).map(|(outcome, _, layers)| (outcome.label(), layers.clone()));
         let outcomes: Vec<Outcome> = learned.into_iter().map(|(outcome, _, _)| outcome).collect();
@@ -306,6 +298,7 @@ impl Transfer {
         latencies: &[Timing],
         layers: Option<(String, Vec<LayerReport>)>,
     ) -> Result<Findings> {
+        let engine = context.stages.engine().name();
         let Self { settings: config, data, .. } = self;
         let dense = &outcomes[0];
         let compressed = &outcomes[1..];
@@ -428,7 +421,7 @@ impl Transfer {
         report.add(Block::text(format!(
         "Protocol: {} training and {} validation images; the backbone is frozen (batch normalization included) while the new head learns, then \
          everything is trained. Epochs and learning rates are the same for all ratios and were fixed beforehand; each network was tested once, in \
-         eval mode, on {} images. Latency: median of forward passes of all networks in turn, {}.",
+         eval mode, on {} images. Latency: median of forward passes of all networks in turn, in {engine}, {}.",
         data.train.len(),
         data.validation.as_ref().map_or(0, |set| set.len()),
         dense.whole.examples,
@@ -441,6 +434,7 @@ impl Transfer {
             macs: fewer(dense.macs, best.macs),
             top1: format!("{:.2} % → {:.2} %", 100.0 * dense.whole.top1, 100.0 * best.whole.top1),
             speed: speeds(&[Latency {
+                engine,
                 batch: config.timing_batch,
                 threads: timing::set_threads(0),
                 dense: latencies[0],

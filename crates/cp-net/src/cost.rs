@@ -85,8 +85,8 @@ pub struct LayerCost {
 /// The cost of a network for one example. [`Display`](fmt::Display) writes the layers as a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Cost {
-    /// Shape of the input, without the batch axis.
-    pub input: Vec<usize>,
+    /// Shapes of the inputs, without the batch axis.
+    pub inputs: Vec<Shape>,
     /// Every node, in the order in which they run.
     pub nodes: Vec<NodeCost>,
     /// The layers with parameters, in the order in which they run.
@@ -152,9 +152,7 @@ impl Architecture {
             nodes.push(NodeCost { name: node.name.clone(), op: node.op.kind(), output, cost });
         }
         let total = nodes.iter().map(|node| node.cost).sum();
-        let input = inputs.shapes().into_iter().next();
-        let input = input.unwrap_or_else(|| self.input().shape.clone());
-        Ok(Cost { input, nodes, layers, total })
+        Ok(Cost { inputs: inputs.shapes(), nodes, layers, total })
     }
 
     /// The ranks at which `layer` in the given form costs as much as it does dense, in all places where its kernel is used.

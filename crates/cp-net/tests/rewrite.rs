@@ -183,11 +183,12 @@ fn factors_go_into_all_layers_of_a_kernel_and_out_again() {
     assert_eq!(net.architecture().kernel_layers().count(), 1);
     for (asked, form) in [("a", Form::Cp3), ("b", Form::Cp4), ("b", Form::Tucker2)] {
         let mut factorized = net.clone();
-        if form == Form::Tucker2 {
-            factorized.put_factors(asked, &tucker(&net), 0.5).unwrap();
-        } else {
-            factorized.put_factors(asked, &factors(&net, "a", form, 3, 9), 0.5).unwrap();
-        }
+        let given = match form {
+            Form::Tucker2 => tucker(&net),
+            _ => factors(&net, "a", form, 3, 9),
+        };
+        factorized.put_factors(asked, &given, 0.5).unwrap();
+        assert_eq!(factorized.factors(asked).unwrap(), given);
         let arch = factorized.architecture();
         assert_eq!(arch.factorized.keys().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(arch.node("b.reduce").unwrap().param("weight"), "a.reduce.weight");

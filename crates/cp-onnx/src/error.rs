@@ -112,6 +112,18 @@ pub enum OnnxError {
         /// How many.
         count: usize,
     },
+    /// Nothing in the model can be compressed.
+    #[error(
+        "{}: has no layer that can be compressed{}",
+        file(path),
+        why.iter().take(5).map(|(layer, why)| format!("; '{layer}': {why}")).collect::<String>()
+    )]
+    NoLayers {
+        /// The file, if the bytes come from one.
+        path: Option<PathBuf>,
+        /// The layers that there are, and why they are left alone.
+        why: Vec<(String, String)>,
+    },
     /// No layer of this name.
     #[error(
         "the model has no layer '{layer}' with the weight '{weight}' in {scope}; was it replaced already?"

@@ -40,6 +40,7 @@ mod splice;
 #[cfg(test)]
 mod testing;
 mod values;
+mod view;
 pub mod wire;
 mod write;
 
@@ -54,3 +55,4 @@ pub use parts::{Part, Parts};
 pub use proto::tensor::Float;
 pub use record::{Factorization, KEY as METADATA_KEY};
 pub use values::{Dim, ElementType, ValueInfo};
+pub use view::LayerView;

@@ -118,9 +118,46 @@ fn open_cuda_library(_path: &std::path::Path) -> Result<(), String> {
     Err("the CUDA half is opened at run time on Unix only".into())
 }
 
+/// The version of the libtorch that this process has loaded, such as `2.11.0`; "unknown" where the library does not say.
+#[cfg(unix)]
+#[allow(
+    unsafe_code,
+    reason = "a function is looked up by its name, and its type is known from the header alone"
+)]
+pub fn loaded_version() -> String {
+    use libloading::os::unix::Library;
+    // SAFETY: `uint64_t aoti_torch_abi_version()` has had this type in libtorch's C interface (shim.h) since it came, takes nothing and
+    // changes nothing. The library is loaded already and is not closed by this handle.
+    let version = unsafe {
+        Library::this()
+            .get::<unsafe extern "C" fn() -> u64>(b"aoti_torch_abi_version\0")
+            .map(|version| version())
+    };
+    match version {
+        // Major, minor and patch from the highest byte down.
+        Ok(packed) => {
+            let [major, minor, patch, ..] = packed.to_be_bytes();
+            format!("{major}.{minor}.{patch}")
+        }
+        Err(_) => "unknown".into(),
+    }
+}
+
+/// As on Unix, where the library is asked.
+#[cfg(not(unix))]
+pub fn loaded_version() -> String {
+    "unknown".into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_loaded_libtorch_says_its_version() {
+        // tch 0.24 speaks to no other.
+        assert_eq!(loaded_version(), "2.11.0");
+    }
 
     #[test]
     fn names() {

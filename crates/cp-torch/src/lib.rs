@@ -41,7 +41,7 @@ mod op;
 mod testing;
 
 pub use convert::{array_from_tensor, tensor_from_f32, tensor_from_i64, tensor_from_u8};
-pub use device::{CUDA_LIBRARY_VARIABLE, DeviceRequest, device};
+pub use device::{CUDA_LIBRARY_VARIABLE, DeviceRequest, device, loaded_version};
 pub use error::{LibtorchError, TorchError};
 pub use executor::{Executor, Mode, Watch};
 pub use layout::Layout;

@@ -464,7 +464,7 @@ impl Run<'_> {
     /// The planned layer at the rank R₀ (R / R₀)^share, R₀ its break-even rank in parameters; forms with several ranks keep them.
     fn weakened(&self, planned: &PlannedLayer, share: f64) -> Result<PlannedLayer, TrainError> {
         let Rank::One(rank) = planned.rank else { return Ok(planned.clone()) };
-        let input = &self.dense.input().shape;
+        let input = &self.dense.architecture().input_shapes();
         let even = self.dense.breakeven(&planned.name, planned.form, input)?.params;
         let first = even.floor().max(rank as f64);
         let weaker = first * (rank as f64 / first).powf(share);
@@ -512,7 +512,7 @@ impl Run<'_> {
             Some(set) => Some(stages.evaluate(&format!("{name}-validation"), network, set)?),
             None => None,
         };
-        let cost = network.cost(&network.input().shape)?.total;
+        let cost = network.cost(network.architecture().input_shapes())?.total;
         Ok(StageReport { stage: stage.into(), cost, validation, kept: true })
     }
 }

@@ -69,6 +69,63 @@ pub enum TrainError {
         /// The options that decide it.
         option: &'static str,
     },
+    /// libtorch is asked to run an ONNX model.
+    #[error(
+        "{}: an ONNX model as it lies there is run by ONNX Runtime alone: leave --engine out, or name onnxruntime",
+        path.display()
+    )]
+    EngineModel {
+        /// The model.
+        path: PathBuf,
+    },
+    /// A shape is given for an input that the model does not have.
+    #[error("--input: there is no input '{name}'; there are: {}", known.join(", "))]
+    UnknownInput {
+        /// What was named.
+        name: String,
+        /// The inputs.
+        known: Vec<String>,
+    },
+    /// The shape of an input is known neither to the model nor from the command line.
+    #[error(
+        "input '{name}' is {shape}, and its sizes are not all fixed: name them without the batch, such as --input {name}=3x224x224"
+    )]
+    OpenInput {
+        /// The input.
+        name: String,
+        /// What the model says of it.
+        shape: String,
+    },
+    /// The model takes batches of one size.
+    #[error("the model takes batches of a fixed size, not {batch}: {inputs}")]
+    FixedBatch {
+        /// What was asked for.
+        batch: usize,
+        /// Its inputs.
+        inputs: String,
+    },
+    /// An input of a type that no values are drawn for.
+    #[error("input '{name}' takes {element}, which no values can be drawn for")]
+    InputType {
+        /// The input.
+        name: String,
+        /// The type.
+        element: String,
+    },
+    /// No node of the running network could be told to be this layer.
+    #[error(
+        "layer '{layer}': ONNX Runtime tells the time of no node that could be it; plan with --engine torch, or leave the layer dense (--keep)"
+    )]
+    NotTimed {
+        /// The layer.
+        layer: String,
+    },
+    /// ONNX Runtime.
+    #[error(transparent)]
+    OnnxRuntime(#[from] cp_ort::OrtError),
+    /// An ONNX model.
+    #[error(transparent)]
+    Onnx(Box<cp_onnx::OnnxError>),
     /// The network to learn from is not one of the same task.
     #[error("cannot learn from the dense network: {what} is not that of the compressed one")]
     Teacher {
@@ -161,6 +218,12 @@ impl From<cp_net::NetError> for TrainError {
 impl From<cp_plan::PlanError> for TrainError {
     fn from(error: cp_plan::PlanError) -> Self {
         Self::Plan(Box::new(error))
+    }
+}
+
+impl From<cp_onnx::OnnxError> for TrainError {
+    fn from(error: cp_onnx::OnnxError) -> Self {
+        Self::Onnx(Box::new(error))
     }
 }
 

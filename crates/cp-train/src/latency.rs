@@ -1,23 +1,22 @@
-//! [`time_choices`]: how long a layer takes on this device, dense and in each form and rank that a plan may choose.
+//! [`time_choices`]: how long a layer takes on this machine, dense and in each form and rank that a plan may choose.
 
-use std::collections::BTreeMap;
+mod alone;
+mod in_context;
 
-use cp_net::{Architecture, Form, InputSpec, Network, Node, Op, Rank};
+use cp_net::Network;
 use cp_plan::Profile;
-use cp_torch::tch::Device;
-use cp_torch::{Executor, Layout};
 
+use crate::engine::Engine;
 use crate::error::TrainError;
-use crate::progress;
-use crate::timing::{self, Timing, TimingOptions};
+use crate::timing::TimingOptions;
 
 /// Fills in the seconds of every layer and choice of `profile`, and those of the whole network, for batches of `batch` examples
-/// on `device` with the threads set.
+/// in `engine` with the threads set.
 ///
-/// Each layer is timed alone, dense and in all its forms in turn ([`timing::interleaved`]), in the layout that the whole network
-/// runs in; layers of one shape are timed once. Values do not matter to the time, so weights are drawn. Where the layers alone take
-/// longer than the whole network, as on a busy machine they may, all their times are scaled down to its time: what a plan
-/// saves is then never more than there is.
+/// ONNX Runtime tells what each node of the running network takes ([`in_context`]); in libtorch each layer is timed alone
+/// ([`alone`]). Values do not matter to the time, so weights are drawn. Where the layers together take longer than the whole
+/// network, as on a busy machine they may, all their times are scaled down to its time: what a plan saves is then never more than
+/// there is.
 ///
 /// # Errors
 /// A profile that is not of `network`, or a layer that cannot run.
@@ -25,51 +24,12 @@ pub fn time_choices(
     network: &Network,
     profile: &mut Profile,
     batch: usize,
-    device: Device,
+    engine: Engine,
     options: &TimingOptions,
 ) -> Result<(), TrainError> {
-    let arch = network.architecture();
-    let whole = Executor::new(network, device)?;
-    let layout = whole.layout();
-    let seconds = timing::latency(&[&whole], &profile.input, batch, options)?;
-    profile.dense_seconds = seconds.first().map(|timing| timing.median);
-
-    let shapes = arch.shapes(&profile.input)?;
-    let bar = progress::bar(profile.layers.len() as u64, "time layers");
-    // Layers of one shape: their op, what they read, and the forms asked for.
-    type Key = (String, Vec<usize>, Vec<(Form, Rank)>);
-    let mut known: BTreeMap<Key, Vec<f64>> = BTreeMap::new();
-    let mut all: Vec<Timing> = Vec::new();
-    for layer in &mut profile.layers {
-        let forms: Vec<(Form, Rank)> =
-            layer.choices.iter().map(|choice| (choice.form, choice.rank)).collect();
-        // A kernel that several layers share takes its time in each of them.
-        let mut sums = vec![0.0; forms.len() + 1];
-        for node in arch.kernel_users(&layer.layer)? {
-            let input = shapes.inputs_of(node).first().copied().unwrap_or(&profile.input);
-            let key = (format!("{:?}", node.op), input.to_vec(), forms.clone());
-            let times = match known.get(&key) {
-                Some(times) => times.clone(),
-                None => {
-                    let times =
-                        time_layer(&node.op, input, &forms, batch, device, layout, options)?;
-                    all.extend(&times);
-                    let times: Vec<f64> = times.iter().map(|timing| timing.median).collect();
-                    known.insert(key, times.clone());
-                    times
-                }
-            };
-            sums.iter_mut().zip(times).for_each(|(sum, time)| *sum += time);
-        }
-        layer.dense_seconds = sums.first().copied();
-        for (choice, time) in layer.choices.iter_mut().zip(sums.iter().skip(1)) {
-            choice.seconds = Some(*time);
-        }
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    if let Some(told) = timing::too_noisy(&all) {
-        eprintln!("note: {told}");
+    match engine {
+        Engine::Torch(device) => alone::time(network, profile, batch, device, options)?,
+        Engine::OnnxRuntime => in_context::time(network, profile, batch, options)?,
     }
     fit_into_whole(profile);
     Ok(())
@@ -90,32 +50,10 @@ fn fit_into_whole(profile: &mut Profile) {
     }
 }
 
-/// Seconds of `op` on inputs of shape `[batch, input…]`: dense first, then in each of `forms`.
-fn time_layer(
-    op: &Op,
-    input: &[usize],
-    forms: &[(Form, Rank)],
-    batch: usize,
-    device: Device,
-    layout: Layout,
-    options: &TimingOptions,
-) -> Result<Vec<Timing>, TrainError> {
-    const LAYER: &str = "layer";
-    let node = Node::new(LAYER, op.clone(), [cp_net::INPUT]);
-    let dense = Architecture::new(LAYER, InputSpec::features(input), vec![node]);
-    let mut models = vec![Executor::with_layout(&dense.initialize(0)?, device, layout)?];
-    for &(form, rank) in forms {
-        let mut arch = dense.clone();
-        arch.factorize(LAYER, form, rank)?;
-        models.push(Executor::with_layout(&arch.initialize(0)?, device, layout)?);
-    }
-    let models: Vec<&Executor> = models.iter().collect();
-    timing::latency_in_layout(&models, input, batch, options)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use cp_net::Form;
     use cp_plan::{Decomposer, ProfileOptions};
 
     use super::*;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::compress::{Known, StageReport, compress_from};
 use crate::config::TrainConfig;
+use crate::engine::{Engine, EngineName, Inputs, Subject};
 use crate::error::TrainError;
 use crate::evaluate::Evaluation;
 use crate::key::Key;
@@ -51,16 +52,19 @@ pub struct Outcome {
     pub cost: [Totals; 2],
     /// The dense network and this one on the test data.
     pub test: Option<[Evaluation; 2]>,
-    /// Times beside the dense network.
+    /// Times beside the dense network: of the engine that plans go by first, then of libtorch where that is another.
     pub latency: Vec<Latency>,
 }
 
 /// Times of the dense and the compressed network in turn, per batch.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
+    /// What ran both.
+    #[serde(default)]
+    pub engine: EngineName,
     /// Examples of the batch.
     pub batch: usize,
-    /// Threads of libtorch's operations.
+    /// Threads that share the work of an operation.
     pub threads: usize,
     /// The dense network.
     pub dense: Timing,
@@ -112,7 +116,8 @@ impl Recipe {
 
         let test = dense_test.zip(run.test("test", &done.network, stages)?);
         let latency = run.latency(&done.network)?;
-        let cost = [dense, &done.network].map(|network| network.cost(&network.input().shape));
+        let cost = [dense, &done.network]
+            .map(|network| network.cost(network.architecture().input_shapes()));
         let [before, after] = cost;
         Ok(Outcome {
             plan,
@@ -192,15 +197,15 @@ impl Pipeline<'_> {
         if !recipe.chooses_forms() {
             return Ok(None);
         }
-        let Planning { forms, points, max_iters, multiple, seed, fix, .. } = &recipe.plan;
+        let Planning { forms, points, max_iters, seed, fix, .. } = &recipe.plan;
         let compress = &recipe.compress;
         let shared = self.stages.shared();
-        let mut key = Key::new("profile", 2)
+        let mut key = Key::new("profile", 3)
             .network("network", self.dense)
             .setting("forms", forms)
             .setting("points", points)
             .setting("max_iters", max_iters)
-            .setting("multiple", multiple)
+            .setting("multiple", &recipe.multiple())
             .setting("layers", &self.layers())
             .setting("fix", fix)
             .setting("method", &compress.method)
@@ -232,7 +237,7 @@ impl Pipeline<'_> {
 
     /// Decomposes every layer at a ladder of ranks.
     fn measure(&self) -> Result<Profile, TrainError> {
-        let Planning { forms, points, max_iters, multiple, seed, .. } = &self.recipe.plan;
+        let Planning { forms, points, max_iters, seed, .. } = &self.recipe.plan;
         let compress = &self.recipe.compress;
         let statistics = self.statistics()?;
         let decomposer = Decomposer {
@@ -248,11 +253,11 @@ impl Pipeline<'_> {
         let options = ProfileOptions {
             forms: forms.clone(),
             points: *points,
-            multiple_of: *multiple,
+            multiple_of: self.recipe.multiple(),
             ..ProfileOptions::default()
         };
         let bar = progress::spinner("try ranks");
-        let input = &self.dense.input().shape;
+        let input = &self.dense.architecture().input_shapes();
         let tell = |line: &str| bar.set_message(line.to_owned());
         let layers = self.layers();
         let mut profile =
@@ -265,12 +270,13 @@ impl Pipeline<'_> {
     /// `profile` with seconds: those measured before in this folder, or measured now.
     fn timed(&self, mut profile: Profile, before: &Key) -> Result<Profile, TrainError> {
         let batch = self.recipe.plan.timing_batch;
-        let device = self.stages.device();
-        let key = Key::new("times", 1)
+        let engine = self.stages.engine();
+        let key = Key::new("times", 2)
             .after(before)
             .setting("batch", &batch)
             .setting("threads", &timing::set_threads(0))
-            .setting("device", &format!("{device:?}"))
+            .setting("engine", &engine.name())
+            .setting("device", &format!("{:?}", self.stages.device()))
             .setting("processor", &crate::record::processor());
         let models = std::mem::take(&mut profile.models);
         let mut profile = self.stages.shared().result(&key, || {
@@ -280,7 +286,7 @@ impl Pipeline<'_> {
                 min_sample_seconds: 0.004,
                 max_seconds: 10.0,
             };
-            time_choices(self.dense, &mut profile, batch, device, &options)?;
+            time_choices(self.dense, &mut profile, batch, engine, &options)?;
             Ok::<_, TrainError>(profile)
         })?;
         profile.models = models;
@@ -290,9 +296,8 @@ impl Pipeline<'_> {
     /// The plan for the target.
     fn plan(&self, profile: Option<&KeyedProfile>) -> Result<RankPlan, TrainError> {
         let arch = self.dense.architecture();
-        let input = &self.dense.input().shape;
-        let Planning { forms, by, keep, multiple, never_slower, size_share, .. } =
-            &self.recipe.plan;
+        let input = &self.dense.architecture().input_shapes();
+        let Planning { forms, by, keep, never_slower, size_share, .. } = &self.recipe.plan;
         // One, where the plan cannot choose: checked.
         let form = forms.first().copied().unwrap_or(cp_net::Form::Cp3);
         if let Some(KeyedProfile { profile, .. }) = profile {
@@ -300,7 +305,7 @@ impl Pipeline<'_> {
                 fixed: self.fixed(),
                 never_slower: *never_slower
                     || matches!(self.recipe.target, Target::LatencyRatio(_)),
-                fill: Some(*multiple),
+                fill: Some(self.recipe.multiple()),
                 ..PlanOptions::default()
             };
             let plan = match (self.recipe.target.budget(), &self.recipe.target, by) {
@@ -346,14 +351,14 @@ impl Pipeline<'_> {
     /// `plan` without the layers that stay dense by request, its ranks rounded but for those that are given.
     fn finished(&self, mut plan: RankPlan) -> Result<RankPlan, TrainError> {
         let arch = self.dense.architecture();
-        let Planning { keep, multiple, .. } = &self.recipe.plan;
+        let keep = &self.recipe.plan.keep;
         plan.layers.retain(|layer| !keep.contains(&layer.name));
         plan.dense.retain(|layer| !keep.contains(&layer.name));
         plan.dense.extend(
             keep.iter()
                 .map(|name| DenseLayer { name: name.clone(), why: "kept dense by request".into() }),
         );
-        let mut plan = plan.rounded(arch, *multiple)?;
+        let mut plan = plan.rounded(arch, self.recipe.multiple())?;
         for (name, (form, rank)) in self.fixed() {
             let given = |layer: &PlannedLayer| (layer.form, layer.rank) == (form, rank);
             if plan.layers.iter().any(|layer| layer.name == name && given(layer)) {
@@ -447,28 +452,32 @@ impl Pipeline<'_> {
         if batches.is_empty() {
             return Ok(Vec::new());
         }
-        let key = Key::new("latency", 2)
+        let mut engines = vec![self.stages.engine(), Engine::Torch(self.stages.device())];
+        engines.dedup();
+        let names: Vec<EngineName> = engines.iter().map(|engine| engine.name()).collect();
+        let key = Key::new("latency", 3)
             .network("dense", self.dense)
             .network("network", network)
             .setting("batches", batches)
             .setting("threads", &threads)
+            .setting("engines", &names)
             .setting("device", &format!("{:?}", self.stages.device()))
             .setting("processor", &crate::record::processor());
         self.stages.result(&key, || {
-            let models = [
-                self.stages.executor(&self.dense.folded()?)?,
-                self.stages.executor(&network.folded()?)?,
-            ];
-            let shape = &self.dense.input().shape;
-            let mut found = Vec::with_capacity(batches.len());
-            for &batch in batches {
-                let options = TimingOptions::default();
-                let times = timing::latency(&models.each_ref(), shape, batch, &options)?;
-                let (dense, compressed) = (times[0], times[1]);
-                if let Some(told) = timing::too_noisy(&times) {
-                    eprintln!("note: {told}");
+            let subjects = [Subject::Network(self.dense), Subject::Network(network)];
+            let mut found = Vec::with_capacity(batches.len() * engines.len());
+            for engine in engines {
+                for &batch in batches {
+                    let inputs =
+                        Inputs::of(self.dense, self.dense.architecture().input_shapes(), batch);
+                    let times = engine.latency(&subjects, &inputs, &TimingOptions::default())?;
+                    let (dense, compressed) = (times[0], times[1]);
+                    if let Some(told) = timing::too_noisy(&times) {
+                        eprintln!("note: {told}");
+                    }
+                    let engine = engine.name();
+                    found.push(Latency { engine, batch, threads, dense, compressed });
                 }
-                found.push(Latency { batch, threads, dense, compressed });
             }
             Ok(found)
         })

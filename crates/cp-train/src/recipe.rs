@@ -10,6 +10,7 @@ use crate::compress::CompressConfig;
 use crate::config::{Augmentation, TrainConfig};
 use crate::distill::Distillation;
 use crate::error::TrainError;
+use crate::multiple::Multiple;
 use crate::sensitivity::LossRule;
 use crate::statistics::StatisticsOptions;
 
@@ -82,8 +83,8 @@ pub struct Planning {
     pub points: usize,
     /// Most iterations of a solver at each of them: enough to tell them apart.
     pub max_iters: usize,
-    /// Every number of a rank is a multiple of this, where the layer has room.
-    pub multiple: usize,
+    /// What every number of a rank is a multiple of.
+    pub multiple: Multiple,
     /// Layers that stay dense.
     pub keep: Vec<String>,
     /// Layers whose form and rank are given.
@@ -160,7 +161,7 @@ impl Default for Planning {
             by: PlanBy::Errors,
             points: 12,
             max_iters: 25,
-            multiple: 1,
+            multiple: Multiple::Auto,
             keep: Vec::new(),
             fix: Vec::new(),
             never_slower: false,
@@ -283,8 +284,7 @@ impl Recipe {
     /// # Errors
     /// [`TrainError::Config`] for the first setting that is out of its range, or that the target does not read.
     pub fn check(&self, data: bool) -> Result<(), TrainError> {
-        let Planning { forms, by, points, multiple, timing_batch, size_share, fix, keep, .. } =
-            &self.plan;
+        let Planning { forms, by, points, timing_batch, size_share, fix, keep, .. } = &self.plan;
         let wrong =
             |option, got: String, expected| Err(TrainError::Config { option, got, expected });
         let share = |x: f64| x.is_finite() && x > 0.0 && x < 1.0;
@@ -308,7 +308,7 @@ impl Recipe {
         for (option, got) in [
             ("plan.points", *points),
             ("plan.max_iters", self.plan.max_iters),
-            ("plan.multiple", *multiple),
+            ("plan.multiple", self.multiple()),
             ("plan.timing_batch", *timing_batch),
         ] {
             if got == 0 {
@@ -357,6 +357,12 @@ impl Recipe {
     pub fn chooses_forms(&self) -> bool {
         (self.target.is_ratio() && self.plan.by != PlanBy::Uniform)
             || matches!(self.target, Target::ErrorTarget(_))
+    }
+
+    /// What ranks are multiples of ([`Planning::multiple`]).
+    pub fn multiple(&self) -> usize {
+        let macs = matches!(self.target, Target::MacsRatio(_)) && self.plan.by != PlanBy::Uniform;
+        self.plan.multiple.number(self.times_layers(), macs)
     }
 
     /// Whether layers are timed.

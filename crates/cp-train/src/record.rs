@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
 use cp_data::Source;
@@ -10,6 +9,7 @@ use cp_torch::tch::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::write_atomic;
+use crate::engine::Engine;
 use crate::error::TrainError;
 use crate::key::differences;
 use crate::metrics::EpochMetrics;
@@ -123,7 +123,7 @@ impl FileRecord {
 pub struct Provenance {
     /// Version of Polyad.
     pub version: String,
-    /// Commit of the sources, or "unknown" outside a checkout.
+    /// Commit that the program was built from, or "unknown" outside a checkout ([`built_from`]).
     pub commit: String,
     /// Whether the sources differed from the commit.
     pub dirty: bool,
@@ -133,8 +133,11 @@ pub struct Provenance {
     pub started: String,
     /// Number of the process.
     pub process: u32,
-    /// The libtorch that tch was built for.
+    /// Version of the libtorch that is loaded.
     pub libtorch: String,
+    /// Version of the ONNX Runtime that is at hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onnxruntime: Option<String>,
     /// `cpu` or the name of the accelerator.
     pub device: String,
     /// Model of the processor.
@@ -158,7 +161,8 @@ impl Provenance {
             command: command_line(),
             started: timing::utc_now(),
             process: std::process::id(),
-            libtorch: "2.11.0".into(),
+            libtorch: cp_torch::loaded_version(),
+            onnxruntime: Engine::OnnxRuntime.version().map(Into::into),
             device: match device {
                 Device::Cpu => "cpu".into(),
                 other => format!("{other:?}").to_lowercase(),
@@ -192,6 +196,9 @@ impl Provenance {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
+        if let Some(version) = &self.onnxruntime {
+            rows.insert(8, ("ONNX Runtime".into(), version.clone()));
+        }
         rows.extend(
             self.data
                 .iter()
@@ -201,24 +208,23 @@ impl Provenance {
     }
 }
 
-/// The commit of the sources, or "unknown" outside a checkout, and whether they differ from it.
+static BUILT_FROM: OnceLock<(String, bool)> = OnceLock::new();
+
+/// Tells which commit the program was built from: a hash, with ` dirty` behind it where the sources differed. Programs call it first,
+/// with what their build script has found out.
+pub fn built_from(commit: Option<&str>) {
+    let Some(commit) = commit else { return };
+    let (hash, dirty) = match commit.split_once(' ') {
+        Some((hash, _)) => (hash, true),
+        None => (commit, false),
+    };
+    // A program is built once; whoever comes second says the same.
+    let _ = BUILT_FROM.set((hash.into(), dirty));
+}
+
+/// The commit that the program was built from, or "unknown", and whether the sources differed from it.
 pub(crate) fn commit() -> (String, bool) {
-    let git = |args: &[&str]| {
-        let output = Command::new("git")
-            .arg("-C")
-            .arg(env!("CARGO_MANIFEST_DIR"))
-            .args(args)
-            .output()
-            .ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    static FOUND: OnceLock<(String, bool)> = OnceLock::new();
-    let find = || {
-        let changes = git(&["status", "--porcelain", "--untracked-files=no"]);
-        let commit = git(&["rev-parse", "HEAD"]).unwrap_or_else(|| "unknown".into());
-        (commit, changes.is_some_and(|changes| !changes.is_empty()))
-    };
-    FOUND.get_or_init(find).clone()
+    BUILT_FROM.get().cloned().unwrap_or_else(|| ("unknown".into(), false))
 }
 
 /// The command line without the folder of the program.

@@ -205,7 +205,7 @@ fn probes(
                 expected: "a form with one rank to probe with: cp3 or cp4",
             });
         }
-        let even = arch.breakeven(&name, form, &arch.input().shape)?.params;
+        let even = arch.breakeven(&name, form, arch.input_shapes())?.params;
         // The largest rank below break-even.
         let most = (even.ceil() as usize).saturating_sub(1);
         if most == 0 {

@@ -15,10 +15,12 @@ use serde_json::Value;
 
 use crate::checkpoint::write_atomic;
 use crate::config::TrainConfig;
+use crate::engine::{Engine, Inputs, Subject};
 use crate::error::TrainError;
 use crate::evaluate::{EvalOptions, Evaluation, evaluate};
 use crate::key::{Key, fingerprint};
 use crate::record::{RunDir, commit};
+use crate::timing::{Timing, TimingOptions};
 use crate::train::{TrainData, train_from};
 
 /// A run's folder with the results of its finished stages: `stages/NAME-DIGEST.json`, with a network `NAME-DIGEST.safetensors`
@@ -32,6 +34,7 @@ pub struct Stages {
     /// The folder that several of them share.
     shared: RunDir,
     device: Device,
+    engine: Engine,
     /// Statistics of layers' inputs by the digest of their key: too large for files, too dear to be gathered for every plan.
     statistics: Arc<Mutex<BTreeMap<String, LayerStatistics>>>,
 }
@@ -48,9 +51,16 @@ struct Kept<T> {
 }
 
 impl Stages {
-    /// The stages in `dir`, with networks on `device`.
+    /// The stages in `dir`, with networks on `device`, timed in [`Engine::auto`].
     pub fn new(dir: RunDir, device: Device) -> Self {
-        Self { shared: dir.clone(), dir, device, statistics: Arc::default() }
+        let (engine, _) = Engine::auto(device);
+        Self { shared: dir.clone(), dir, device, engine, statistics: Arc::default() }
+    }
+
+    /// The same with networks timed in `engine`.
+    #[must_use]
+    pub fn timed_in(self, engine: Engine) -> Self {
+        Self { engine, ..self }
     }
 
     /// The stages of one of several runs that have stages in common: the folder `name` in this one.
@@ -76,6 +86,28 @@ impl Stages {
     /// Where networks run.
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    /// What plans from time go by, and what latency tables are of.
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// Seconds of a forward pass of each network in turn, in [`Stages::engine`]; the first network tells the shapes of the inputs.
+    ///
+    /// # Errors
+    /// As [`Engine::latency`].
+    pub fn latency(
+        &self,
+        networks: &[&Network],
+        batch: usize,
+        options: &TimingOptions,
+    ) -> Result<Vec<Timing>, TrainError> {
+        let Some(first) = networks.first() else { return Ok(Vec::new()) };
+        let inputs = Inputs::of(first, first.architecture().input_shapes(), batch);
+        let subjects: Vec<Subject<'_>> =
+            networks.iter().map(|network| Subject::Network(network)).collect();
+        self.engine.latency(&subjects, &inputs, options)
     }
 
     /// The result of the stage `key`: from its file, or computed and kept.

@@ -11,6 +11,7 @@ use cp_torch::tch::{Device, Kind, Tensor};
 use cp_torch::{Executor, Mode};
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Ready;
 use crate::error::TrainError;
 use crate::memory::{Purpose, check_memory};
 
@@ -166,6 +167,20 @@ pub fn interleaved(
         }
     }
     Ok(samples.into_iter().map(Timing::of).collect())
+}
+
+/// Times subjects that an engine has made ready, in turn.
+///
+/// # Errors
+/// As [`interleaved`].
+pub fn in_turn(
+    ready: &mut [Box<dyn Ready>],
+    options: &TimingOptions,
+) -> Result<Vec<Timing>, TrainError> {
+    let mut passes: Vec<_> = ready.iter_mut().map(|ready| || ready.pass()).collect();
+    let mut subjects: Vec<&mut dyn FnMut() -> Result<(), TrainError>> =
+        passes.iter_mut().map(|pass| pass as &mut dyn FnMut() -> Result<(), TrainError>).collect();
+    interleaved(&mut subjects, options)
 }
 
 /// Latency of a forward pass of each model, in seconds per batch: eval mode, no gradients, random input, the device

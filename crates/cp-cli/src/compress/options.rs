@@ -5,21 +5,23 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use cp_net::Form;
 use cp_plan::Method;
-use cp_train::{LossRule, PlanBy, Preset};
+use cp_train::{LossRule, Multiple, PlanBy, Preset};
 
-use crate::common::{count, non_negative, positive, positive_number, ratio};
+use crate::common::{InputShape, count, non_negative, positive, positive_number, ratio};
 use crate::model::Model;
 
 const SHORT: &str = "\
 Examples:
   polyad compress net.safetensors --macs-ratio 0.33 --dataset cifar10 --out small.safetensors
   polyad compress net.safetensors --latency-ratio 0.6 --out fast.safetensors
+  polyad compress model.onnx --macs-ratio 0.5 --input 3x224x224 --out faster.onnx
 
 `polyad compress --help` shows every option, plans, and the JSON.";
 
 const EXAMPLES: &str = "\
 Examples:
   polyad compress resnet56.safetensors --arch resnet56 --macs-ratio 0.5 --out half.safetensors
+  polyad compress model.onnx --macs-ratio 0.5 --input 3x224x224 --out faster.onnx
   polyad compress net.safetensors --params-ratio 0.2 --save-plan p.toml --out cp.safetensors
   polyad compress net.safetensors --ranks p.toml --max-iters 500 --out better.safetensors
   polyad compress net.safetensors --latency-ratio 0.6 --timing-batch 32 --out fast.safetensors
@@ -34,7 +36,8 @@ A plan is TOML, one entry per layer; layers that it does not name stay dense:
   rank = 154          # tucker2: [out, in]; tkd-cpd: [out, in, inner]
 
 With a ratio, the plan takes the form and the rank of each layer that lose least, by the errors that the decompositions \
-would have (--plan-by). Without --dataset nothing else is used: expect a loss of accuracy that fine-tuning would win back.
+would have (--plan-by). An ONNX model comes back as ONNX, with its names, opsets, metadata and everything that is no replaced \
+layer as they were. Without --dataset nothing else is used: expect a loss of accuracy that fine-tuning would win back.
 
 With --dataset, the network is repaired and fine-tuned, and every stage is evaluated on the validation split; the test \
 split, if one is named, is used once. The work is kept in a folder beside OUT: what was killed goes on with --resume, and \
@@ -45,7 +48,7 @@ JSON: architecture, method, input, before and after (parameters, macs each), par
 seconds, layers: a list of name, form, rank, breakeven (rank, in parameters), relative_error, weighted_error, \
 component_energy (above about 10 the terms cancel each other), iterations, stop, and before and after again; dense: the \
 layers that stay dense, and why; stages: a list of stage, parameters, macs, validation (as `polyad eval`) and kept \
-(whether the next step went on from there); test: dense and compressed; latency: for every batch size batch, threads, dense_ms, \
+(whether the next step went on from there); test: dense and compressed; latency: for every engine and batch size engine, batch, threads, dense_ms, \
 compressed_ms, ratio (dense / compressed) and quartiles. Several ratios: budgets, a list of these.";
 
 /// Make a model smaller by factorizing its layers.
@@ -54,7 +57,7 @@ compressed_ms, ratio (dense / compressed) and quartiles. Several ratios: budgets
 pub(crate) struct Args {
     #[command(flatten)]
     pub(super) model: Model,
-    /// File for the compressed model, .safetensors.
+    /// File for the compressed model: .safetensors, or .onnx.
     #[arg(long, value_name = "OUT")]
     pub(super) out: PathBuf,
     #[command(flatten)]
@@ -112,12 +115,22 @@ pub(crate) struct Args {
         help_heading = "Plan"
     )]
     pub(super) size_share: Option<f64>,
+    /// Sizes of one example of an ONNX model, such as 3x224x224, of the input NAME where there are several; needed where the model
+    /// leaves them open.
+    #[arg(long, value_name = "[NAME=]DIMS", help_heading = "Plan")]
+    pub(super) input: Vec<InputShape>,
     /// Ranks that the plan tries for each layer and form [default: 10 with a data set, else 12].
     #[arg(long, value_name = "N", value_parser = positive, conflicts_with = "ranks", hide_short_help = true, help_heading = "Plan")]
     pub(super) points: Option<usize>,
-    /// Round ranks to a multiple of this [default: 1].
-    #[arg(long, value_name = "M", value_parser = positive, conflicts_with = "ranks", hide_short_help = true, help_heading = "Plan")]
-    pub(super) multiple: Option<usize>,
+    /// Ranks are multiples of this: a number, or auto: 16 for --macs-ratio, 8 where layers are timed, else 1 [default: auto].
+    #[arg(
+        long,
+        value_name = "M",
+        conflicts_with = "ranks",
+        hide_short_help = true,
+        help_heading = "Plan"
+    )]
+    pub(super) multiple: Option<Multiple>,
     /// Forms and ranks that single layers have to get, whatever the budget: a plan with their entries.
     #[arg(
         long,

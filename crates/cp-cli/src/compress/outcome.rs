@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 use cp_net::{Form, Network, Rank, Totals};
 use cp_plan::{DenseLayer, LayerReport};
-use cp_train::{EpochMetrics, Evaluation, Origin, Recipe, Stages};
+use cp_train::engine::Change;
+use cp_train::{EngineName, EpochMetrics, Evaluation, Origin, Recipe, Stages};
 use serde::Serialize;
 
 use super::options::Args;
+use super::source::Source;
 use crate::output::{Column, Report, Table, count, percent};
 
 /// What a model or a layer costs for one image.
@@ -29,6 +31,7 @@ impl From<Totals> for Size {
 /// Times of both models in turn, per batch.
 #[derive(Clone, Copy, Serialize)]
 struct Latency {
+    engine: EngineName,
     batch: usize,
     threads: usize,
     dense_ms: f64,
@@ -44,6 +47,7 @@ impl From<&cp_train::Latency> for Latency {
     fn from(found: &cp_train::Latency) -> Self {
         let quartiles = |time: cp_train::timing::Timing| [1e3 * time.lower, 1e3 * time.upper];
         Self {
+            engine: found.engine,
             batch: found.batch,
             threads: found.threads,
             dense_ms: 1e3 * found.dense.median,
@@ -112,6 +116,9 @@ pub(super) struct Made {
     test: Option<Test>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     latency: Vec<Latency>,
+    /// Of an ONNX model: how far its outputs are from those of the dense one, on drawn inputs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    changes: Vec<Change>,
     #[serde(skip)]
     epochs: Vec<EpochMetrics>,
     #[serde(skip)]
@@ -123,6 +130,7 @@ impl Made {
         recipe: &Recipe,
         dense: &Network,
         done: cp_train::Outcome,
+        changes: Vec<Change>,
         stages: &Stages,
         out: &Path,
     ) -> anyhow::Result<Self> {
@@ -152,6 +160,7 @@ impl Made {
             stages: reports.collect(),
             test: done.test.map(|[dense, compressed]| Test { dense, compressed }),
             latency: done.latency.iter().map(Latency::from).collect(),
+            changes,
             epochs,
             out: out.to_owned(),
         })
@@ -163,9 +172,15 @@ impl Made {
         Some((self.stages.first()?.validation?, last.validation?))
     }
 
+    /// The times in the engine that counts, which comes first.
+    fn times(&self) -> impl Iterator<Item = &Latency> {
+        let engine = self.latency.first().map(|latency| latency.engine);
+        self.latency.iter().filter(move |latency| Some(latency.engine) == engine)
+    }
+
     /// Batch sizes at which the compressed network is not faster.
     fn slower(&self) -> Vec<&Latency> {
-        self.latency.iter().filter(|latency| latency.ratio <= 1.0).collect()
+        self.times().filter(|latency| latency.ratio <= 1.0).collect()
     }
 
     /// That it is slower than dense, and the way out.
@@ -173,7 +188,12 @@ impl Made {
         let slower = self.slower();
         let times: Vec<String> = slower
             .iter()
-            .map(|latency| format!("{:.2}x as fast at batch {}", latency.ratio, latency.batch))
+            .map(|latency| {
+                format!(
+                    "{:.2}x as fast in {} at batch {}",
+                    latency.ratio, latency.engine, latency.batch
+                )
+            })
             .collect();
         (!times.is_empty()).then(|| {
             format!(
@@ -186,7 +206,7 @@ impl Made {
 }
 
 fn layer(dense: &Network, report: LayerReport) -> anyhow::Result<LayerRow> {
-    let input = &dense.input().shape;
+    let input = dense.architecture().input_shapes();
     let breakeven = match report.rank {
         Rank::One(_) => Some(dense.breakeven(&report.layer, report.form, input)?.params),
         _ => None,
@@ -211,7 +231,11 @@ fn layer(dense: &Network, report: LayerReport) -> anyhow::Result<LayerRow> {
 pub(super) struct Answer {
     architecture: String,
     method: &'static str,
-    input: Vec<usize>,
+    /// Of the only input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<Vec<usize>>,
+    /// Whether multiply-adds are known.
+    sized: bool,
     before: Size,
     seconds: f64,
     #[serde(skip)]
@@ -234,11 +258,12 @@ impl Answer {
     pub(super) fn new(
         args: &Args,
         recipes: &[Recipe],
-        dense: &Network,
+        source: &Source,
         origin: Option<Origin>,
         seconds: f64,
         made: Vec<Made>,
     ) -> anyhow::Result<Self> {
+        let dense = &source.network;
         let models = match <[Made; 1]>::try_from(made) {
             Ok([one]) => Models::One(Box::new(one)),
             Err(budgets) => Models::Several { budgets },
@@ -247,8 +272,12 @@ impl Answer {
         Ok(Self {
             architecture: dense.architecture().name.clone(),
             method,
-            input: dense.input().shape.clone(),
-            before: dense.cost(&dense.input().shape)?.total.into(),
+            input: match &dense.architecture().inputs[..] {
+                [input] => Some(input.shape.clone()),
+                _ => None,
+            },
+            sized: source.sized,
+            before: dense.cost(dense.architecture().input_shapes())?.total.into(),
             seconds,
             origin,
             command: next_command(args),
@@ -342,7 +371,7 @@ impl Answer {
             writeln!(
                 to,
                 "{:<24}{:.2} → {:.2} ms  ({:.2} × as fast)",
-                format!("batch of {}", latency.batch),
+                format!("{}, batch {}", latency.engine, latency.batch),
                 latency.dense_ms,
                 latency.compressed_ms,
                 latency.ratio
@@ -353,7 +382,17 @@ impl Answer {
             writeln!(to, "{what}  {} → {}  ({times:.2} × fewer)", count(before), count(after))
         };
         line(to, "parameters   ", self.before.parameters, one.after.parameters)?;
-        line(to, "multiply-adds", self.before.macs, one.after.macs)?;
+        if self.sized {
+            line(to, "multiply-adds", self.before.macs, one.after.macs)?;
+        }
+        for Change { output, relative, largest } in &one.changes {
+            writeln!(
+                to,
+                "output '{output}' moved by {} on drawn inputs (largest difference {} of the largest value)",
+                percent(*relative),
+                percent(*largest)
+            )?;
+        }
         writeln!(to, "wrote {}", one.out.display())?;
         match one.warning() {
             Some(warning) => writeln!(to, "{warning}"),

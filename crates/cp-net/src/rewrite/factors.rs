@@ -122,6 +122,33 @@ impl Network {
         Ok(())
     }
 
+    /// The factors of `layer` as they are now (they may have been trained), one for each group: what [`Network::put_factors`] took.
+    ///
+    /// # Errors
+    /// [`NetError::NotFactorized`], [`NetError::UnknownLayer`].
+    pub fn factors(&self, layer: &str) -> Result<Vec<Factors>, NetError> {
+        let record = self.arch.factorization(layer)?;
+        let groups = groups(&record.dense);
+        // Every part's weight as a matrix with a row per output channel.
+        let mut matrices = Vec::with_capacity(record.parts.len());
+        for part in &record.parts {
+            let weight = self.array(self.node(part)?, "weight")?;
+            let shape = [weight.len_of(Axis(0)), weight.len() / weight.len_of(Axis(0))];
+            let wrong = |got| factors_error(layer, "part", shape.to_vec(), got);
+            let matrix = reshaped(weight, &shape).map_err(wrong)?;
+            let matrix = matrix.into_dimensionality::<Ix2>();
+            matrices.push(matrix.map_err(|_| factors_error(layer, "part", vec![2], Vec::new()))?);
+        }
+        let of_group = |group: usize| {
+            let rows = |matrix: &CowArray<'_, f32, Ix2>| {
+                let rows = matrix.nrows() / groups;
+                matrix.slice(s![group * rows..(group + 1) * rows, ..]).to_owned()
+            };
+            Factors { form: record.form, rank: record.rank, parts: matrices.iter().map(rows).collect() }
+        };
+        Ok((0..groups).map(of_group).collect())
+    }
+
     /// The dense kernel that the factors of `layer` stand for now (they may have been trained).
     ///
     /// # Shapes
@@ -131,33 +158,11 @@ impl Network {
     /// [`NetError::NotFactorized`], [`NetError::UnknownLayer`].
     pub fn reconstructed(&self, layer: &str) -> Result<ArrayD<f32>, NetError> {
         let record = self.arch.factorization(layer)?;
-        let groups = groups(&record.dense);
-        // Every part's weight as a matrix with a row per output channel.
-        let matrices = record
-            .parts
-            .iter()
-            .map(|part| {
-                let weight = self.array(self.node(part)?, "weight")?;
-                let shape = [weight.len_of(Axis(0)), weight.len() / weight.len_of(Axis(0))];
-                reshaped(weight, &shape)
-                    .map_err(|got| factors_error(layer, "part", shape.to_vec(), got))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut kernels = Vec::with_capacity(groups);
-        for group in 0..groups {
-            let mut factors = matrices
-                .iter()
-                .map(|matrix| {
-                    let matrix = matrix
-                        .view()
-                        .into_dimensionality::<Ix2>()
-                        .map_err(|_| factors_error(layer, "part", vec![2], vec![matrix.ndim()]))?;
-                    let rows = matrix.nrows() / groups;
-                    Ok(matrix.slice_move(s![group * rows..(group + 1) * rows, ..]))
-                })
-                .collect::<Result<Vec<ArrayView2<'_, f32>>, NetError>>()?;
-            let expand = factors.pop().map(|f| f.to_owned()).unwrap_or_default();
-            kernels.push(match (record.form, &factors[..]) {
+        let mut kernels = Vec::new();
+        for Factors { form, mut parts, .. } in self.factors(layer)? {
+            let expand = parts.pop().unwrap_or_default();
+            let factors: Vec<ArrayView2<'_, f32>> = parts.iter().map(Array2::view).collect();
+            kernels.push(match (form, &factors[..]) {
                 (Form::Tucker2, [reduce, core]) => tucker_kernel(&expand, core, reduce),
                 (Form::TkdCpd, [reduce, core_reduce, spatial, core_expand]) => {
                     let inner = core_reduce.dot(reduce);

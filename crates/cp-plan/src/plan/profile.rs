@@ -36,8 +36,8 @@ use crate::models::Models;
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
-    /// Shape of the input that costs are for, without the batch axis.
-    pub input: Vec<usize>,
+    /// Shapes of the inputs that costs are for, without the batch axis.
+    pub inputs: Vec<Vec<usize>>,
     /// Cost of the whole dense network.
     pub dense: Totals,
     /// Seconds of the whole dense network for a batch, where it was timed.
@@ -202,8 +202,8 @@ impl Profile {
             profiles[*index].choices.extend(choices);
             models.extend(path);
         }
-        let (input, dense) = (whole.input, whole.total);
-        Ok(Self { input, dense, dense_seconds: None, layers: profiles, models })
+        let (inputs, dense) = (whole.inputs, whole.total);
+        Ok(Self { inputs, dense, dense_seconds: None, layers: profiles, models })
     }
 
     /// Decomposes single layers in the forms and ranks given, as [`PlanOptions::fixed`](crate::PlanOptions::fixed) needs them, and
@@ -218,7 +218,7 @@ impl Profile {
         decomposer: &Decomposer,
     ) -> Result<(), PlanError> {
         let arch = net.architecture();
-        let shapes = arch.shapes(&self.input)?;
+        let shapes = arch.shapes(&self.inputs)?;
         for (name, &(form, rank)) in ranks {
             plannable(arch, name)?;
             let known = self.layers.iter().map(|layer| layer.layer.clone()).collect();

@@ -64,13 +64,13 @@ impl Answer {
             Card::new("fewer parameters", Cell::ratio(1.0 / one.params_ratio, 2)),
             Card::new("fewer multiply-adds", Cell::ratio(1.0 / one.macs_ratio, 2)),
         ];
-        for latency in &one.latency {
+        for latency in one.times() {
             let (what, times) = if latency.ratio >= 1.0 {
                 ("faster", latency.ratio)
             } else {
                 ("slower", 1.0 / latency.ratio)
             };
-            let title = format!("{what} at batch {}", latency.batch);
+            let title = format!("{what} at batch {}, {}", latency.batch, latency.engine);
             cards.push(Card::new(title, Cell::ratio(times, 2)));
         }
         if let Some(test) = &one.test {
@@ -90,12 +90,15 @@ impl Answer {
             1.0 / one.params_ratio,
             1.0 / one.macs_ratio
         );
-        for latency in &one.latency {
+        for latency in one.times() {
             text += &if latency.ratio >= 1.0 {
                 format!(", {:.2}× faster at batch {}", latency.ratio, latency.batch)
             } else {
                 format!(", {:.2}× slower at batch {}", 1.0 / latency.ratio, latency.batch)
             };
+        }
+        if let Some(first) = one.latency.first() {
+            text += &format!(" in {}", first.engine);
         }
         if let Some((first, last)) = one.validations() {
             let seen = match self.origin {
@@ -251,8 +254,9 @@ fn stage_table(one: &Made) -> Table {
 fn latency_table(one: &Made) -> Option<Table> {
     let first = one.latency.first()?;
     let mut table = Table::new(
-        format!("Latency, {} of libtorch", threads(first.threads)),
+        format!("Latency, {}", threads(first.threads)),
         [
+            Column::text("engine"),
             Column::number("batch"),
             Column::number("dense").unit("ms"),
             Column::text("quartiles"),
@@ -267,6 +271,7 @@ fn latency_table(one: &Made) -> Option<Table> {
     };
     for latency in &one.latency {
         table.row([
+            Cell::text(latency.engine.to_string()),
             Cell::count(latency.batch as u64),
             Cell::millis(latency.dense_ms / 1e3),
             quartiles(latency.dense_quartiles_ms),

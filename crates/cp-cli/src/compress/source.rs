@@ -1,0 +1,176 @@
+//! Where the network to compress comes from, and how the compressed one goes back: a file of ours, or an ONNX model that is rewritten
+//! in place.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use cp_net::Network;
+use cp_onnx::{ExportOptions, LayerView, Model};
+use cp_train::engine::{Change, Inputs, Subject, changes, value_shapes};
+use cp_train::timing::{self, TimingOptions};
+use cp_train::{Engine, Latency, Recipe, Target};
+
+use super::options::Args;
+use crate::common::{Usage, shapes_by_name};
+use crate::{model, output};
+
+/// What was given, as the network that plans are made for.
+pub(super) struct Source {
+    /// The network; of an ONNX model its layers, each for itself.
+    pub(super) network: Network,
+    /// Layers that cannot be factorized.
+    pub(super) fixed: Vec<String>,
+    /// Whether the shapes of the layers' inputs are known, and so their multiply-adds.
+    pub(super) sized: bool,
+    onnx: Option<Onnx>,
+}
+
+struct Onnx {
+    path: PathBuf,
+    model: Model,
+    view: LayerView,
+    given: BTreeMap<String, Vec<usize>>,
+}
+
+impl Source {
+    /// Reads MODEL for these recipes.
+    pub(super) fn open(args: &Args, recipes: &[Recipe]) -> anyhow::Result<Self> {
+        let path = &args.model.path;
+        if !model::is_onnx(path) {
+            if !args.input.is_empty() {
+                return Err(Usage(format!(
+                    "--input is for ONNX models, and {} is a network that knows the shape of its input",
+                    path.display()
+                ))
+                .into());
+            }
+            let (network, fixed) = (args.model.load()?, Vec::new());
+            return Ok(Self { network, fixed, sized: true, onnx: None });
+        }
+        if args.model.arch.name.is_some() {
+            return Err(Usage(
+                "--arch is for weights alone: an ONNX model has its architecture".into(),
+            )
+            .into());
+        }
+        if args.dataset.is_some() {
+            return Err(Usage(
+                "--dataset: an ONNX model is compressed without data: leave it out".into(),
+            )
+            .into());
+        }
+        let given = shapes_by_name(&args.input)?;
+        let onnx = Model::open(path)?;
+        let values = onnx.layer_inputs()?;
+        let needs = recipes.iter().find_map(needs_shapes);
+        let shapes = match (value_shapes(&onnx, &values, &given), needs) {
+            (Ok(shapes), _) => Some(shapes),
+            (Err(error), Some(option)) => {
+                return Err(error).with_context(|| {
+                    format!(
+                        "{}: {option} counts multiply-adds or time, for which the model has to run once (--params-ratio does not need that)",
+                        path.display()
+                    )
+                });
+            }
+            (Err(error), None) => {
+                output::note(&format!("multiply-adds are not counted: {error}"));
+                None
+            }
+        };
+        let view = onnx.layer_view(shapes.as_ref())?;
+        for (layer, why) in &view.left_out {
+            output::note(&format!("'{layer}' is left alone: {why}"));
+        }
+        let fixed = view.fixed.iter().map(|(layer, _)| layer.clone()).collect();
+        let (network, sized) = (view.network.clone(), shapes.is_some());
+        let onnx = Some(Onnx { path: path.clone(), model: onnx, view, given });
+        Ok(Self { network, fixed, sized, onnx })
+    }
+
+    /// `recipe` as far as it can be carried out on what was given: layers that cannot be factorized stay, and only whole models are
+    /// timed.
+    pub(super) fn adapt(&self, mut recipe: Recipe) -> Recipe {
+        if self.onnx.is_some() {
+            recipe.plan.keep.extend(self.fixed.iter().cloned());
+            recipe.plan.keep.sort();
+            recipe.plan.keep.dedup();
+            recipe.timing_batches.clear();
+        }
+        recipe
+    }
+
+    /// Refuses a name of an output file that does not fit what was given.
+    pub(super) fn check_out(&self, out: &Path) -> Result<(), Usage> {
+        match (&self.onnx, model::is_onnx(out)) {
+            (Some(_), false) => Err(Usage(format!(
+                "--out {}: an ONNX model comes back as one: give it a name that ends in .onnx",
+                out.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes `compressed`, which was made from [`Source::network`].
+    pub(super) fn save(&self, compressed: &Network, out: &Path) -> anyhow::Result<()> {
+        match &self.onnx {
+            Some(onnx) => {
+                let mut model = onnx.model.clone();
+                onnx.view.write(compressed, &mut model)?;
+                model.save(out)?;
+            }
+            None if model::is_onnx(out) => {
+                cp_onnx::export(compressed, &ExportOptions::default())?.save(out)?;
+            }
+            None => compressed.save(out)?,
+        }
+        Ok(())
+    }
+
+    /// The times of an ONNX model and the one written at `out`, and how far their outputs are apart; nothing where there is no ONNX
+    /// Runtime, or for networks of ours, which the recipe times.
+    pub(super) fn compare(
+        &self,
+        out: &Path,
+        batches: &[usize],
+    ) -> anyhow::Result<(Vec<Latency>, Vec<Change>)> {
+        let Some(onnx) = self.onnx.as_ref().filter(|_| self.sized) else {
+            return Ok((Vec::new(), Vec::new()));
+        };
+        let moved = changes(&onnx.path, out, &onnx.given)?;
+        let shapes = Engine::model_shapes(&onnx.path, &onnx.given)?;
+        let subjects = [Subject::Model(&onnx.path), Subject::Model(out)];
+        let threads = timing::set_threads(0);
+        let mut times = Vec::new();
+        for &batch in batches {
+            let inputs = Inputs { shapes: shapes.clone(), batch };
+            let engine = Engine::OnnxRuntime;
+            let found = match engine.latency(&subjects, &inputs, &TimingOptions::default()) {
+                // A model may be made for one example at a time.
+                Err(cp_train::TrainError::FixedBatch { .. }) if batches.len() > 1 => continue,
+                found => found?,
+            };
+            if let Some(told) = timing::too_noisy(&found) {
+                output::note(&told);
+            }
+            let (dense, compressed) = (found[0], found[1]);
+            times.push(Latency { engine: engine.name(), batch, threads, dense, compressed });
+        }
+        if times.is_empty() && !batches.is_empty() {
+            bail!("{}: takes none of the batches of --timing-batch", onnx.path.display());
+        }
+        Ok((times, moved))
+    }
+}
+
+/// The option by which `recipe` needs the shapes of maps.
+fn needs_shapes(recipe: &Recipe) -> Option<&'static str> {
+    match recipe.target {
+        Target::MacsRatio(_) => Some("--macs-ratio"),
+        Target::LatencyRatio(_) => Some("--latency-ratio"),
+        Target::RankSums { .. } => Some("--rank-sums"),
+        _ if recipe.plan.never_slower => Some("--never-slower"),
+        _ => None,
+    }
+}

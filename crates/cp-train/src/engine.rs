@@ -1,0 +1,178 @@
+//! [`Engine`]: what runs networks forward, to be timed.
+//!
+//! A network that was made several times cheaper is that much faster only in an engine that turns fewer multiply-adds into less
+//! time. Training and its evaluations are libtorch's alone.
+
+mod foreign;
+mod onnxruntime;
+mod torch;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use cp_net::{InputShapes, Network};
+use cp_torch::tch::Device;
+use serde::{Deserialize, Serialize};
+
+use crate::error::TrainError;
+use crate::timing::{self, Timing, TimingOptions};
+
+pub use foreign::{Change, changes, value_shapes};
+pub use onnxruntime::node_times;
+
+/// What runs networks forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// libtorch, node by node, on this device.
+    Torch(Device),
+    /// ONNX Runtime with all its optimizations, on the CPU.
+    OnnxRuntime,
+}
+
+/// The engine's name in files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineName {
+    /// libtorch.
+    #[default]
+    Torch,
+    /// ONNX Runtime.
+    OnnxRuntime,
+}
+
+impl fmt::Display for EngineName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            EngineName::Torch => "libtorch",
+            EngineName::OnnxRuntime => "ONNX Runtime",
+        })
+    }
+}
+
+/// What is timed.
+#[derive(Debug, Clone, Copy)]
+pub enum Subject<'a> {
+    /// A network, as it runs forward: [`Network::folded`].
+    Network(&'a Network),
+    /// An ONNX model, as it lies in its file; ONNX Runtime alone runs it.
+    Model(&'a Path),
+}
+
+/// A subject with an input in its memory: what is left is a forward pass.
+pub trait Ready {
+    /// Runs forward once. The outputs are thrown away, where the engine left them.
+    ///
+    /// # Errors
+    /// Where the engine stops.
+    fn pass(&mut self) -> Result<(), TrainError>;
+}
+
+/// Inputs to draw: shapes without the batch axis by name, and the examples of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inputs {
+    /// By the names of the inputs; a network of one input takes the only shape, whatever its name.
+    pub shapes: BTreeMap<String, Vec<usize>>,
+    /// Examples.
+    pub batch: usize,
+}
+
+impl Inputs {
+    /// One input.
+    pub fn one(shape: &[usize], batch: usize) -> Self {
+        Self { shapes: [(cp_net::INPUT.to_owned(), shape.to_vec())].into(), batch }
+    }
+
+    /// The inputs of `network` at these shapes, in their order.
+    pub fn of(network: &Network, shapes: impl InputShapes, batch: usize) -> Self {
+        let names = network.architecture().inputs.iter().map(|input| input.name.clone());
+        Self { shapes: names.zip(shapes.shapes()).collect(), batch }
+    }
+
+    /// The shape of the input `name`.
+    fn shape(&self, name: &str) -> Option<&[usize]> {
+        let only = || self.shapes.values().next().filter(|_| self.shapes.len() == 1);
+        self.shapes.get(name).or_else(only).map(Vec::as_slice)
+    }
+}
+
+impl Engine {
+    /// The fastest engine at hand for networks on `device`: ONNX Runtime on the CPU, libtorch on others. Without ONNX Runtime's library it
+    /// is libtorch, and the second value says so.
+    pub fn auto(device: Device) -> (Self, Option<String>) {
+        match (device, cp_ort::library()) {
+            (Device::Cpu, Ok(_)) => (Engine::OnnxRuntime, None),
+            (Device::Cpu, Err(error)) => {
+                let note = format!(
+                    "times are of libtorch, which is slower than ONNX Runtime on a processor: {error}"
+                );
+                (Engine::Torch(device), Some(note))
+            }
+            _ => (Engine::Torch(device), None),
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> EngineName {
+        match self {
+            Engine::Torch(_) => EngineName::Torch,
+            Engine::OnnxRuntime => EngineName::OnnxRuntime,
+        }
+    }
+
+    /// Its version, where it is known.
+    pub fn version(self) -> Option<&'static str> {
+        match self {
+            Engine::Torch(_) => None,
+            Engine::OnnxRuntime => cp_ort::library().ok().map(cp_ort::Library::version),
+        }
+    }
+
+    /// Makes `subject` ready to be timed on inputs drawn from a fixed seed: numbers from 0 to 1, since denormals would be slow.
+    ///
+    /// # Errors
+    /// What the engine does not run; inputs that do not fit, or that memory does not hold.
+    pub fn ready(
+        self,
+        subject: Subject<'_>,
+        inputs: &Inputs,
+    ) -> Result<Box<dyn Ready>, TrainError> {
+        match (self, subject) {
+            (Engine::Torch(device), Subject::Network(network)) => {
+                torch::ready(network, inputs, device)
+            }
+            (Engine::Torch(_), Subject::Model(path)) => {
+                Err(TrainError::EngineModel { path: path.into() })
+            }
+            (Engine::OnnxRuntime, subject) => onnxruntime::ready(subject, inputs),
+        }
+    }
+
+    /// Seconds of a forward pass of each subject on the same shapes, in turn, with the threads set ([`timing::set_threads`]).
+    ///
+    /// # Errors
+    /// As [`Engine::ready`].
+    pub fn latency(
+        self,
+        subjects: &[Subject<'_>],
+        inputs: &Inputs,
+        options: &TimingOptions,
+    ) -> Result<Vec<Timing>, TrainError> {
+        let mut ready = Vec::with_capacity(subjects.len());
+        for subject in subjects {
+            ready.push(self.ready(*subject, inputs)?);
+        }
+        timing::in_turn(&mut ready, options)
+    }
+
+    /// The shapes of the inputs of an ONNX model without the batch axis: those given by name, else those that the model fixes.
+    ///
+    /// # Errors
+    /// A model that ONNX Runtime does not read; an input whose shape stays open; a name that the model does not have.
+    pub fn model_shapes(
+        path: &Path,
+        given: &BTreeMap<String, Vec<usize>>,
+    ) -> Result<BTreeMap<String, Vec<usize>>, TrainError> {
+        onnxruntime::model_shapes(path, given)
+    }
+}

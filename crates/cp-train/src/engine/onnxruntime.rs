@@ -1,0 +1,165 @@
+//! ONNX Runtime: the folded network as an ONNX model, or a model file as it lies there.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use cp_net::{Network, TemporaryFolder};
+use cp_onnx::ExportOptions;
+use cp_ort::{Dim, ElementType, NodeTime, Optimize, Session, SessionOptions, Tensor, ValueInfo};
+use ndarray::ArrayD;
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use super::{Inputs, Ready, Subject};
+use crate::error::TrainError;
+use crate::memory::{Purpose, available, check_memory};
+use crate::timing;
+
+const OPTION: &str = "--batch, --timing-batch or --input";
+
+struct OnnxRuntime {
+    session: Session,
+    inputs: cp_ort::Inputs,
+}
+
+/// `network` as it is to run: folded, as the bytes of a model.
+fn model_of(network: &Network) -> Result<Vec<u8>, TrainError> {
+    Ok(cp_onnx::export(&network.folded()?, &ExportOptions::default())?.encode())
+}
+
+pub(super) fn ready(subject: Subject<'_>, inputs: &Inputs) -> Result<Box<dyn Ready>, TrainError> {
+    Ok(Box::new(prepared(subject, inputs, None)?))
+}
+
+/// Where the time of `subject` goes, node by node after all optimizations, summed over `runs` passes behind `warmup` others; the
+/// slowest first.
+///
+/// # Errors
+/// As [`Engine::ready`](super::Engine::ready).
+pub fn node_times(
+    subject: Subject<'_>,
+    inputs: &Inputs,
+    warmup: usize,
+    runs: usize,
+) -> Result<Vec<NodeTime>, TrainError> {
+    let folder = TemporaryFolder::create().map_err(TrainError::io(std::env::temp_dir()))?;
+    let mut prepared = prepared(subject, inputs, Some(folder.path().into()))?;
+    for _ in 0..warmup + runs {
+        prepared.pass()?;
+    }
+    Ok(prepared.session.node_times(warmup)?)
+}
+
+fn prepared(
+    subject: Subject<'_>,
+    inputs: &Inputs,
+    profile: Option<PathBuf>,
+) -> Result<OnnxRuntime, TrainError> {
+    let options =
+        SessionOptions { threads: timing::set_threads(0), profile, ..SessionOptions::default() };
+    let session = match subject {
+        Subject::Network(network) => {
+            let arch = network.architecture();
+            let shapes: Vec<Vec<usize>> = arch
+                .inputs
+                .iter()
+                .map(|input| inputs.shape(&input.name).unwrap_or(&input.shape).to_vec())
+                .collect();
+            let device = cp_torch::tch::Device::Cpu;
+            check_memory(arch, &shapes, inputs.batch, Purpose::Forward, device, OPTION)?;
+            Session::new(&model_of(network)?, &options)?
+        }
+        Subject::Model(path) => Session::new(path, &options)?,
+    };
+    let drawn = drawn(session.inputs(), inputs)?;
+    Ok(OnnxRuntime { session, inputs: cp_ort::Inputs::new(drawn)? })
+}
+
+impl Ready for OnnxRuntime {
+    fn pass(&mut self) -> Result<(), TrainError> {
+        self.session.run_prepared(&self.inputs)?;
+        Ok(())
+    }
+}
+
+pub(super) fn model_shapes(
+    path: &Path,
+    given: &BTreeMap<String, Vec<usize>>,
+) -> Result<BTreeMap<String, Vec<usize>>, TrainError> {
+    let options = SessionOptions { optimize: Optimize::None, ..SessionOptions::default() };
+    input_shapes(Session::new(path, &options)?.inputs(), given)
+}
+
+/// The shapes of inputs of a model without their first axis, the batch, where the model fixes them or `given` has them.
+///
+/// # Errors
+/// An input whose shape stays open.
+fn input_shapes(
+    inputs: &[ValueInfo],
+    given: &BTreeMap<String, Vec<usize>>,
+) -> Result<BTreeMap<String, Vec<usize>>, TrainError> {
+    let known = Inputs { shapes: given.clone(), batch: 1 };
+    if let Some(name) = given
+        .keys()
+        .find(|name| *name != cp_net::INPUT && !inputs.iter().any(|input| input.name == **name))
+    {
+        let known = inputs.iter().map(|input| input.name.clone()).collect();
+        return Err(TrainError::UnknownInput { name: name.clone(), known });
+    }
+    let shape = |input: &ValueInfo| -> Result<(String, Vec<usize>), TrainError> {
+        let fixed: Option<Vec<usize>> = input.dims.iter().skip(1).map(Dim::size).collect();
+        let shape = known.shape(&input.name).map(<[usize]>::to_vec).or(fixed);
+        let open = || TrainError::OpenInput { name: input.name.clone(), shape: input.to_string() };
+        Ok((input.name.clone(), shape.ok_or_else(open)?))
+    };
+    inputs.iter().map(shape).collect()
+}
+
+/// Numbers from 0 to 1 for every input, and 1 for whole ones, from a fixed seed.
+pub(super) fn drawn(
+    inputs: &[ValueInfo],
+    asked: &Inputs,
+) -> Result<Vec<(String, Tensor)>, TrainError> {
+    let shapes = input_shapes(inputs, &asked.shapes)?;
+    let fixed = |input: &ValueInfo| matches!(input.dims.first(), Some(Dim::Fixed(size)) if *size != asked.batch);
+    if asked.batch > 1 && inputs.iter().all(fixed) {
+        let input =
+            inputs.iter().map(|input| format!("'{}' {input}", input.name)).collect::<Vec<_>>();
+        return Err(TrainError::FixedBatch { batch: asked.batch, inputs: input.join(", ") });
+    }
+    let mut draw = ChaCha8Rng::seed_from_u64(0);
+    let mut all = Vec::with_capacity(inputs.len());
+    let mut bytes = 0_u128;
+    for input in inputs {
+        let mut shape = shapes.get(&input.name).cloned().unwrap_or_default();
+        match input.dims.first() {
+            None => {}
+            Some(Dim::Free(_)) => shape.insert(0, asked.batch),
+            Some(Dim::Fixed(size)) => shape.insert(0, *size),
+        }
+        let values = shape.iter().fold(8_u128, |bytes, &size| bytes.saturating_mul(size as u128));
+        bytes = bytes.saturating_add(values);
+        let free = available().unwrap_or(u64::MAX);
+        if bytes > u128::from(free) {
+            let (batch, shape) = (asked.batch, shape);
+            return Err(TrainError::Memory { batch, shape, needed: bytes, free, option: OPTION });
+        }
+        let x = ArrayD::from_shape_simple_fn(shape, || draw.random::<f32>());
+        let tensor = match &input.ty {
+            ElementType::F32 => Tensor::F32(x),
+            ElementType::F64 => Tensor::F64(x.mapv(f64::from)),
+            ElementType::F16 => Tensor::F16(x.mapv(half::f16::from_f32)),
+            ElementType::I64 => Tensor::I64(x.mapv(|_| 1)),
+            ElementType::I32 => Tensor::I32(x.mapv(|_| 1)),
+            ElementType::U8 => Tensor::U8(x.mapv(|x| (255.0 * x) as u8)),
+            ElementType::I8 => Tensor::I8(x.mapv(|x| (127.0 * x) as i8)),
+            ElementType::Bool => Tensor::Bool(x.mapv(|x| x < 0.5)),
+            other => {
+                let (name, element) = (input.name.clone(), other.to_string());
+                return Err(TrainError::InputType { name, element });
+            }
+        };
+        all.push((input.name.clone(), tensor));
+    }
+    Ok(all)
+}
