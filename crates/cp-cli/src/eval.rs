@@ -4,11 +4,11 @@ use std::io::{self, Write};
 
 use anyhow::{Context as _, bail};
 use cp_data::DataDir;
-use cp_train::{EvalOptions, Evaluation, check_fit, evaluate, timing};
+use cp_train::{EvalOptions, Evaluation, check_fit, evaluate_in, timing};
 use serde::Serialize;
 
-use crate::common::{Common, positive};
-use crate::model::{self, Model};
+use crate::common::{Common, InputShape, positive, shapes_by_name};
+use crate::model::{self, ModelArgs};
 use crate::output::{self, Report, count, percent};
 
 const EXAMPLES: &str = "\
@@ -16,7 +16,7 @@ Examples:
   polyad eval resnet56.safetensors --arch resnet56 --dataset cifar10 --split test-1000
   polyad eval half.safetensors --dataset cifar10 --split batch-5 --data ~/datasets --json
   polyad eval cnn.safetensors --arch small-cnn --dataset fashion-mnist --batch 500 --threads 4
-  polyad eval mine.safetensors --dataset folder:images --split test
+  polyad eval model.onnx --preprocess imagenet --dataset folder:images --split test
 
 A folder of your own holds images as SPLIT/CLASS/FILE; `--split all` reads CLASS/FILE. Its classes are its folders, sorted, or
 the lines of a file classes.txt beside the splits.
@@ -28,7 +28,7 @@ JSON: examples, top1 and top5 (fractions), loss (mean cross-entropy in nats), se
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
-    model: Model,
+    model: ModelArgs,
     /// Data set: characters, fashion-mnist, cifar10, cifar100, cats-vs-dogs, imagenet-sample, folder:PATH or tar:PATH.
     #[arg(long, value_name = "NAME")]
     dataset: String,
@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// imagenet-sample and folders: all).
     #[arg(long, value_name = "SPLIT", default_value = "test")]
     split: String,
+    /// Sizes of one example of an ONNX model, such as 3x224x224, where the model leaves them open.
+    #[arg(long, value_name = "[NAME=]DIMS")]
+    input: Vec<InputShape>,
     /// Images per forward pass.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive)]
     batch: usize,
@@ -61,13 +64,14 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     let data = DataDir::locate(common.data.clone());
     let dataset = cp_data::open(&args.dataset, &args.split, &data)?;
     dataset.notes().iter().for_each(|note| output::note(&note.to_string()));
-    let net = args.model.load()?;
+    let shapes = shapes_by_name(&args.input)?;
+    let net = model::load_at(&args.model.path, &args.model.arch, &shapes)?;
     check_fit(net.architecture(), &*dataset)
         .with_context(|| args.model.path.display().to_string())?;
     timing::set_threads(common.threads.unwrap_or(0));
-    let executor = model::executor(&net.folded()?, common)?;
+    let engine = common.engine.engine(model::device(common)?)?;
     let options = EvalOptions { batch_size: args.batch, ..EvalOptions::default() };
-    let evaluation = evaluate(&executor, &dataset, &options)?;
+    let evaluation = evaluate_in(engine, &net, &dataset, &options)?;
     if !evaluation.loss.is_finite() {
         bail!(
             "{}: the network puts out NaN or infinity for these images, and no accuracy can be told: its weights are finite, but too large \

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use cp_net::{Architecture, Form, LayerCost, Rank, arch};
+use cp_onnx::Model;
+use cp_train::engine::value_shapes;
 use serde::Serialize;
 
-use crate::common::{Common, InputShape};
+use crate::common::{Common, InputShape, shapes_by_name};
 use crate::model::{self, ArchOption};
 use crate::output::{self, Column, Report, Table, count};
 
@@ -20,13 +22,14 @@ Examples:
   polyad inspect resnet56.safetensors --arch resnet56
   polyad inspect half.safetensors --json
   polyad inspect --arch resnet18 --input 3x160x160
+  polyad inspect model.onnx --input 3x224x224
 
 Architectures: {}.
 
 A layer in factors of a rank below its break-even rank has fewer parameters than the dense layer. Multiply-adds are \
 counted for one image, convolutions, linear layers and matrix products only.
 
-JSON: architecture, input, parameters, macs, activation_bytes, layers: a list of name, op, kernel, output, parameters, \
+JSON: architecture, input (of the only one), inputs (by name), parameters, macs, activation_bytes, layers: a list of name, op, kernel, output, parameters, \
 macs, breakeven (rank by form, in parameters), breakeven_macs, and for factorized layers form, rank and relative_error.",
         arch::names().join(", ")
     )
@@ -36,20 +39,23 @@ macs, breakeven (rank by form, in parameters), breakeven_macs, and for factorize
 #[derive(clap::Args)]
 #[command(after_help = examples())]
 pub(crate) struct Args {
-    /// Weights as .safetensors; polyad's own files carry their architecture.
+    /// A model: .safetensors of polyad, .onnx, .pt2; or weights as .safetensors or .pth, with --arch.
     #[arg(value_name = "MODEL", required_unless_present = "name")]
     model: Option<PathBuf>,
     #[command(flatten)]
     arch: ArchOption,
     /// Sizes of one example, such as 3x224x224 (channels, height, width) [default: those that the model was built for].
-    #[arg(long, value_name = "DIMS")]
-    input: Option<InputShape>,
+    #[arg(long, value_name = "[NAME=]DIMS")]
+    input: Vec<InputShape>,
 }
 
 #[derive(Serialize)]
 struct InspectReport {
     architecture: String,
-    input: Vec<usize>,
+    /// Of the only input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<Vec<usize>>,
+    inputs: BTreeMap<String, Vec<usize>>,
     parameters: usize,
     macs: usize,
     activation_bytes: usize,
@@ -86,7 +92,17 @@ struct Factors {
 impl Report for InspectReport {
     fn text(&self, to: &mut dyn Write) -> io::Result<()> {
         let name = output::printable(&self.architecture);
-        writeln!(to, "{name}, input {}\n", output::shape(&self.input))?;
+        match (&self.input, self.inputs.len()) {
+            (Some(input), _) => writeln!(to, "{name}, input {}\n", output::shape(input))?,
+            (None, count) if count > 4 => writeln!(to, "{name}, {count} inputs\n")?,
+            (None, _) => {
+                let one = |(name, sizes): (&String, &Vec<usize>)| {
+                    format!("'{}' {}", output::printable(name), output::shape(sizes))
+                };
+                let all: Vec<String> = self.inputs.iter().map(one).collect();
+                writeln!(to, "{name}, inputs {}\n", all.join(", "))?;
+            }
+        }
         let mut table = Table::new([
             Column::Left("layer"),
             Column::Left("op"),
@@ -130,13 +146,14 @@ impl Report for InspectReport {
 }
 
 pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
+    let given = shapes_by_name(&args.input)?;
     let arch = match (&args.model, args.arch.architecture()?) {
+        (Some(path), _) if model::is_onnx(path) => onnx(path, &args.arch, &given)?,
         (Some(path), _) => model::load(path, &args.arch)?.into_parts().0,
         (None, Some(arch)) => arch,
         (None, None) => anyhow::bail!("name a MODEL or an architecture with --arch"),
     };
-    let input =
-        args.input.as_ref().map_or_else(|| arch.input().shape.clone(), |input| input.sizes.clone());
+    let input = input_shapes(&arch, &given)?;
     let cost = arch.cost(&input).context("--input")?;
     let layers = cost
         .layers
@@ -145,7 +162,11 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
         .collect::<anyhow::Result<_>>()?;
     let report = InspectReport {
         architecture: arch.name.clone(),
-        input,
+        input: match &input[..] {
+            [only] => Some(only.clone()),
+            _ => None,
+        },
+        inputs: arch.inputs.iter().map(|input| input.name.clone()).zip(input.clone()).collect(),
         parameters: cost.total.params,
         macs: cost.total.macs,
         activation_bytes: cost.total.activation_bytes,
@@ -154,7 +175,47 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     output::print(&report, common.json)
 }
 
-fn describe(arch: &Architecture, layer: &LayerCost, input: &[usize]) -> anyhow::Result<Layer> {
+/// An ONNX model as a whole, or where it has ops that no network has, its layers, each for itself.
+fn onnx(
+    path: &Path,
+    option: &ArchOption,
+    given: &BTreeMap<String, Vec<usize>>,
+) -> anyhow::Result<Architecture> {
+    let whole = model::load_at(path, option, given);
+    let Err(error) = whole else { return Ok(whole?.into_parts().0) };
+    let model = Model::open(path)?;
+    // What is quantized or damaged has no layers either.
+    let values = model.layer_inputs()?;
+    let Ok(shapes) = value_shapes(&model, &values, given) else { return Err(error) };
+    output::note(&format!("the layers alone are shown: {error:#}"));
+    let view = model.layer_view(Some(&shapes))?;
+    for (layer, why) in view.fixed.iter().chain(&view.left_out) {
+        output::note(&format!("'{layer}' is left alone: {why}"));
+    }
+    Ok(view.network.into_parts().0)
+}
+
+/// The shapes of all inputs: those given by name, else those that the architecture was built for.
+fn input_shapes(
+    arch: &Architecture,
+    given: &BTreeMap<String, Vec<usize>>,
+) -> anyhow::Result<Vec<Vec<usize>>> {
+    if let (Some(sizes), [_]) = (given.get(cp_net::INPUT), &arch.inputs[..]) {
+        return Ok(vec![sizes.clone()]);
+    }
+    let known = |name: &str| arch.inputs.iter().any(|input| input.name == name);
+    // Layers alone have inputs of their own.
+    if let Some(unknown) = given.keys().find(|name| !known(name))
+        && arch.inputs.iter().all(|input| !input.name.starts_with("input of "))
+    {
+        let names: Vec<&str> = arch.inputs.iter().map(|input| input.name.as_str()).collect();
+        anyhow::bail!("--input: there is no input '{unknown}'; there are: {}", names.join(", "));
+    }
+    let shape = |input: &cp_net::InputSpec| given.get(&input.name).unwrap_or(&input.shape).clone();
+    Ok(arch.inputs.iter().map(shape).collect())
+}
+
+fn describe(arch: &Architecture, layer: &LayerCost, input: &[Vec<usize>]) -> anyhow::Result<Layer> {
     let record = arch.factorized.get(&layer.name);
     let dense = match record {
         Some(record) => &record.dense,
@@ -167,7 +228,7 @@ fn describe(arch: &Architecture, layer: &LayerCost, input: &[usize]) -> anyhow::
             .into_iter()
             .filter(|form| form.suited_to(dense) == Some(*form))
         {
-            let even = arch.breakeven(&layer.name, form, input)?;
+            let even = arch.breakeven(&layer.name, form, input.to_vec())?;
             breakeven.insert(form, below(even.params));
             breakeven_macs.insert(form, below(even.macs));
         }

@@ -6,12 +6,14 @@
 mod bench;
 mod common;
 mod compress;
+mod convert;
 mod decompose;
 mod eval;
 mod inspect;
 mod model;
 mod npy;
 mod output;
+mod preprocess;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -27,6 +29,7 @@ Examples:
   polyad compress resnet56.safetensors --arch resnet56 --macs-ratio 0.5 --out half.safetensors
   polyad eval half.safetensors --dataset cifar10 --split test-1000
   polyad bench resnet56.safetensors half.safetensors --arch resnet56
+  polyad convert half.safetensors half.onnx
   polyad decompose kernel.npy --rank 64 --out factors.npz
 
 `polyad COMMAND --help` explains each. The exit code is 0 on success, 2 where the command line is wrong, and 1 for \
@@ -49,6 +52,7 @@ enum Command {
     Eval(eval::Args),
     Compress(Box<compress::Args>),
     Bench(bench::Args),
+    Convert(convert::Args),
 }
 
 fn main() -> ExitCode {
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args, &common),
         Command::Compress(args) => compress::run(&args, &common),
         Command::Bench(args) => bench::run(&args, &common),
+        Command::Convert(args) => convert::run(&args, &common),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,22 +1,25 @@
 //! MODEL on the command line: a file that carries its architecture, or foreign weights with `--arch`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use cp_net::{Architecture, FileKind, NetError, Network, arch};
-use cp_torch::Executor;
+use cp_onnx::{ImportOptions, Model};
+use cp_pytorch::StateDictOptions;
 use cp_torch::tch::Device;
 
 use crate::common::{Common, Usage, positive};
 use crate::output;
+use crate::preprocess::Preprocess;
 
 /// A model file and, for weights that do not say it themselves, its architecture.
 #[derive(Args)]
-pub(crate) struct Model {
-    /// Weights as .safetensors; polyad's own files carry their architecture.
+pub(crate) struct ModelArgs {
+    /// A model: .safetensors of polyad, which carry their architecture; .onnx; .pt2; or weights as .safetensors or .pth, with --arch.
     #[arg(value_name = "MODEL")]
     pub(crate) path: PathBuf,
     #[command(flatten)]
@@ -33,6 +36,12 @@ pub(crate) struct ArchOption {
     /// Number of classes that the architecture is to have.
     #[arg(long, value_name = "N", requires = "name", value_parser = positive)]
     pub(crate) classes: Option<usize>,
+    /// The entry of a PyTorch checkpoint that holds the weights, such as model or ema.state_dict, where there are several.
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
+    pub(crate) key: Option<String>,
+    /// How pictures become the input of a model that does not say it itself: imagenet, unit (0 to 1), caffe, or a TOML file.
+    #[arg(long, value_name = "HOW")]
+    pub(crate) preprocess: Option<Preprocess>,
 }
 
 impl ArchOption {
@@ -49,7 +58,7 @@ impl ArchOption {
     }
 }
 
-impl Model {
+impl ModelArgs {
     /// Reads the file.
     pub(crate) fn load(&self) -> anyhow::Result<Network> {
         load(&self.path, &self.arch)
@@ -58,6 +67,106 @@ impl Model {
 
 /// Reads the network in `path`; `option` is for files that hold weights alone.
 pub(crate) fn load(path: &Path, option: &ArchOption) -> anyhow::Result<Network> {
+    load_at(path, option, &BTreeMap::new())
+}
+
+/// [`load`] with the shapes of inputs that an ONNX model leaves open.
+pub(crate) fn load_at(
+    path: &Path,
+    option: &ArchOption,
+    shapes: &BTreeMap<String, Vec<usize>>,
+) -> anyhow::Result<Network> {
+    let network = match kind(path) {
+        FileKind::Onnx => {
+            option.refuse_arch(path)?;
+            onnx(&Model::open(path)?, shapes)?
+        }
+        FileKind::ExportedProgram => {
+            option.refuse_arch(path)?;
+            cp_pytorch::exported_program(path)?
+        }
+        FileKind::PyTorchZip | FileKind::Pickle => {
+            let Some(arch) = option.architecture()? else {
+                bail!(
+                    "{}: holds weights but does not say of which architecture; add --arch net.json, or --arch NAME with one of: {}",
+                    path.display(),
+                    arch::names().join(", ")
+                );
+            };
+            let weights =
+                cp_pytorch::state_dict(path, &StateDictOptions { key: option.key.clone() })?;
+            let loaded = weights.into_network(arch).with_context(|| path.display().to_string())?;
+            loaded.notes.iter().for_each(|note| output::note(note));
+            loaded.network
+        }
+        _ => own(path, option)?,
+    };
+    match &option.preprocess {
+        Some(preprocess) => preprocess.apply(network),
+        None => Ok(network),
+    }
+}
+
+/// An ONNX model as a network: the one that it was written from, or what its graph says.
+pub(crate) fn onnx(
+    model: &Model,
+    shapes: &BTreeMap<String, Vec<usize>>,
+) -> anyhow::Result<Network> {
+    if let Some(network) = cp_onnx::exported_network(model)? {
+        return Ok(network);
+    }
+    Ok(model.import(&import_options(model, shapes))?.network)
+}
+
+/// How [`onnx`] reads a model at these shapes.
+pub(crate) fn import_options(
+    model: &Model,
+    shapes: &BTreeMap<String, Vec<usize>>,
+) -> ImportOptions {
+    let inputs = model.inputs();
+    let named = |(name, shape): (&String, &Vec<usize>)| match (&inputs[..], name.as_str()) {
+        // A shape without a name is that of the only input.
+        ([input], cp_net::INPUT) => (input.name.clone(), shape.clone()),
+        _ => (name.clone(), shape.clone()),
+    };
+    shapes
+        .iter()
+        .map(named)
+        .fold(ImportOptions::new(), |options, (name, shape)| options.input(name, shape))
+}
+
+/// What the file is, by its contents.
+fn kind(path: &Path) -> FileKind {
+    const PART: u64 = 1 << 16;
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let mut bytes = Vec::new();
+        file.by_ref().take(PART).read_to_end(&mut bytes)?;
+        // The directory of an archive, which says what kind it is of, comes last.
+        let length = file.metadata()?.len();
+        if bytes.starts_with(b"PK") && length > PART {
+            file.seek(SeekFrom::Start(PART.max(length.saturating_sub(PART))))?;
+            file.take(PART).read_to_end(&mut bytes)?;
+        }
+        Ok(bytes)
+    };
+    read().map_or(FileKind::Unknown, |bytes| FileKind::of(&bytes))
+}
+
+impl ArchOption {
+    fn refuse_arch(&self, path: &Path) -> Result<(), Usage> {
+        match &self.name {
+            None => Ok(()),
+            Some(_) => Err(Usage(format!(
+                "--arch is for weights alone, and {} has its architecture: leave it out",
+                path.display()
+            ))),
+        }
+    }
+}
+
+/// A file of ours, or weights as safetensors.
+fn own(path: &Path, option: &ArchOption) -> anyhow::Result<Network> {
     let known = option.architecture()?;
     if arch::names().iter().any(|name| path.as_os_str() == *name) && !path.exists() {
         bail!(
@@ -106,20 +215,11 @@ pub(crate) fn is_onnx(path: &Path) -> bool {
     match extension.as_deref() {
         Some("onnx") => true,
         Some("safetensors") => false,
-        _ => {
-            let mut front = [0; 4096];
-            let read = File::open(path).and_then(|mut file| file.read(&mut front));
-            read.is_ok_and(|count| FileKind::of(&front[..count]) == FileKind::Onnx)
-        }
+        _ => kind(path) == FileKind::Onnx,
     }
 }
 
 /// The device that the command line asks for.
 pub(crate) fn device(common: &Common) -> anyhow::Result<Device> {
     cp_torch::device(common.device).context("--device")
-}
-
-/// Puts `net` on the device that the command line asks for.
-pub(crate) fn executor(net: &Network, common: &Common) -> anyhow::Result<Executor> {
-    Ok(Executor::new(net, device(common)?)?)
 }

@@ -233,8 +233,8 @@ fn files_of_another_kind_are_named() {
         assert!(arch.contains(words[2]), "{arch}");
     };
     let arch = "net.json";
-    named(b"PK\x03\x04\x1b[31m m/data.pkl", ["PyTorch checkpoint", "save_file", arch]);
-    named(b"\x80\x02}q\0.", ["pickle", "save_file", arch]);
+    named(b"PK\x03\x04\x1b[31m m/data.pkl", ["PyTorch checkpoint", "as a model", arch]);
+    named(b"\x80\x02}q\0.", ["pickle", "as a model", arch]);
     named(b"\x08\x07\x12\x07pytorch\x42\x02\x10\x11", ["ONNX", "--arch", arch]);
     named(b"<html>\x1b]0;title\x07</html>", ["web page", "download", "download"]);
     named(b"\x1f\x8b\x08\0\0\0\0\0\0\x03", ["gzip", "unpack", arch]);

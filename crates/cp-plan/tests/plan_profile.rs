@@ -64,7 +64,7 @@ fn drawn(layers: usize, choices: usize, seed: u64) -> Profile {
     dense.params += 1000;
     let seconds: f64 = layers.iter().filter_map(|layer| layer.dense_seconds).sum();
     Profile {
-        input: vec![3, 8, 8],
+        inputs: vec![vec![3, 8, 8]],
         dense,
         dense_seconds: Some(seconds + 0.5),
         layers,
@@ -262,8 +262,7 @@ fn multiples_where_a_layer_is_large_enough() {
         for choice in &layer.choices {
             for (mode, number) in choice.rank.parts().iter().enumerate() {
                 // The first layer reads three channels, and its R_in cannot be a multiple; the last has ten classes.
-                let small = (inputs < 8 && (mode == 1 || choice.form == Form::Cp3))
-                    || layer.layer == "linear";
+                let small = inputs < 8 && mode == 1;
                 assert!(small || number % 8 == 0, "{} {choice:?}", layer.layer);
             }
         }

@@ -19,6 +19,7 @@ use crate::error::TrainError;
 use crate::timing::{self, Timing, TimingOptions};
 
 pub use foreign::{Change, changes, value_shapes};
+pub(crate) use onnxruntime::Classifier;
 pub use onnxruntime::node_times;
 
 /// What runs networks forward.

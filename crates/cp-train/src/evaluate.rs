@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use cp_data::{Dataset, Loader, LoaderConfig, Order};
-use cp_torch::tch::{Kind, Reduction, Tensor};
+use cp_net::{Architecture, Network};
+use cp_torch::tch::{Device, Kind, Reduction, Tensor};
 use cp_torch::{Executor, Mode};
 use serde::{Deserialize, Serialize};
 
 use crate::batch;
+use crate::engine::{Classifier, Engine};
 use crate::error::TrainError;
 use crate::fit::{check_fit, check_takes};
 use crate::memory::{Purpose, check_memory};
@@ -57,7 +59,10 @@ pub fn evaluate(
 ) -> Result<Evaluation, TrainError> {
     let watch = Stopwatch::start();
     check_fit(model.architecture(), data.as_ref())?;
-    let (config, scores) = (loading(model, data, options)?, Scores::of(model.architecture()));
+    let (config, scores) = (
+        loading(model.architecture(), model.device(), data, options)?,
+        Scores::of(model.architecture()),
+    );
     let input = model.architecture().input();
     let bar = progress::bar(data.len() as u64, "evaluate");
     let _guard = cp_torch::tch::no_grad_guard();
@@ -73,6 +78,41 @@ pub fn evaluate(
     Ok(totals.evaluation(watch.seconds()))
 }
 
+/// [`evaluate()`] of `network`, as it runs forward in `engine`.
+///
+/// # Errors
+/// As [`evaluate()`]; what the engine does not run.
+pub fn evaluate_in(
+    engine: Engine,
+    network: &Network,
+    data: &Arc<dyn Dataset>,
+    options: &EvalOptions,
+) -> Result<Evaluation, TrainError> {
+    let folded = network.folded()?;
+    match engine {
+        Engine::Torch(device) => evaluate(&Executor::new(&folded, device)?, data, options),
+        Engine::OnnxRuntime => {
+            let watch = Stopwatch::start();
+            let arch = folded.architecture();
+            check_fit(arch, data.as_ref())?;
+            let config = loading(arch, Device::Cpu, data, options)?;
+            let scores = Scores::of(arch);
+            let mut model = Classifier::new(&folded, scores.taps())?;
+            let bar = progress::bar(data.len() as u64, "evaluate");
+            let mut totals = Totals::default();
+            for batch in Loader::new(data.clone(), config)? {
+                let batch = batch?;
+                let (x, labels) = batch::to_tensors(&batch, arch.input(), Device::Cpu)?;
+                let (output, tapped) = model.forward(&x)?;
+                totals.add(&scores.logits(output, tapped.as_ref())?, &labels)?;
+                bar.inc(batch.labels.len() as u64);
+            }
+            bar.finish_and_clear();
+            Ok(totals.evaluation(watch.seconds()))
+        }
+    }
+}
+
 /// The logits of every example in order, `[N, classes]`, on the CPU: for comparing two networks example by example.
 ///
 /// # Errors
@@ -83,7 +123,10 @@ pub fn logits(
     options: &EvalOptions,
 ) -> Result<Tensor, TrainError> {
     check_takes(model.architecture(), data.as_ref())?;
-    let (config, scores) = (loading(model, data, options)?, Scores::of(model.architecture()));
+    let (config, scores) = (
+        loading(model.architecture(), model.device(), data, options)?,
+        Scores::of(model.architecture()),
+    );
     let input = model.architecture().input();
     let _guard = cp_torch::tch::no_grad_guard();
     let mut parts = Vec::new();
@@ -97,14 +140,14 @@ pub fn logits(
 
 /// How the examples are read: all, in their order, in batches that fit into memory.
 fn loading(
-    model: &Executor,
+    arch: &Architecture,
+    device: Device,
     data: &Arc<dyn Dataset>,
     options: &EvalOptions,
 ) -> Result<LoaderConfig, TrainError> {
-    let arch = model.architecture();
     let batch_size = options.batch_size.min(data.len());
     let (shapes, purpose) = (arch.input_shapes(), Purpose::Forward);
-    check_memory(arch, shapes, batch_size, purpose, model.device(), "--batch")?;
+    check_memory(arch, shapes, batch_size, purpose, device, "--batch")?;
     Ok(LoaderConfig {
         batch_size,
         order: Order::Sequential,

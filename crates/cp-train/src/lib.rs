@@ -90,7 +90,7 @@ pub use config::{
 pub use distill::Distillation;
 pub use engine::{Engine, EngineName};
 pub use error::TrainError;
-pub use evaluate::{EvalOptions, Evaluation, evaluate, logits};
+pub use evaluate::{EvalOptions, Evaluation, evaluate, evaluate_in, logits};
 pub use fit::check_fit;
 pub use interrupt::clean_up_when_interrupted;
 pub use key::{Key, data_identity, fingerprint};

@@ -8,7 +8,7 @@ use cp_plan::Method;
 use cp_train::{LossRule, Multiple, PlanBy, Preset};
 
 use crate::common::{InputShape, count, non_negative, positive, positive_number, ratio};
-use crate::model::Model;
+use crate::model::ModelArgs;
 
 const SHORT: &str = "\
 Examples:
@@ -56,7 +56,7 @@ compressed_ms, ratio (dense / compressed) and quartiles. Several ratios: budgets
 #[command(after_long_help = EXAMPLES, after_help = SHORT)]
 pub(crate) struct Args {
     #[command(flatten)]
-    pub(super) model: Model,
+    pub(super) model: ModelArgs,
     /// File for the compressed model: .safetensors, or .onnx.
     #[arg(long, value_name = "OUT")]
     pub(super) out: PathBuf,

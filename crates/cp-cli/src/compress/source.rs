@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use cp_net::Network;
-use cp_onnx::{ExportOptions, LayerView, Model};
+use cp_onnx::{ExportOptions, Imported, LayerView, Model};
 use cp_train::engine::{Change, Inputs, Subject, changes, value_shapes};
 use cp_train::timing::{self, TimingOptions};
 use cp_train::{Engine, Latency, Recipe, Target};
@@ -29,8 +29,16 @@ pub(super) struct Source {
 struct Onnx {
     path: PathBuf,
     model: Model,
-    view: LayerView,
+    way: Way,
     given: BTreeMap<String, Vec<usize>>,
+}
+
+/// How the network stands for the model.
+enum Way {
+    /// Each layer for itself.
+    Layers(Box<LayerView>),
+    /// As a whole.
+    Whole(Box<Imported>),
 }
 
 impl Source {
@@ -54,14 +62,11 @@ impl Source {
             )
             .into());
         }
-        if args.dataset.is_some() {
-            return Err(Usage(
-                "--dataset: an ONNX model is compressed without data: leave it out".into(),
-            )
-            .into());
-        }
         let given = shapes_by_name(&args.input)?;
         let onnx = Model::open(path)?;
+        if args.dataset.is_some() {
+            return Self::trained(args, onnx, given);
+        }
         let values = onnx.layer_inputs()?;
         let needs = recipes.iter().find_map(needs_shapes);
         let shapes = match (value_shapes(&onnx, &values, &given), needs) {
@@ -85,8 +90,47 @@ impl Source {
         }
         let fixed = view.fixed.iter().map(|(layer, _)| layer.clone()).collect();
         let (network, sized) = (view.network.clone(), shapes.is_some());
-        let onnx = Some(Onnx { path: path.clone(), model: onnx, view, given });
+        let way = Way::Layers(Box::new(view));
+        let onnx = Some(Onnx { path: path.clone(), model: onnx, way, given });
         Ok(Self { network, fixed, sized, onnx })
+    }
+
+    /// A model that is fine-tuned: all of it as a network.
+    fn trained(
+        args: &Args,
+        onnx: Model,
+        given: BTreeMap<String, Vec<usize>>,
+    ) -> anyhow::Result<Self> {
+        let path = args.model.path.clone();
+        let imported = onnx.import(&model::import_options(&onnx, &given)).with_context(|| {
+            format!(
+                "{}: --dataset trains the model, and for that all of it has to be understood",
+                path.display()
+            )
+        })?;
+        let network = match (&args.model.arch.preprocess, cp_onnx::exported_network(&onnx)?) {
+            (Some(preprocess), _) => preprocess.apply(imported.network.clone())?,
+            (None, Some(known)) => imported.network.clone().with_input(known.input().clone())?,
+            (None, None) => {
+                return Err(Usage(format!(
+                    "{}: does not say how pictures become its input, and --dataset needs to know: add --preprocess imagenet, unit, caffe or a file",
+                    path.display()
+                ))
+                .into());
+            }
+        };
+        // Layers that the file holds in another form cannot be written back.
+        let arch = network.architecture();
+        let is_layer = |name: &String| {
+            let weight = arch.node(name).map(|node| node.param("weight"));
+            weight.is_ok_and(|weight| {
+                imported.layers.get(&weight).is_some_and(|layer| layer.left_alone.is_none())
+            })
+        };
+        let fixed = arch.compressible().into_iter().filter(|name| !is_layer(name)).collect();
+        let way = Way::Whole(Box::new(imported));
+        let onnx = Some(Onnx { path, model: onnx, way, given });
+        Ok(Self { network, fixed, sized: true, onnx })
     }
 
     /// `recipe` as far as it can be carried out on what was given: layers that cannot be factorized stay, and only whole models are
@@ -117,7 +161,10 @@ impl Source {
         match &self.onnx {
             Some(onnx) => {
                 let mut model = onnx.model.clone();
-                onnx.view.write(compressed, &mut model)?;
+                match &onnx.way {
+                    Way::Layers(view) => view.write(compressed, &mut model)?,
+                    Way::Whole(imported) => model.rewrite(imported, compressed)?,
+                }
                 model.save(out)?;
             }
             None if model::is_onnx(out) => {
@@ -138,7 +185,7 @@ impl Source {
         let Some(onnx) = self.onnx.as_ref().filter(|_| self.sized) else {
             return Ok((Vec::new(), Vec::new()));
         };
-        let moved = changes(&onnx.path, out, &onnx.given)?;
+        let moved = changes(Subject::Model(&onnx.path), Subject::Model(out), &onnx.given)?;
         let shapes = Engine::model_shapes(&onnx.path, &onnx.given)?;
         let subjects = [Subject::Model(&onnx.path), Subject::Model(out)];
         let threads = timing::set_threads(0);

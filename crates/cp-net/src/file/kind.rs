@@ -173,8 +173,6 @@ impl FileKind {
 
     /// What to do about it, where weights were expected.
     pub fn way_out(self) -> &'static str {
-        const PYTORCH: &str = "write its tensors with safetensors.torch.save_file(torch.load(FILE, weights_only=True), \
-                               'model.safetensors') in Python, and name the architecture with --arch";
         match self {
             Self::Empty | Self::Zeros => "the download or copy failed: fetch it again",
             Self::Folder => "name the .safetensors file in it",
@@ -182,16 +180,15 @@ impl FileKind {
             Self::LfsPointer => "fetch the file with `git lfs pull`",
             Self::AnnexPointer => "fetch the file with `git annex get`",
             Self::Safetensors => "it can be given as a model",
-            Self::PyTorchZip | Self::Pickle => PYTORCH,
+            Self::PyTorchZip | Self::Pickle => {
+                "it can be given as a model, with its architecture in --arch"
+            }
             Self::TorchScript => {
-                "load it in Python with torch.jit.load, write its state_dict() with safetensors.torch.save_file, and name the \
+                "write its weights in Python with torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth'), and name the \
                  architecture with --arch"
             }
-            Self::ExportedProgram => {
-                "load it in Python with torch.export.load, write its state_dict with safetensors.torch.save_file, and name the \
-                 architecture with --arch"
-            }
-            Self::Onnx | Self::TensorFlow | Self::Hdf5 | Self::Gguf => {
+            Self::ExportedProgram | Self::Onnx => "it can be given as a model",
+            Self::TensorFlow | Self::Hdf5 | Self::Gguf => {
                 "take the weights from the training program as safetensors, and name the architecture with --arch"
             }
             Self::Npy | Self::Npz => {

@@ -144,7 +144,11 @@ impl Network {
                 let rows = matrix.nrows() / groups;
                 matrix.slice(s![group * rows..(group + 1) * rows, ..]).to_owned()
             };
-            Factors { form: record.form, rank: record.rank, parts: matrices.iter().map(rows).collect() }
+            Factors {
+                form: record.form,
+                rank: record.rank,
+                parts: matrices.iter().map(rows).collect(),
+            }
         };
         Ok((0..groups).map(of_group).collect())
     }

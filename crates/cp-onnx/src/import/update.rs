@@ -9,11 +9,39 @@ use crate::error::OnnxError;
 use crate::import::Imported;
 use crate::import::error::ImportError;
 use crate::import::source::Source;
+use crate::layers::Layer;
 use crate::model::Model;
+use crate::parts::Parts;
 use crate::proto::{Message, Payload, attribute, node, tensor};
 use crate::scopes::{Maker, Scopes};
 
 impl Model {
+    /// Brings the model to what became of its network: layers that were factorized are replaced by their factors, all other parameters
+    /// that changed are written where they came from.
+    ///
+    /// # Errors
+    /// As [`Model::update`] and [`Model::replace_all`]. The model is unchanged then.
+    pub fn rewrite(&mut self, imported: &Imported, compressed: &Network) -> Result<(), OnnxError> {
+        let mut done = self.clone();
+        let mut replacements: Vec<(Layer, Parts)> = Vec::new();
+        for (name, record) in &compressed.architecture().factorized {
+            let Some(layer) = imported.layers.get(&record.weight) else {
+                let problem =
+                    format!("the kernel of '{name}' is not one of the file's as it lies there");
+                let source = ImportError::WriteBack { param: record.weight.clone(), problem };
+                return Err(OnnxError::Import { path: self.path.clone(), source });
+            };
+            // Layers that share a kernel share its factors.
+            if !replacements.iter().any(|(known, _)| known == layer) {
+                replacements.push((layer.clone(), Parts::new(layer, &compressed.factors(name)?)?));
+            }
+        }
+        done.update(imported, compressed)?;
+        done.replace_all(&replacements)?;
+        *self = done;
+        Ok(())
+    }
+
     /// Writes the parameters of `trained` that differ from those of `imported` into the tensors that they come from, in the file's own
     /// types; how many tensors that were. Kernels that `trained` does not have any more, since factors took their place, are left to
     /// [`Model::replace`], which may come before or after. All other bytes stay as they are.

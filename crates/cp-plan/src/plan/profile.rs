@@ -105,7 +105,8 @@ pub struct ProfileOptions {
     /// Ranks of each form and layer, a constant factor apart, from 1/64 of the largest to the largest that is looked at.
     /// Fewer where they fall together.
     pub points: usize,
-    /// Every number of a rank is a multiple of this, where the layer has such a rank below break-even; 1 for any.
+    /// Every number of a rank is a multiple of this, but for modes that are smaller than it; 1 for any. A layer that has no such rank
+    /// below break-even has no choices, and stays dense.
     pub multiple_of: usize,
     /// The largest share of the dense layer's multiply-adds and parameters worth looking at. Ranks below it in neither are left
     /// out.
@@ -291,13 +292,17 @@ impl ProfileOptions {
         ranks.dedup();
         let mut multiples = Vec::new();
         for rank in &ranks {
+            // Where not even one multiple is below break-even, there is no such rank.
+            if rank.one().is_some() && largest < self.multiple_of {
+                continue;
+            }
             let rank = ladder.to_multiple(*rank, self.multiple_of, largest);
             if fits(&ladder.cost(rank)?) {
                 multiples.push(rank);
             }
         }
         multiples.dedup();
-        Ok(if multiples.is_empty() { ranks } else { multiples })
+        Ok(multiples)
     }
 }
 

@@ -1,16 +1,15 @@
 //! ONNX models of other people's, run as they are: the sizes of their values, and how far two of them are apart.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use cp_net::TemporaryFolder;
-use cp_onnx::Model;
+use cp_onnx::{ExportOptions, Model};
 use cp_ort::{Optimize, Session, SessionOptions, Tensor};
 use ndarray::ArrayD;
 use serde::Serialize;
 
-use super::Inputs;
 use super::onnxruntime::drawn;
+use super::{Inputs, Subject};
 use crate::error::TrainError;
 use crate::timing;
 
@@ -56,17 +55,17 @@ pub struct Change {
     pub largest: f64,
 }
 
-/// How far the outputs of the model at `compressed` are from those of the one at `dense`, on the same drawn examples of the shapes
-/// `given`.
+/// How far the outputs of `after` are from those of `before`, on the same drawn example of the shapes `given`, in ONNX Runtime without
+/// optimizations.
 ///
 /// # Errors
-/// Where one of them does not run, or they have not the same outputs.
+/// Where one of them does not run.
 pub fn changes(
-    dense: &Path,
-    compressed: &Path,
+    before: Subject<'_>,
+    after: Subject<'_>,
     given: &BTreeMap<String, Vec<usize>>,
 ) -> Result<Vec<Change>, TrainError> {
-    let mut sessions = [Session::new(dense, &options())?, Session::new(compressed, &options())?];
+    let mut sessions = [open(before)?, open(after)?];
     let inputs = drawn(sessions[0].inputs(), &Inputs { shapes: given.clone(), batch: 1 })?;
     let inputs: Vec<(&str, Tensor)> =
         inputs.iter().map(|(name, x)| (name.as_str(), x.clone())).collect();
@@ -94,6 +93,16 @@ pub fn changes(
         found.push(Change { output, relative, largest: share(largest, most) });
     }
     Ok(found)
+}
+
+fn open(subject: Subject<'_>) -> Result<Session, TrainError> {
+    Ok(match subject {
+        Subject::Model(path) => Session::new(path, &options())?,
+        Subject::Network(network) => Session::new(
+            &cp_onnx::export(network, &ExportOptions::default())?.encode(),
+            &options(),
+        )?,
+    })
 }
 
 fn options() -> SessionOptions {

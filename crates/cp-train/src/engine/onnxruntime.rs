@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use cp_net::{Network, TemporaryFolder};
 use cp_onnx::ExportOptions;
 use cp_ort::{Dim, ElementType, NodeTime, Optimize, Session, SessionOptions, Tensor, ValueInfo};
+use cp_torch::{array_from_tensor, tensor_from_f32};
 use ndarray::ArrayD;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -73,6 +74,51 @@ fn prepared(
     };
     let drawn = drawn(session.inputs(), inputs)?;
     Ok(OnnxRuntime { session, inputs: cp_ort::Inputs::new(drawn)? })
+}
+
+/// A network of one input in a session, for its outputs.
+pub(crate) struct Classifier {
+    session: Session,
+    input: String,
+    output: String,
+    tap: Option<String>,
+}
+
+impl Classifier {
+    /// `network` with the first of `taps` put out, too.
+    pub(crate) fn new(network: &Network, taps: &[String]) -> Result<Self, TrainError> {
+        let arch = network.architecture();
+        let names: Vec<&str> = taps.iter().map(String::as_str).collect();
+        let model = cp_onnx::export(network, &ExportOptions::default())?.taps(&names)?;
+        let options =
+            SessionOptions { threads: timing::set_threads(0), ..SessionOptions::default() };
+        Ok(Self {
+            session: Session::new(&model.encode(), &options)?,
+            input: arch.input().name.clone(),
+            output: arch.outputs.first().cloned().unwrap_or_default(),
+            tap: taps.first().cloned(),
+        })
+    }
+
+    /// What the network puts out for `x`, and the tapped value.
+    pub(crate) fn forward(
+        &mut self,
+        x: &cp_torch::tch::Tensor,
+    ) -> Result<(cp_torch::tch::Tensor, Option<cp_torch::tch::Tensor>), TrainError> {
+        let x = cp_ort::Inputs::new([(self.input.clone(), Tensor::F32(array_from_tensor(x)?))])?;
+        let outputs = self.session.run_prepared(&x)?;
+        let value = |name: &str| -> Result<cp_torch::tch::Tensor, TrainError> {
+            match outputs.tensor(name)? {
+                Tensor::F32(array) => Ok(tensor_from_f32(array.view())?),
+                other => {
+                    let (name, element) = (name.to_owned(), other.element_type().to_string());
+                    Err(TrainError::InputType { name, element })
+                }
+            }
+        };
+        let tapped = self.tap.as_deref().map(value).transpose()?;
+        Ok((value(&self.output)?, tapped))
+    }
 }
 
 impl Ready for OnnxRuntime {

@@ -62,11 +62,12 @@ pub(super) fn time(
         let whole = Whole::measure(&changed.initialize(0)?, &inputs, options)?;
         let layers = whole.layers(&changed, &owners, &names)?;
         let rest = whole.seconds() - layers.values().sum::<f64>() - dense_rest;
-        let each = rest / added.iter().sum::<f64>().max(1.0);
+        // On a busy machine the dense run may have had more beside its nodes.
+        let each = rest.max(0.0) / added.iter().sum::<f64>().max(1.0);
         for ((index, _), added) in chosen.iter().zip(&added) {
             let layer = &mut profile.layers[*index];
             let nodes = layers.get(&layer.layer).copied().unwrap_or(0.0);
-            layer.choices[step].seconds = Some((nodes + each * added).max(0.0));
+            layer.choices[step].seconds = Some(nodes + each * added);
         }
         noisy.push(whole.timing);
         bar.inc(1);
