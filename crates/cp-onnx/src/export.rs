@@ -184,14 +184,24 @@ fn factorizations(net: &Network, kernels: &BTreeMap<String, String>) -> Vec<Fact
     let place = |part: &String| arch.nodes.iter().position(|node| node.name == *part);
     let mut records: Vec<_> = arch.factorized.iter().collect();
     records.sort_by_key(|(_, record)| record.parts.first().and_then(place));
-    let mut seen = BTreeSet::new();
-    records.retain(|(_, record)| seen.insert(record.weight.clone()));
-    let layer = |(layer, record): (&String, &cp_net::Factorization)| Factorization {
-        layer: layer.clone(),
-        scope: crate::scopes::MAIN.into(),
-        form: record.form,
-        rank: record.rank,
-        weights: record.parts.iter().filter_map(|part| kernels.get(part).cloned()).collect(),
-    };
-    records.into_iter().map(layer).collect()
+    let mut found: Vec<(&String, Factorization)> = Vec::new();
+    for (layer, record) in records {
+        let read = record.parts.iter().filter_map(|part| kernels.get(part));
+        let known = found.iter().position(|(weight, _)| **weight == record.weight);
+        let index = known.unwrap_or(found.len());
+        if known.is_none() {
+            let (form, rank) = (record.form, record.rank);
+            let (layer, scope) = (layer.clone(), crate::scopes::MAIN.into());
+            let factorization = Factorization { layer, scope, form, rank, weights: Vec::new() };
+            found.push((&record.weight, factorization));
+        }
+        let weights = &mut found[index].1.weights;
+        for weight in read {
+            // Another, where one layer reads the transpose and one does not.
+            if !weights.contains(weight) {
+                weights.push(weight.clone());
+            }
+        }
+    }
+    found.into_iter().map(|(_, factorization)| factorization).collect()
 }

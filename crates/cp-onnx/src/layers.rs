@@ -2,18 +2,24 @@
 //!
 //! A weight, not a node: what is shared is decomposed once, and every node that has it as its kernel is rewritten.
 
+mod geometry;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use cp_net::{Conv, Linear, Op, Padding};
+use cp_net::{Conv, Linear, Op};
 use ndarray::ArrayD;
 
 use crate::Float;
 use crate::fold::{Constant, constant};
 use crate::limits::MAX_FOLDS;
-use crate::proto::{Message, attribute, model, node};
+use crate::proto::{Message, model, node};
 use crate::record::Record;
 use crate::scopes::{Maker, Reader, Scopes, Value};
+
+pub(crate) use geometry::{Geometry, geometry, is_transposed, op};
 
 /// The op of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -349,116 +355,4 @@ fn known(
         .or_else(|| reasons.into_iter().next())
         .or_else(|| (group_counts.len() > 1).then_some(Reason::Groups));
     Kernel { layer, array: Some(array) }
-}
-
-/// Whether a linear node has its weight as `[out, in]`.
-pub(crate) fn is_transposed(node: &Message) -> bool {
-    node::attribute(node, "transB").and_then(|flag| flag.int(attribute::INT)).unwrap_or(0) != 0
-}
-
-/// What a node does with its kernel beside multiplying.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Geometry {
-    pub(crate) groups: usize,
-    pub(crate) strides: Vec<i64>,
-    pub(crate) dilations: Vec<i64>,
-    /// All begins, then all ends.
-    pub(crate) pads: Vec<i64>,
-    /// Other than `NOTSET`, in the place of `pads`.
-    pub(crate) auto_pad: Option<String>,
-}
-
-/// Reads and checks the attributes of `node`, whose weight is stored in `shape`.
-pub(crate) fn geometry(
-    node: &Message,
-    kind: LayerKind,
-    shape: &[usize],
-) -> Result<Geometry, Reason> {
-    let known: &[&str] = match kind {
-        LayerKind::Conv => &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"],
-        LayerKind::ConvTranspose => return Err(Reason::Transposed),
-        LayerKind::Gemm => &["alpha", "beta", "transA", "transB", "broadcast"],
-        LayerKind::MatMul => &[],
-    };
-    let wrong = |name: &str| Reason::Attribute { node: label(node), attribute: name.into() };
-    for (_, found) in node.children(node::ATTRIBUTES) {
-        let name = found.string(attribute::NAME);
-        if !known.contains(&name.as_str()) || found.has(attribute::REFERENCE) {
-            return Err(wrong(&name));
-        }
-    }
-    let bad_shape = || Reason::Shape { shape: shape.to_vec(), op: kind.op() };
-    let linear = kind != LayerKind::Conv;
-    if shape.contains(&0) || if linear { shape.len() != 2 } else { shape.len() < 3 } {
-        return Err(bad_shape());
-    }
-    let axes = if linear { 0 } else { shape.len() - 2 };
-    let ints = |name: &str, count: usize, default: i64, least: i64| {
-        let values = node::attribute(node, name).map(|found| found.ints(attribute::INTS));
-        // An empty list is what some exporters write for the default.
-        let values = values.filter(|values| !values.is_empty());
-        let values = values.unwrap_or_else(|| vec![default; count]);
-        let fits = values.len() == count && values.iter().all(|&value| value >= least);
-        if fits { Ok(values) } else { Err(wrong(name)) }
-    };
-    let group = node::attribute(node, "group").and_then(|group| group.int(attribute::INT));
-    let groups = usize::try_from(group.unwrap_or(1)).ok().filter(|&groups| groups > 0);
-    let groups = groups.ok_or_else(|| wrong("group"))?;
-    if !shape[0].is_multiple_of(groups) || shape[1].checked_mul(groups).is_none() {
-        return Err(wrong("group"));
-    }
-    if !linear && node::attribute(node, "kernel_shape").is_some() {
-        let kernel = ints("kernel_shape", axes, 1, 1)?;
-        if !kernel.iter().zip(&shape[2..]).all(|(&size, &taps)| usize::try_from(size) == Ok(taps)) {
-            return Err(wrong("kernel_shape"));
-        }
-    }
-    let auto_pad = node::attribute(node, "auto_pad").map(|found| found.string(attribute::STRING));
-    Ok(Geometry {
-        groups,
-        strides: ints("strides", axes, 1, 1)?,
-        dilations: ints("dilations", axes, 1, 1)?,
-        // Negative pads, which cut off, are no business of ours: they go onto the spatial part as they are.
-        pads: ints("pads", 2 * axes, 0, i64::MIN)?,
-        auto_pad: auto_pad.filter(|auto_pad| !matches!(auto_pad.as_str(), "" | "NOTSET")),
-    })
-}
-
-/// The op of cp-net that `node` is, one of a layer of shape `shape`; `turned` where it has a linear weight the other way round than
-/// the layer's first node.
-pub(crate) fn op(node: &Message, kind: LayerKind, shape: &[usize], turned: bool) -> Option<Op> {
-    let settings = geometry(node, kind, shape).ok()?;
-    let bias = node.strings(node::INPUTS).get(2).is_some_and(|bias| !bias.is_empty());
-    if kind != LayerKind::Conv {
-        let &[out, inputs] = shape else { return None };
-        // The shape is as the first node sees it.
-        let (out_features, in_features) = if turned { (inputs, out) } else { (out, inputs) };
-        return Some(Op::Linear(Linear { in_features, out_features, bias }));
-    }
-    let [out, inputs, ref taps @ ..] = *shape else { return None };
-    let sizes = |values: &[i64]| -> Option<Vec<usize>> {
-        values.iter().map(|&value| usize::try_from(value).ok()).collect()
-    };
-    let padding = match settings.auto_pad.as_deref() {
-        Some("SAME_UPPER") => Padding::Same,
-        Some("SAME_LOWER") => Padding::SameLower,
-        Some("VALID") => Padding::none(taps.len()),
-        Some(_) => return None,
-        None => {
-            let pads = sizes(&settings.pads)?;
-            let (before, behind) = pads.split_at(taps.len());
-            Padding::Each(before.iter().zip(behind).map(|(&a, &b)| [a, b]).collect())
-        }
-    };
-    let conv = Op::Conv(Conv {
-        in_channels: inputs * settings.groups,
-        out_channels: out,
-        kernel: taps.to_vec(),
-        stride: sizes(&settings.strides)?,
-        padding,
-        dilation: sizes(&settings.dilations)?,
-        groups: settings.groups,
-        bias,
-    });
-    conv.check().ok().map(|()| conv)
 }

@@ -1,4 +1,4 @@
-//! ONNX models, rewritten in place.
+//! ONNX models, rewritten in place, and networks written as ONNX models.
 //!
 //! The file stays the source of truth: a [`Model`] is the message as it stands, every field in its place. Layers with a constant weight
 //! ([`Model::layers`]) are replaced by their factors ([`Model::replace`]); all else (foreign ops, unknown fields, names, opsets,
@@ -20,9 +20,13 @@
 //!   of nodes (`If`, `Loop`, `Scan`) and in local functions.
 //! - Weights that are initializers, `Constant` nodes, or `Identity`, `Transpose`, `Reshape`, `Cast` of such; of type float32, float16,
 //!   bfloat16 or float64 (rounded to float32 on the way). The factors have the weight's type.
-//! - An initializer that is listed as an input, too, counts as constant: IR 3 had to list all of them. It leaves the list with its weight.
+//! - An initializer that is listed as an input, too, counts as constant: IR 3 had to list all of them, and exporters went on to. It
+//!   leaves the list with its weight; from IR 4 on, where a caller may feed another, [`Layer::note`] says so.
 //!
 //! Quantized models are refused; a layer that is left alone comes with its [`Reason`].
+//!
+//! # What is written
+//! [`export()`] writes a [`cp_net::Network`] as a model in ONNX's own operators, and [`exported_network`] reads it back as it was.
 
 mod error;
 mod export;

@@ -172,8 +172,8 @@ impl Model {
     }
 
     /// One for each of [`Layer::nodes`], the op of cp-net that it is: stride, padding and dilation as the node has them, and whether it
-    /// adds a bias. `None` for a transposed convolution, for settings that cp-net does not have (negative padding), and for those
-    /// that cannot be read.
+    /// adds a bias. `None` for settings that cp-net does not have (negative padding, an output shape), and for those that cannot be
+    /// read.
     ///
     /// # Errors
     /// [`OnnxError::UnknownLayer`], [`OnnxError::Quantized`], [`OnnxError::Record`].

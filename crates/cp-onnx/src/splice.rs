@@ -4,6 +4,9 @@
 //! inside of an IR 3 model, where each initializer would have to be an input. Where the initializers of a graph are all listed as
 //! inputs (IR 3 has to, some exporters did so later), the new ones are, too.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ndarray::{ArrayD, Ix2};
@@ -15,9 +18,6 @@ use crate::parts::{Part, Parts};
 use crate::proto::{Field, Message, Payload, attribute, graph, model, node, tensor};
 use crate::scopes::{Maker, Reader, Scope, Scopes, Value};
 use crate::{Float, layers};
-
-#[cfg(test)]
-mod tests;
 
 /// Changes to fields, by their places from the model down.
 #[derive(Default)]

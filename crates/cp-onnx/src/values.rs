@@ -152,3 +152,43 @@ impl Model {
         self.root.children(model::GRAPH).next().map(|(_, graph)| graph)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::Field;
+    use crate::testing::with_graph;
+
+    fn message(fields: Vec<Field>) -> Message {
+        Message::new(Kind::Leaf, fields)
+    }
+
+    #[test]
+    fn sizes_and_types() {
+        let dims = [Dim::Size(3), Dim::Symbol("n".into()), Dim::Unknown];
+        // An axis of size −1, as old exporters write one that is not known.
+        let shape = message(vec![Field::message(1, message(vec![Field::int(1, -1)]))]);
+        let tensor = message(vec![Field::int(1, 10), Field::message(2, shape)]);
+        let kind = message(vec![Field::message(1, tensor)]);
+        let negative = message(vec![Field::string(1, "negative"), Field::message(2, kind)]);
+        // A tensor of any shape, a sequence, nothing.
+        let tensor = message(vec![Field::message(1, message(vec![Field::int(1, 1)]))]);
+        let any = message(vec![Field::string(1, "any"), Field::message(2, tensor)]);
+        let kind = message(vec![Field::message(4, message(Vec::new()))]);
+        let sequence = message(vec![Field::string(1, "sequence"), Field::message(2, kind)]);
+        let nothing = message(vec![Field::string(1, "nothing")]);
+        let mut fields = vec![graph::value(graph::INPUTS, "known", 7, &dims)];
+        for value in [negative, any, sequence, nothing] {
+            fields.push(Field::message(graph::INPUTS, value));
+        }
+        fields.push(graph::value(graph::OUTPUTS, "scalar", 99, &[]));
+        let model = with_graph(8, 17, fields);
+        let inputs: Vec<String> = model.inputs().iter().map(ToString::to_string).collect();
+        let expected =
+            ["known [3, n, ?] int64", "negative [?] float16", "any float32", "sequence", "nothing"];
+        assert_eq!(inputs, expected);
+        assert_eq!(model.inputs()[0].dims.as_deref(), Some(&dims[..]));
+        assert_eq!((model.inputs()[2].dims.clone(), model.inputs()[3].element), (None, None));
+        assert_eq!(model.outputs()[0].to_string(), "scalar [] type 99");
+    }
+}

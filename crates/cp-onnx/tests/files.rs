@@ -84,6 +84,44 @@ fn external_data_that_is_missing_or_short_is_named() {
     refused();
 }
 
+/// How many layers a model has: weights that are the kernel of `Conv`, `ConvTranspose`, `Gemm` or `MatMul`, each once however many
+/// nodes share it; and how many of them can be rewritten.
+fn check_counts(folder: &Path, name: &str, expected: [usize; 2]) {
+    let model = Model::open(folder.join(format!("third-party/{name}.onnx"))).unwrap();
+    let layers = model.layers().unwrap();
+    let open = layers.iter().filter(|layer| layer.left_alone.is_none()).count();
+    assert_eq!([layers.len(), open], expected, "{name}");
+}
+
+#[test]
+fn layers_are_counted() {
+    let Some(folder) = folder() else { return };
+    check_counts(&folder, "yolox-nano", [113, 113]);
+    check_counts(&folder, "ppocr-v4-det", [64, 62]);
+    check_counts(&folder, "ppocr-v2-cls", [54, 54]);
+    check_counts(&folder, "ultraface-rfb-320", [52, 52]);
+    check_counts(&folder, "spindle-eeg", [29, 25]);
+    check_counts(&folder, "speech-embedding", [20, 20]);
+    check_counts(&folder, "silero-vad-16k-8k", [16, 16]);
+    check_counts(&folder, "basic-pitch", [9, 9]);
+}
+
+#[test]
+fn defaults_that_callers_may_override_are_noted() {
+    let Some(folder) = folder() else { return };
+    let noted = |path: &str| {
+        let layers = Model::open(folder.join(path)).unwrap().layers().unwrap();
+        assert!(layers.iter().all(|layer| layer.left_alone.is_none()), "{path}");
+        (layers.iter().filter(|layer| layer.note.is_some()).count(), layers.len())
+    };
+    // IR 4, all initializers are inputs: compressible, and said.
+    assert_eq!(noted("third-party/ultraface-rfb-320.onnx"), (52, 52));
+    // IR 3 has to list them.
+    assert_eq!(noted("edge/old_opset9.onnx").0, 0);
+    assert_eq!(noted("third-party/yolox-nano.onnx").0, 0);
+    assert!(noted("edge/weight_default_input.onnx").0 > 0);
+}
+
 /// A field of bytes, shorter than 128.
 fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     [&[number << 3 | 2, u8::try_from(bytes.len()).unwrap()][..], bytes].concat()
@@ -171,10 +209,10 @@ fn full_rank_rewriting_changes_no_output() {
         }
         let mut model = Model::open(&path).unwrap();
         let layers = model.layers().unwrap();
-        for layer in layers.iter().filter(|layer| layer.left_alone.is_none()) {
-            let parts = exact(&model, layer);
-            model.replace(layer, &parts).unwrap();
-        }
+        let open = layers.iter().filter(|layer| layer.left_alone.is_none());
+        let replacements: Vec<(Layer, Parts)> =
+            open.map(|layer| (layer.clone(), exact(&model, layer))).collect();
+        model.replace_all(&replacements).unwrap();
         let again = model.layers().unwrap();
         assert!(again.iter().all(|layer| layer.left_alone.is_some()), "{name}");
         let rewritten = work.path().join("rewritten.onnx");

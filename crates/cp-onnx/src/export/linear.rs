@@ -9,16 +9,16 @@ use crate::proto::attribute;
 /// `Gemm` of vectors; with more axes in front, which `Gemm` does not take, `MatMul` and `Add`.
 impl Export for Linear {
     fn export(&self, at: &mut Site<'_, '_>) {
-        let (input, weight) = (at.input(), at.param("weight"));
+        let input = at.input();
         if at.shape(0).len() == 1 {
+            let weight = at.param("weight");
             at.kernel(&weight);
             let bias = self.bias.then(|| at.param("bias"));
             let mut inputs = vec![input.as_str(), &weight];
             inputs.extend(bias.as_deref());
             return at.finish("Gemm", &inputs, vec![attribute::int("transB", 1)]);
         }
-        let turned = vec![attribute::ints("perm", &[1, 0])];
-        let turned = at.emit("Transpose", "weight_transposed", &[&weight], turned);
+        let turned = at.param_transposed("weight");
         at.kernel(&turned);
         if !self.bias {
             return at.finish("MatMul", &[&input, &turned], Vec::new());

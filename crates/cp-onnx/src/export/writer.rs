@@ -17,6 +17,8 @@ pub(super) struct Param {
     pub(super) initializer: String,
     /// The value that nodes read, by the shape in which they read it; the first is that of the initializer.
     read: Vec<(Vec<usize>, String)>,
+    /// Its transpose, where a node reads that: one for all, so that a shared kernel stays shared.
+    turned: Option<String>,
 }
 
 /// The nodes and initializers so far.
@@ -130,7 +132,7 @@ impl<'a> Writer<'a> {
             self.push_with("Cast", &value.clone(), &[&initializer], &value, vec![to]);
         }
         let read = vec![(shape.to_vec(), value.clone())];
-        self.params.insert(name.into(), Param { initializer, read });
+        self.params.insert(name.into(), Param { initializer, read, turned: None });
         value
     }
 }
@@ -202,6 +204,21 @@ impl Site<'_, '_> {
     /// The same in another shape.
     pub(super) fn param_as(&mut self, slot: &str, shape: &[usize]) -> String {
         self.writer.param(&self.node.param(slot), shape)
+    }
+
+    /// A matrix, transposed.
+    pub(super) fn param_transposed(&mut self, slot: &str) -> String {
+        let (name, matrix) = (self.node.param(slot), self.param(slot));
+        if let Some(turned) = self.writer.params.get(&name).and_then(|param| param.turned.clone()) {
+            return turned;
+        }
+        let turned = self.writer.fresh(&format!("{name}.transposed"));
+        let perm = vec![attribute::ints("perm", &[1, 0])];
+        self.writer.push_with("Transpose", &turned, &[&matrix], &turned, perm);
+        if let Some(param) = self.writer.params.get_mut(&name) {
+            param.turned = Some(turned.clone());
+        }
+        turned
     }
 
     /// A parameter `[C]` as `[C, 1, …]`, so that it goes along the channels of the first input.

@@ -222,3 +222,69 @@ fn many_layers_at_once() {
     unchanged.replace_all(&twice).unwrap_err();
     assert_eq!(unchanged.encode(), model.encode());
 }
+
+/// Fields that nobody knows, in every message of a kind, and what a model says beside its graph.
+#[test]
+fn all_else_survives() {
+    use crate::proto::{Field, Kind, Payload, graph, model};
+    let conv = |name: &str, input: &str, weight: &str| {
+        let mut node = node::make("Conv", name, &[input, weight], name, Vec::new());
+        node.fields.push(Field::string(99, &format!("unknown of {name}")));
+        node
+    };
+    let foreign = {
+        let mut node = node::make("Anything", "foreign", &["a"], "f", Vec::new());
+        node.fields.push(Field::string(node::DOMAIN, "com.example"));
+        node
+    };
+    let arrays = [("w", random(&[4, 3, 3], 1)), ("v", random(&[2, 4, 3], 2))];
+    let nodes = vec![conv("a", "x", "w"), foreign, conv("b", "f", "v")];
+    let mut model = model_of(&["x"], &arrays, nodes, &["b"]);
+    let set = Message::new(Kind::Leaf, vec![Field::string(1, "com.example"), Field::int(2, 7)]);
+    model.root.fields.push(Field::message(model::OPSETS, set));
+    model.root.fields.push(model::entry(model::METADATA, "author", "somebody"));
+    model.root.fields.push(Field::string(98, "unknown of the model"));
+    for field in &mut model.root.fields {
+        let Payload::Message(graph, _) = &mut field.payload else { continue };
+        if field.number != model::GRAPH {
+            continue;
+        }
+        graph.fields.push(Field::string(97, "unknown of the graph"));
+        for field in graph.fields.iter_mut().filter(|field| field.number == graph::INITIALIZERS) {
+            let Payload::Message(tensor, _) = &mut field.payload else { continue };
+            tensor.fields.push(Field::string(96, "unknown of a tensor"));
+        }
+    }
+    let layer = model.layers().unwrap().remove(0);
+    let net = alone(Conv { bias: false, ..Conv::new(3, 4, [3]) }, &[3, 9]);
+    let parts = Parts::new(&layer, &factors(&net, "x", Form::Cp3, 2.into())).unwrap();
+    model.replace(&layer, &parts).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.onnx");
+    model.save(&path).unwrap();
+    let again = Model::open(&path).unwrap();
+    let bytes = again.encode();
+    assert_eq!(bytes, model.encode());
+    let count =
+        |text: &str| bytes.windows(text.len()).filter(|part| *part == text.as_bytes()).count();
+    for text in ["unknown of the model", "unknown of the graph", "unknown of b", "somebody"] {
+        assert_eq!(count(text), 1, "{text}");
+    }
+    // Gone with what they stood in, the node `a` and its weight; the other weight is left.
+    assert_eq!(count("unknown of a"), count("unknown of a tensor"));
+    assert_eq!(count("unknown of a tensor"), 1);
+    assert_eq!(crate::proto::model::opset(&again.root, model::OPSETS), 17);
+    let sets: Vec<(String, Option<i64>)> =
+        (again.root.children(model::OPSETS)).map(|(_, set)| (set.string(1), set.int(2))).collect();
+    assert_eq!(sets, [(String::new(), Some(17)), ("com.example".into(), Some(7))]);
+    assert_eq!(again.root.int(model::IR_VERSION), Some(8));
+    // A second run adds to the record.
+    let mut twice = again.clone();
+    let layer = twice.layers().unwrap().into_iter().find(|layer| layer.name == "b").unwrap();
+    let net = alone(Conv { bias: false, ..Conv::new(4, 2, [3]) }, &[4, 9]);
+    let parts = Parts::new(&layer, &factors(&net, "x", Form::Cp3, 2.into())).unwrap();
+    twice.replace(&layer, &parts).unwrap();
+    let names: Vec<String> =
+        twice.factorizations().unwrap().into_iter().map(|record| record.layer).collect();
+    assert_eq!(names, ["a", "b"]);
+}
