@@ -41,7 +41,7 @@ mod write;
 
 pub use error::{OnnxError, TensorError};
 pub use import::{
-    Binding, ImportError, ImportOptions, Imported, Refusal, RefusedNode, Region, Source,
+    Binding, ImportError, ImportOptions, Imported, ModelInput, Refusal, RefusedNode, Region, Source,
 };
 pub use layers::{Layer, LayerKind, Reason};
 pub use model::Model;

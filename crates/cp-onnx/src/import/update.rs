@@ -13,6 +13,9 @@ use crate::model::Model;
 use crate::proto::{Message, Payload, attribute, node, tensor};
 use crate::scopes::{Maker, Scopes};
 
+/// A parameter that is a tensor, and its trained values where they changed.
+type Use<'u> = (&'u str, &'u Source, Option<&'u ArrayD<f32>>);
+
 impl Model {
     /// Writes the parameters of `trained` that differ from those of `imported` into the tensors that they come from, in the file's own
     /// types; how many tensors that were. Kernels that `trained` does not have any more, since factors took their place, are left to
@@ -29,8 +32,7 @@ impl Model {
             source: ImportError::WriteBack { param: param.into(), problem },
         };
         // By tensor: the parameters that it is, and whether they changed.
-        let mut tensors: BTreeMap<(&str, &str), Vec<(&str, &Source, Option<&ArrayD<f32>>)>> =
-            BTreeMap::new();
+        let mut tensors: BTreeMap<(&str, &str), Vec<Use<'_>>> = BTreeMap::new();
         for (name, before) in imported.network.params() {
             let after = trained.params().get(name).or_else(|| moved(imported, trained, name));
             let Some(after) = after else {
