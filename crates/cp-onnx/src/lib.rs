@@ -22,6 +22,11 @@
 //!   bfloat16 or float64 (rounded to float32 on the way). The factors have the weight's type.
 //! - An initializer that is listed as an input, too, counts as constant: IR 3 had to list all of them. It leaves the list with its weight.
 //!
+//! # What is read as a network
+//! [`Model::import`] makes a `cp_net::Network` of a model, or of the region between values that are named ([`Model::trainable_region`]
+//! finds the longest): constants are computed, constant branches taken, functions inlined, the batch axis followed. It knows which of
+//! its kernels are layers of [`Model::layers`], and [`Model::update`] writes trained values back.
+//!
 //! Quantized models are refused; a layer that is left alone comes with its [`Reason`].
 
 mod error;

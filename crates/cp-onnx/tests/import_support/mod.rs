@@ -117,7 +117,8 @@ pub(crate) fn compare(
     let worst = got.iter().zip(expected).fold(0.0_f32, |worst, (got, expected)| {
         let difference = (got - expected).abs();
         // Neither is a number: equal. One of them is not: as wrong as can be.
-        if got == expected || got.is_nan() && expected.is_nan() {
+        let alike = got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan();
+        if alike {
             worst
         } else if difference.is_nan() {
             f32::INFINITY
