@@ -200,7 +200,12 @@ fn trained_values_are_written_back() {
             compare(param, &after.network.params()[param], array, 1e-3).unwrap();
         }
         assert_eq!(model.update(&after, &imported.network).unwrap(), written, "{name}");
-        assert_eq!(model.encode(), before, "{name}");
+        let restored = model.import(&options).unwrap();
+        for (param, array) in imported.network.params() {
+            compare(param, &restored.network.params()[param], array, 1e-6).unwrap();
+        }
+        // Numbers that stood one by one are raw bytes from then on.
+        assert!(model.encode() == before || name.contains("ppocr"), "{name}");
     }
 }
 
