@@ -23,6 +23,11 @@
 //! - An initializer that is listed as an input, too, counts as constant: IR 3 had to list all of them, and exporters went on to. It
 //!   leaves the list with its weight; from IR 4 on, where a caller may feed another, [`Layer::note`] says so.
 //!
+//! # What is read as a network
+//! [`Model::import`] makes a `cp_net::Network` of a model, or of the region between values that are named ([`Model::trainable_region`]
+//! finds the longest): constants are computed, constant branches taken, functions inlined, the batch axis followed. It knows which of
+//! its kernels are layers of [`Model::layers`], and [`Model::update`] writes trained values back.
+//!
 //! Quantized models are refused; a layer that is left alone comes with its [`Reason`].
 //!
 //! # What is written
@@ -51,7 +56,7 @@ mod write;
 pub use error::{OnnxError, TensorError};
 pub use export::{ExportOptions, NETWORK_KEY, OPSETS, export, exported_network};
 pub use import::{
-    Binding, ImportError, ImportOptions, Imported, Refusal, RefusedNode, Region, Source,
+    Binding, ImportError, ImportOptions, Imported, ModelInput, Refusal, RefusedNode, Region, Source,
 };
 pub use layers::{Layer, LayerKind, Note, Reason};
 pub use model::Model;

@@ -15,6 +15,9 @@ use crate::parts::Parts;
 use crate::proto::{Message, Payload, attribute, node, tensor};
 use crate::scopes::{Maker, Scopes};
 
+/// A parameter that is a tensor, and its trained values where they changed.
+type Use<'u> = (&'u str, &'u Source, Option<&'u ArrayD<f32>>);
+
 impl Model {
     /// Brings the model to what became of its network: layers that were factorized are replaced by their factors, all other parameters
     /// that changed are written where they came from.
@@ -57,8 +60,7 @@ impl Model {
             source: ImportError::WriteBack { param: param.into(), problem },
         };
         // By tensor: the parameters that it is, and whether they changed.
-        let mut tensors: BTreeMap<(&str, &str), Vec<(&str, &Source, Option<&ArrayD<f32>>)>> =
-            BTreeMap::new();
+        let mut tensors: BTreeMap<(&str, &str), Vec<Use<'_>>> = BTreeMap::new();
         for (name, before) in imported.network.params() {
             let after = trained.params().get(name).or_else(|| moved(imported, trained, name));
             let Some(after) = after else {

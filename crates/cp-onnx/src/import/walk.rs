@@ -106,7 +106,7 @@ impl<'s, 'a> Walk<'s, 'a> {
             prefix: String::new(),
         });
         self.scope(0, wanted, &fixed)?;
-        wanted.iter().map(|name| Ok(self.resolve(0, name).unwrap_or(Value::Unknown))).collect()
+        wanted.iter().map(|name| Ok(self.resolve(0, name).unwrap_or(Value::Nothing))).collect()
     }
 
     /// Reads those nodes of a frame that `wanted` comes from.
@@ -201,7 +201,8 @@ impl<'s, 'a> Walk<'s, 'a> {
         made.resize(outputs.len().max(made.len()), Value::Unknown);
         for (name, value) in outputs.into_iter().zip(made) {
             // What the caller cut is not overwritten.
-            if !name.is_empty() && !(frame == 0 && fixed.contains(&name)) {
+            let cut = frame == 0 && fixed.contains(&name);
+            if !name.is_empty() && !cut {
                 self.frames[frame].values.insert(name, value);
             }
         }

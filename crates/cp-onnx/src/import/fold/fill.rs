@@ -77,7 +77,12 @@ pub(super) fn constant_of_shape(call: &mut Call<'_, '_>) -> Outcome {
 /// A constant that has an axis of the batch: the same for all examples.
 pub(super) fn for_each_example(call: &mut Call<'_, '_>, data: Data, axis: usize) -> Outcome {
     let known = Known::new(call.output(), data);
-    let shape = known.floats("value")?.shape().to_vec();
+    let mut shape = known.floats("value")?.shape().to_vec();
+    if shape.contains(&0) {
+        // A network has no value without values; put side by side with others, it is left out.
+        shape.insert(axis.min(shape.len()), 1);
+        return Ok(vec![Value::Known(call.reshaped(&known, &shape)?)]);
+    }
     let op = Constant { shape, trained: false };
     let map = call.last(op, &[], vec![("value", known)], axis)?;
     Ok(vec![Value::Map(Map { batch: axis, ..map })])

@@ -157,7 +157,7 @@ pub(super) fn softsign(call: &mut Call<'_, '_>) -> Outcome {
 /// x times the sigmoid of α x.
 pub(super) fn swish(call: &mut Call<'_, '_>) -> Outcome {
     let alpha = call.attributes.float("alpha", 1.0);
-    if alpha == 1.0 {
+    if alpha.to_bits() == 1.0_f64.to_bits() {
         return call.simple(Silu {});
     }
     let x = call.float_map(0)?;

@@ -1,6 +1,6 @@
 //! Products with matrices.
 
-use cp_net::{Add, Linear, MatMul, Mul};
+use cp_net::{Add, Linear, MatMul, Mul, Squeeze};
 
 use crate::import::call::{Call, Outcome};
 use crate::import::error::Refusal;
@@ -32,10 +32,14 @@ fn linear(
     Ok(map)
 }
 
+fn is_one(number: f64) -> bool {
+    number.to_bits() == 1.0_f64.to_bits()
+}
+
 /// `known` times a number, where that is not 1.
 fn scaled(known: &Known, by: f64) -> Result<Known, Refusal> {
     let by = by as f32;
-    if by.to_bits() == 1.0_f32.to_bits() {
+    if is_one(f64::from(by)) {
         return Ok(known.clone());
     }
     let array = known.floats("constant")?.mapv(|value| value * by).into_shared();
@@ -68,20 +72,20 @@ pub(super) fn gemm(call: &mut Call<'_, '_>) -> Outcome {
     let direct = match &bias {
         None => Some(None),
         // One value for each feature, or a row of them.
-        Some(Value::Known(known)) if alpha == 1.0 => {
+        Some(Value::Known(known)) if is_one(alpha) => {
             let shape = known.data.shape();
             let row = matches!(shape, [size] | [1, size] if *size == features);
             if row { Some(Some(scaled(&call.reshaped(known, &[features])?, beta)?)) } else { None }
         }
         Some(_) => None,
     };
-    if alpha == 1.0
+    if is_one(alpha)
         && let Some(bias) = direct
     {
         return Ok(vec![Value::Map(linear(call, &x, weight, bias, true)?)]);
     }
     let mut y = linear(call, &x, weight, None, false)?;
-    if alpha != 1.0 {
+    if !is_one(alpha) {
         let by = call.number("alpha", alpha)?;
         y = match bias {
             None => {
@@ -93,7 +97,7 @@ pub(super) fn gemm(call: &mut Call<'_, '_>) -> Outcome {
     let Some(bias) = bias else { return Ok(vec![Value::Map(y)]) };
     let bias = match bias {
         Value::Known(known) => Value::Known(scaled(&known, beta)?),
-        Value::Map(map) if beta != 1.0 => {
+        Value::Map(map) if !is_one(beta) => {
             let by = call.number("beta", beta)?;
             Value::Map(call.part("bias", Mul {}, &[&map, &by], Vec::new(), map.batch)?)
         }
@@ -115,6 +119,21 @@ pub(super) fn matmul(call: &mut Call<'_, '_>) -> Outcome {
         let x = call.float_map(0)?;
         let weight = call.turned(weight)?;
         return Ok(vec![Value::Map(linear(call, &x, weight, None, true)?)]);
+    }
+    if let (Value::Map(_), Value::Known(vector)) = (&a, &b)
+        && let &[size] = vector.data.shape()
+    {
+        // A column, whose axis goes again.
+        let x = call.float_map(0)?;
+        if x.batch + 2 >= x.rank() {
+            return Refusal::batch("one of its matrices lies along");
+        }
+        let column = call.reshaped(vector, &[size, 1])?;
+        let column = call.net.constant(&column, 0)?;
+        let product = call.part("product", MatMul {}, &[&x, &column], Vec::new(), x.batch)?;
+        let axes = vec![product.shape.len().saturating_sub(1)];
+        let map = call.last(Squeeze { axes }, &[&product], Vec::new(), x.batch)?;
+        return Ok(vec![Value::Map(map)]);
     }
     let rank = |value: &Value| match value {
         Value::Map(map) => map.rank(),

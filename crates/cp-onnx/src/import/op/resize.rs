@@ -215,7 +215,8 @@ fn finish(
         }
         (None, Some(scales)) => match &scales[..] {
             [batch, channels, spatial @ ..]
-                if *batch == 1.0 && *channels == 1.0 && spatial.len() + 1 == x.shape.len() =>
+                if [*batch, *channels].map(f64::to_bits) == [1.0_f64.to_bits(); 2]
+                    && spatial.len() + 1 == x.shape.len() =>
             {
                 (None, Some(spatial.to_vec()))
             }
