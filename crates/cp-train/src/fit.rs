@@ -43,7 +43,7 @@ pub(crate) fn check_pictures(
         (2, _) => format!("takes sequences of shape {shape:?} (channels, length)"),
         (3, Channels::Features) => format!(
             "takes maps of features of shape {shape:?} (where they are pictures, write \"channels\": \"rgb\", \"bgr\" or \"gray\" \
-             at its input)"
+             at its input, or name --preprocess)"
         ),
         _ => format!("takes volumes of shape {shape:?}"),
     };

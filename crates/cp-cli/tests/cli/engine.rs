@@ -9,7 +9,7 @@ use cp_plan::RankPlan;
 use serde_json::Value;
 
 /// A folder of grey images, bright in a place of the class's own: ten of each of ten classes to train on, two to test on.
-fn images(folder: &Path) -> String {
+pub(crate) fn images(folder: &Path) -> String {
     for class in 0..10_u32 {
         for (split, copies) in [("train", 10), ("test", 2)] {
             let place = folder.join(format!("images/{split}/class{class}"));

@@ -7,6 +7,7 @@ mod engine;
 mod help;
 mod mistakes;
 mod models;
+mod onnx;
 mod pytorch;
 mod real_data;
 mod support;
