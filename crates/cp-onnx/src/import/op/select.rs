@@ -44,6 +44,9 @@ pub(super) fn concat(call: &mut Call<'_, '_>) -> Outcome {
     }
     let kind =
         if found.iter().all(|map| map.kind == Kind::Float) { Kind::Float } else { Kind::Other };
+    if let [map] = &found[..] {
+        return Ok(vec![Value::Map(map.clone())]);
+    }
     let all: Vec<&Map> = found.iter().collect();
     let map = call.last(Concat { axis }, &all, Vec::new(), first.batch)?;
     Ok(vec![Value::Map(Map { kind, ..map })])
