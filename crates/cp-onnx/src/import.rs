@@ -109,37 +109,7 @@ pub struct Imported {
     read: BTreeSet<(String, String)>,
 }
 
-/// An input of a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelInput {
-    /// Its name.
-    pub name: String,
-    /// Its sizes, that of the batch first, as far as the file fixes them; `None` where it does not even fix their number.
-    pub sizes: Option<Vec<Option<usize>>>,
-    /// Whether an initializer stands for it where it is not given.
-    pub optional: bool,
-}
-
 impl Model {
-    /// What the main graph takes, in the order of the file; without what is no tensor.
-    pub fn inputs(&self) -> Vec<ModelInput> {
-        let scopes = Scopes::of(&self.root);
-        let inputs = scopes.all[0].message.children(graph::INPUTS);
-        let input = |(_, message): (usize, &crate::proto::Message)| {
-            let info = info(message)?;
-            let optional =
-                matches!(scopes.all[0].maker(&info.name), Some(Maker::Initializer { .. }));
-            Some(ModelInput { sizes: info.known(), name: info.name, optional })
-        };
-        inputs.filter_map(input).collect()
-    }
-
-    /// What the main graph gives, in the order of the file.
-    pub fn outputs(&self) -> Vec<String> {
-        let scopes = Scopes::of(&self.root);
-        scopes.all[0].message.children(graph::OUTPUTS).map(|(_, output)| output.string(1)).collect()
-    }
-
     /// The model as a network.
     ///
     /// # Errors

@@ -56,7 +56,7 @@ mod write;
 pub use error::{OnnxError, TensorError};
 pub use export::{ExportOptions, NETWORK_KEY, OPSETS, export, exported_network};
 pub use import::{
-    Binding, ImportError, ImportOptions, Imported, ModelInput, Refusal, RefusedNode, Region, Source,
+    Binding, ImportError, ImportOptions, Imported, Refusal, RefusedNode, Region, Source,
 };
 pub use layers::{Layer, LayerKind, Note, Reason};
 pub use model::Model;

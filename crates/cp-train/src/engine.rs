@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::TrainError;
 use crate::timing::{self, Timing, TimingOptions};
 
+pub use crate::timing::Ready;
+
 pub use foreign::{Change, changes, value_shapes};
 pub(crate) use onnxruntime::Classifier;
 pub use onnxruntime::node_times;
@@ -58,15 +60,6 @@ pub enum Subject<'a> {
     Network(&'a Network),
     /// An ONNX model, as it lies in its file; ONNX Runtime alone runs it.
     Model(&'a Path),
-}
-
-/// A subject with an input in its memory: what is left is a forward pass.
-pub trait Ready {
-    /// Runs forward once. The outputs are thrown away, where the engine left them.
-    ///
-    /// # Errors
-    /// Where the engine stops.
-    fn pass(&mut self) -> Result<(), TrainError>;
 }
 
 /// Inputs to draw: shapes without the batch axis by name, and the examples of a batch.

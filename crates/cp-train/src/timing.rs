@@ -11,7 +11,6 @@ use cp_torch::tch::{Device, Kind, Tensor};
 use cp_torch::{Executor, Mode};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Ready;
 use crate::error::TrainError;
 use crate::memory::{Purpose, check_memory};
 
@@ -169,7 +168,16 @@ pub fn interleaved(
     Ok(samples.into_iter().map(Timing::of).collect())
 }
 
-/// Times subjects that an engine has made ready, in turn.
+/// A network in an engine, with an input in its memory: what is left is a forward pass.
+pub trait Ready {
+    /// Runs forward once. The outputs are thrown away, where the engine left them.
+    ///
+    /// # Errors
+    /// Where the engine stops.
+    fn pass(&mut self) -> Result<(), TrainError>;
+}
+
+/// Times what engines have made ready, in turn.
 ///
 /// # Errors
 /// As [`interleaved`].

@@ -57,11 +57,24 @@ fn a_model_comes_back_as_one() {
     assert_eq!(after.factorizations().unwrap().len(), count);
     assert_eq!(before.inputs(), after.inputs());
     assert_eq!(before.outputs(), after.outputs());
-    let bench =
-        json(&["bench", text(&dense), text(&out), "--batch", "1,2", "--repeats", "3", "--threads", "1"]);
+    let bench = json(&[
+        "bench",
+        text(&dense),
+        text(&out),
+        "--batch",
+        "1,2",
+        "--repeats",
+        "3",
+        "--threads",
+        "1",
+    ]);
     assert_eq!((&bench[0]["batch"], &bench[1]["batch"]), (&1.into(), &2.into()));
     assert_eq!(bench[0]["engine"], "onnxruntime");
-    fails(&["bench", text(&dense), text(&out), "--engine", "torch"], 1, &["ONNX Runtime alone", "--engine"]);
+    fails(
+        &["bench", text(&dense), text(&out), "--engine", "torch"],
+        1,
+        &["ONNX Runtime alone", "--engine"],
+    );
     let inspected = json(&["inspect", text(&out)]);
     assert_eq!(inspected["macs"], report["after"]["macs"]);
 }
@@ -74,14 +87,24 @@ fn open_sizes_are_asked_for_where_they_count() {
     }
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("small.onnx");
-    let run = |rest: &[&str]| [&["compress", text(&dense), "--points", "3", "--max-iters", "3"], rest].concat();
+    let run = |rest: &[&str]| {
+        [&["compress", text(&dense), "--points", "3", "--max-iters", "3"], rest].concat()
+    };
     let params = json(&run(&["--params-ratio", "0.7", "--out", text(&out)]));
     assert!(number(&params, "params_ratio") <= 0.7, "{params}");
     Model::open(&out).unwrap();
-    fails(&run(&["--macs-ratio", "0.7", "--out", text(&out)]), 1, &["--macs-ratio", "--input", "--params-ratio"]);
+    fails(
+        &run(&["--macs-ratio", "0.7", "--out", text(&out)]),
+        1,
+        &["--macs-ratio", "--input", "--params-ratio"],
+    );
     let name = &Model::open(&dense).unwrap().inputs()[0].name;
     let wrong = format!("{name}x=3x16x16");
-    fails(&run(&["--macs-ratio", "0.7", "--input", &wrong, "--out", text(&out)]), 1, &["--input", name]);
+    fails(
+        &run(&["--macs-ratio", "0.7", "--input", &wrong, "--out", text(&out)]),
+        1,
+        &["--input", name],
+    );
     fails(&run(&["--macs-ratio", "0.7", "--input", "3x0", "--out", text(&out)]), 2, &["--input"]);
 }
 
@@ -106,7 +129,8 @@ fn every_kind_of_layer_in_every_scope() {
         let Some(dense) = shared(case) else { return };
         let out = folder.path().join(format!("{index}.onnx"));
         let rest = ["--points", "3", "--max-iters", "3", "--out", text(&out)];
-        let report = json(&[&["compress", text(&dense), "--params-ratio", "0.8"][..], &rest].concat());
+        let report =
+            json(&[&["compress", text(&dense), "--params-ratio", "0.8"][..], &rest].concat());
         assert!(number(&report, "params_ratio") <= 0.8, "{case}: {report}");
         assert!(!Model::open(&out).unwrap().factorizations().unwrap().is_empty(), "{case}");
     }
@@ -194,7 +218,11 @@ fn pytorchs_files_are_models() {
     json(&["convert", text(&program), text(&out)]);
     let Some(weights) = shared("pytorch/resnet.state.pth") else { return };
     fails(&["inspect", text(&weights)], 1, &["--arch"]);
-    fails(&["inspect", text(&weights), "--arch", "small-cnn"], 1, &["small-cnn", "resnet.state.pth"]);
+    fails(
+        &["inspect", text(&weights), "--arch", "small-cnn"],
+        1,
+        &["small-cnn", "resnet.state.pth"],
+    );
     let Some(module) = shared("pytorch/resnet.whole-module.pt") else { return };
     fails(&["inspect", text(&module), "--arch", "small-cnn"], 1, &["torch.save"]);
     let Some(script) = shared("pytorch/resnet.torchscript.pt") else { return };
@@ -212,10 +240,25 @@ fn a_model_is_fine_tuned_and_written_back() {
     let out = folder.path().join("tuned.onnx");
     let splits = ["--train-split", "train", "--validation-split", "test"];
     let rest = [
-        "--dataset", &data, "--epochs", "1", "--statistics", "0", "--calibrate", "0", "--form", "cp3", "--points", "3",
-        "--max-iters", "3", "--out", text(&out),
+        "--dataset",
+        &data,
+        "--epochs",
+        "1",
+        "--statistics",
+        "0",
+        "--calibrate",
+        "0",
+        "--form",
+        "cp3",
+        "--points",
+        "3",
+        "--max-iters",
+        "3",
+        "--out",
+        text(&out),
     ];
-    let report = json(&[&["compress", text(&dense), "--macs-ratio", "0.5"][..], &splits, &rest].concat());
+    let report =
+        json(&[&["compress", text(&dense), "--macs-ratio", "0.5"][..], &splits, &rest].concat());
     let tuned = report["stages"].as_array().unwrap().last().unwrap().clone();
     let eval = |model: &Path, rest: &[&str]| {
         let args = ["eval", text(model), "--dataset", &data, "--split", "test"];
@@ -223,7 +266,10 @@ fn a_model_is_fine_tuned_and_written_back() {
     };
     // What is written is what was validated, in another engine.
     let written = eval(&out, &["--preprocess", "unit"]);
-    assert!((number(&written, "loss") - number(&tuned["validation"], "loss")).abs() < 1e-3, "{written} {tuned}");
+    assert!(
+        (number(&written, "loss") - number(&tuned["validation"], "loss")).abs() < 1e-3,
+        "{written} {tuned}"
+    );
     let args = ["eval", text(&out), "--dataset", &data, "--split", "test"];
     fails(&args, 1, &["--preprocess"]);
     fails(&[&args[..], &["--preprocess", "imagenet"]].concat(), 1, &["3 channels"]);

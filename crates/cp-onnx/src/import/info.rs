@@ -64,12 +64,6 @@ impl Info {
         format!("[{}]", sizes.collect::<Vec<_>>().join(", "))
     }
 
-    /// The sizes, as far as they are known.
-    pub(crate) fn known(&self) -> Option<Vec<Option<usize>>> {
-        let known = |size: &Size| if let Size::Is(size) = size { Some(*size) } else { None };
-        self.sizes.as_ref().map(|sizes| sizes.iter().map(known).collect())
-    }
-
     /// The sizes behind the batch axis, as far as they are known; `None` where there is no such axis, or the axes are not known.
     pub(crate) fn inner(&self) -> Option<Vec<Option<usize>>> {
         let (_, inner) = self.sizes.as_ref()?.split_first()?;
