@@ -40,7 +40,7 @@ pub(crate) struct ArchOption {
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub(crate) key: Option<String>,
     /// How pictures become the input of a model that does not say it itself: imagenet, unit (0 to 1), caffe, or a TOML file.
-    #[arg(long, value_name = "HOW")]
+    #[arg(long, value_name = "HOW", hide_short_help = true)]
     pub(crate) preprocess: Option<Preprocess>,
 }
 
@@ -76,14 +76,17 @@ pub(crate) fn load_at(
     option: &ArchOption,
     shapes: &BTreeMap<String, Vec<usize>>,
 ) -> anyhow::Result<Network> {
-    let network = match kind(path) {
+    let kind = kind(path);
+    let looks = || format!("{}: it looks like {}", path.display(), kind.name());
+    let network = match kind {
         FileKind::Onnx => {
-            option.refuse_arch(path)?;
-            onnx(&Model::open(path)?, shapes)?
+            option.refuse_arch(path, kind)?;
+            let model = Model::open(path).with_context(looks)?;
+            onnx(&model, shapes)?
         }
         FileKind::ExportedProgram => {
-            option.refuse_arch(path)?;
-            cp_pytorch::exported_program(path)?
+            option.refuse_arch(path, kind)?;
+            cp_pytorch::exported_program(path).with_context(looks)?
         }
         FileKind::PyTorchZip | FileKind::Pickle => {
             let Some(arch) = option.architecture()? else {
@@ -94,7 +97,8 @@ pub(crate) fn load_at(
                 );
             };
             let weights =
-                cp_pytorch::state_dict(path, &StateDictOptions { key: option.key.clone() })?;
+                cp_pytorch::state_dict(path, &StateDictOptions { key: option.key.clone() })
+                    .with_context(looks)?;
             let loaded = weights.into_network(arch).with_context(|| path.display().to_string())?;
             loaded.notes.iter().for_each(|note| output::note(note));
             loaded.network
@@ -154,13 +158,14 @@ fn kind(path: &Path) -> FileKind {
 }
 
 impl ArchOption {
-    fn refuse_arch(&self, path: &Path) -> Result<(), Usage> {
+    fn refuse_arch(&self, path: &Path, kind: FileKind) -> anyhow::Result<()> {
         match &self.name {
             None => Ok(()),
-            Some(_) => Err(Usage(format!(
-                "--arch is for weights alone, and {} has its architecture: leave it out",
-                path.display()
-            ))),
+            Some(_) => bail!(
+                "{}: is {}, which has its architecture; leave --arch out",
+                path.display(),
+                kind.name()
+            ),
         }
     }
 }

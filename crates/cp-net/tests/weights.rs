@@ -235,7 +235,7 @@ fn files_of_another_kind_are_named() {
     let arch = "net.json";
     named(b"PK\x03\x04\x1b[31m m/data.pkl", ["PyTorch checkpoint", "as a model", arch]);
     named(b"\x80\x02}q\0.", ["pickle", "as a model", arch]);
-    named(b"\x08\x07\x12\x07pytorch\x42\x02\x10\x11", ["ONNX", "--arch", arch]);
+    named(b"\x08\x07\x12\x07pytorch\x42\x02\x10\x11", ["ONNX", "as a model", arch]);
     named(b"<html>\x1b]0;title\x07</html>", ["web page", "download", "download"]);
     named(b"\x1f\x8b\x08\0\0\0\0\0\0\x03", ["gzip", "unpack", arch]);
     named(br#"{"weight_map": {"a": "b"}}"#, ["shards", "join", arch]);

@@ -13,7 +13,6 @@ use crate::model::ModelArgs;
 const SHORT: &str = "\
 Examples:
   polyad compress net.safetensors --macs-ratio 0.33 --dataset cifar10 --out small.safetensors
-  polyad compress net.safetensors --latency-ratio 0.6 --out fast.safetensors
   polyad compress model.onnx --macs-ratio 0.5 --input 3x224x224 --out faster.onnx
 
 `polyad compress --help` shows every option, plans, and the JSON.";
@@ -115,8 +114,7 @@ pub(crate) struct Args {
         help_heading = "Plan"
     )]
     pub(super) size_share: Option<f64>,
-    /// Sizes of one example of an ONNX model, such as 3x224x224, of the input NAME where there are several; needed where the model
-    /// leaves them open.
+    /// Sizes of one example of an ONNX model that leaves them open, such as 3x224x224.
     #[arg(long, value_name = "[NAME=]DIMS", help_heading = "Plan")]
     pub(super) input: Vec<InputShape>,
     /// Ranks that the plan tries for each layer and form [default: 10 with a data set, else 12].

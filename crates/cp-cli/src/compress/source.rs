@@ -84,12 +84,24 @@ impl Source {
                 None
             }
         };
-        let view = onnx.layer_view(shapes.as_ref())?;
+        let mut view = onnx.layer_view(shapes.as_ref());
+        let mut sized = shapes.is_some();
+        if needs.is_none() && sized {
+            // What counts are the weights, also of layers whose inputs have no size that is known.
+            let all = onnx.layer_view(None)?;
+            if view.as_ref().map_or(0, |view| view.layers.len()) < all.layers.len() {
+                output::note(
+                    "multiply-adds are not counted: the sizes of some layers' inputs are not known",
+                );
+                (view, sized) = (Ok(all), false);
+            }
+        }
+        let view = view?;
         for (layer, why) in &view.left_out {
             output::note(&format!("'{layer}' is left alone: {why}"));
         }
         let fixed = view.fixed.iter().map(|(layer, _)| layer.clone()).collect();
-        let (network, sized) = (view.network.clone(), shapes.is_some());
+        let network = view.network.clone();
         let way = Way::Layers(Box::new(view));
         let onnx = Some(Onnx { path: path.clone(), model: onnx, way, given });
         Ok(Self { network, fixed, sized, onnx })

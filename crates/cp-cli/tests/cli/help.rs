@@ -90,7 +90,7 @@ fn usage_errors_end_with_code_2() {
     );
     fails(&["inspect"], 2, &["MODEL"]);
     fails(&["inspect", "--arch", "resnet19"], 2, &["resnet19", "resnet18"]);
-    fails(&["inspect", "--arch", "resnet18", "--input", "3x224"], 2, &["--input", "3x224x224"]);
+    fails(&["inspect", "--arch", "resnet18", "--input", "3x0"], 2, &["--input", "3x224x224"]);
     fails(&["eval", "x.safetensors"], 2, &["--dataset"]);
     fails(
         &["compress", "x.safetensors", "--out", "y.safetensors"],

@@ -87,25 +87,17 @@ fn open_sizes_are_asked_for_where_they_count() {
     }
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("small.onnx");
-    let run = |rest: &[&str]| {
-        [&["compress", text(&dense), "--points", "3", "--max-iters", "3"], rest].concat()
-    };
-    let params = json(&run(&["--params-ratio", "0.7", "--out", text(&out)]));
+    let compress =
+        ["compress", text(&dense), "--points", "3", "--max-iters", "3", "--out", text(&out)];
+    let params = json(&[&compress[..], &["--params-ratio", "0.7"]].concat());
     assert!(number(&params, "params_ratio") <= 0.7, "{params}");
     Model::open(&out).unwrap();
-    fails(
-        &run(&["--macs-ratio", "0.7", "--out", text(&out)]),
-        1,
-        &["--macs-ratio", "--input", "--params-ratio"],
-    );
+    let macs = [&compress[..], &["--macs-ratio", "0.7"]].concat();
+    fails(&macs, 1, &["--macs-ratio", "--input", "--params-ratio"]);
     let name = &Model::open(&dense).unwrap().inputs()[0].name;
     let wrong = format!("{name}x=3x16x16");
-    fails(
-        &run(&["--macs-ratio", "0.7", "--input", &wrong, "--out", text(&out)]),
-        1,
-        &["--input", name],
-    );
-    fails(&run(&["--macs-ratio", "0.7", "--input", "3x0", "--out", text(&out)]), 2, &["--input"]);
+    fails(&[&macs[..], &["--input", &wrong]].concat(), 1, &["--input", name]);
+    fails(&[&macs[..], &["--input", "3x0"]].concat(), 2, &["--input"]);
 }
 
 #[test]
