@@ -1,7 +1,7 @@
 //! `cargo xtask`: sets up libtorch and the data sets, and starts everything else.
 //!
 //! Thin on purpose: it depends on no crate of the workspace, builds in seconds, and leaves the work to pip, curl, tar and
-//! cargo. One file per subcommand; `workspace`, `libtorch`, `manifest` and `download` are what several of them share.
+//! cargo. One file per subcommand; `workspace`, `libtorch`, `manifest`, `sums` and `download` are what several of them share.
 
 mod bench;
 mod check;
@@ -10,10 +10,14 @@ mod doctor;
 mod download;
 mod experiment;
 mod libtorch;
+#[cfg(test)]
+mod loopback;
 mod manifest;
+mod needs;
 mod peers;
 mod results;
 mod setup;
+mod sums;
 mod test;
 mod workspace;
 
