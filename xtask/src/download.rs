@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::manifest::Download;
 use crate::sums::{self, Check};
@@ -79,6 +79,13 @@ impl From<anyhow::Error> for Failure {
 /// # Errors
 /// If no address has the file, what came is not the file, or it cannot be written; each names address, file and way out.
 pub(crate) fn fetch(download: &Download, target: &Path, patience: Patience) -> anyhow::Result<()> {
+    let known = download.expected();
+    let sums = [&known.sha256, &known.sha256_prefix, &known.md5];
+    ensure!(
+        sums.iter().any(|sum| sum.is_some()) || download.first_fetch || download.piece,
+        "the manifest lists no sum of {}, and does not say `first_fetch`",
+        download.path
+    );
     let part = target.with_added_extension("part");
     if let Some(folder) = target.parent() {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
