@@ -306,7 +306,9 @@ fn curl(url: &str, bytes: Option<u64>, part: &Path) -> anyhow::Result<Answer> {
         .status
         .code()
         .context("curl was stopped; the next try goes on where this one ended")?;
-    let status = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0);
+    let status: u32 = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0);
+    // The page that tells of an error may itself be larger than a small file.
+    let code = if code == exit::TOO_LARGE && status >= 400 { exit::HTTP_ERROR } else { code };
     let words = String::from_utf8_lossy(&output.stderr);
     let words = words.lines().last().unwrap_or_default().trim();
     let words = if words.is_empty() { format!("curl {code}") } else { words.to_owned() };
