@@ -341,8 +341,7 @@ fn data(root: &Path) -> Finding {
             "correct or unset POLYAD_DATA",
         );
     }
-    let places = manifest::places(root, None);
-    let Ok(manifests) = manifest::all(root) else {
+    let (Ok(places), Ok(manifests)) = (manifest::places(root, None), manifest::all(root)) else {
         return Finding::bad(WHAT, "datasets/*.toml cannot be read", list);
     };
     let here: Vec<String> = manifests

@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode};
 use anyhow::Context as _;
 use serde::Deserialize;
 
+use crate::needs::{self, Needs};
 use crate::{onnxruntime, setup, workspace};
 
 /// Where the experiments' TOMLs are.
@@ -50,17 +51,25 @@ pub(crate) fn subcommands(root: &Path) -> anyhow::Result<Vec<clap::Command>> {
     Ok(all(root)?.into_iter().map(one).collect())
 }
 
-/// Sees to libtorch and ONNX Runtime, then builds and starts the experiment in the user's folder; its exit code is ours.
+/// Fetches the data that is missing (unless `--no-fetch` stands in the arguments), libtorch and ONNX Runtime, then builds and starts the
+/// experiment in the user's folder; its exit code is ours.
 ///
 /// All programs are built, and one example: only then does cargo choose the same features of all crates as for `cargo xtask test`,
 /// those that dev-dependencies ask for too, and the two share what they build.
 pub(crate) fn run(experiment: &str, args: &[OsString]) -> anyhow::Result<ExitCode> {
-    setup::ensure()?;
     // `--` parts our arguments from the experiment's; it is not one of them.
-    let args = match args {
-        [first, rest @ ..] if first == "--" => rest,
-        all => all,
+    let mut args = match args {
+        [first, rest @ ..] if first == "--" => rest.to_vec(),
+        all => all.to_vec(),
     };
+    if needs::wanted(&mut args) {
+        let root = workspace::root();
+        let path = root.join(FOLDER).join(format!("{experiment}.toml"));
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        Needs::of(&text, &args)?.fetch(&root)?;
+    }
+    setup::ensure()?;
     eprintln!(
         "Building the experiments, which know their options (some minutes the first time) ..."
     );

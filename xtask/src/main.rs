@@ -1,8 +1,8 @@
 //! `cargo xtask`: sets up libtorch, ONNX Runtime and the data sets, and starts everything else.
 //!
 //! Thin on purpose: it depends on no crate of the workspace, builds in seconds, and leaves the work to pip, curl, tar and
-//! cargo. One file per subcommand; `workspace`, `install`, `pip`, `libtorch`, `onnxruntime`, `manifest` and `download` are what several of
-//! them share.
+//! cargo. One file per subcommand; `workspace`, `install`, `pip`, `libtorch`, `onnxruntime`, `manifest`, `sums` and `download` are what
+//! several of them share.
 
 mod bench;
 mod check;
@@ -12,12 +12,16 @@ mod download;
 mod experiment;
 mod install;
 mod libtorch;
+#[cfg(test)]
+mod loopback;
 mod manifest;
+mod needs;
 mod onnxruntime;
 mod peers;
 mod pip;
 mod results;
 mod setup;
+mod sums;
 mod test;
 mod workspace;
 

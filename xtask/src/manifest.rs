@@ -2,14 +2,14 @@
 //!
 //! `cp-data` reads the same manifests for loading; this is the part of them that must not cost a build of `cp-data`.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
-use md5::Md5;
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
+
+use crate::sums::{Check, Expected, Sums};
 
 /// A data set.
 #[derive(Debug, Deserialize)]
@@ -32,11 +32,29 @@ pub(crate) struct Manifest {
 #[derive(Debug, Deserialize)]
 pub(crate) struct DataFile {
     pub(crate) path: String,
+    /// Of weights.
+    name: Option<String>,
     #[serde(default)]
     also: Vec<String>,
-    bytes: u64,
+    /// Addresses, where it is downloaded as it is.
+    #[serde(default)]
+    urls: Vec<String>,
+    pub(crate) assemble: Option<Assembly>,
+    pub(crate) bytes: Option<u64>,
+    about_mib: Option<f64>,
     sha256: Option<String>,
+    sha256_prefix: Option<String>,
     md5: Option<String>,
+    #[serde(default)]
+    first_fetch: bool,
+    /// The splits that need it; every one where none is named.
+    #[serde(default)]
+    pub(crate) splits: Vec<String>,
+    /// A file that holds all that is in this one.
+    pub(crate) part_of: Option<String>,
+    /// The file that it was converted from, with the same numbers.
+    pub(crate) original: Option<String>,
+    license: Option<String>,
     #[serde(default)]
     packed: Vec<Packing>,
 }
@@ -48,33 +66,43 @@ struct Packing {
     sha256: String,
 }
 
+/// How weights are put together from one raw file for each array.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Assembly {
+    /// Address of the folder of the raw files, ending in `/`.
+    pub(crate) base: String,
+    pub(crate) metadata: Vec<(String, String)>,
+    pub(crate) layers: Vec<Layer>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Layer {
+    pub(crate) name: String,
+    /// Of the weight: out, in, height, width, or out, in.
+    pub(crate) shape: Vec<usize>,
+}
+
 /// Something to download.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct Download {
     pub(crate) urls: Vec<String>,
     /// Below the folder of the data set.
     pub(crate) path: String,
     pub(crate) bytes: Option<u64>,
+    /// As the publisher prints it, where the bytes are not known.
+    pub(crate) about_mib: Option<f64>,
+    pub(crate) sha256: Option<String>,
+    pub(crate) sha256_prefix: Option<String>,
+    pub(crate) md5: Option<String>,
+    /// The manifest's word that no sum is printed anywhere.
     #[serde(default)]
-    sha256: Option<String>,
-    #[serde(default)]
-    md5: Option<String>,
+    pub(crate) first_fetch: bool,
     /// `tar.gz`: its members are wanted; empty: the file itself.
     #[serde(default)]
     pub(crate) unpack: String,
-}
-
-/// What a look at a file gave.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Check {
-    /// A listed sum.
-    Right,
-    /// A sum is listed for what is in it, but it is packed in a way that is not; checked when it is read.
-    Repacked,
-    /// The manifest lists nothing but the size, which is right.
-    SizeOnly,
-    /// What is wrong with it.
-    Wrong(String),
+    /// A piece of something that has a sum as a whole: none is kept of it.
+    #[serde(skip)]
+    pub(crate) piece: bool,
 }
 
 /// All manifests, by name.
@@ -109,19 +137,100 @@ pub(crate) fn named(root: &Path, name: &str) -> anyhow::Result<Manifest> {
     }
 }
 
-/// The folder that downloads go to.
-pub(crate) fn cache(root: &Path) -> PathBuf {
-    root.join("datasets/cache")
+/// Data folders in the order of the search, as in `cp-data`: `--data`, `$POLYAD_DATA`, the workspace's cache, the user's.
+/// Those that the user names have to be there.
+pub(crate) fn places(root: &Path, flag: Option<&Path>) -> anyhow::Result<Vec<PathBuf>> {
+    let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let data = variable("POLYAD_DATA");
+    for (named, by) in [(flag, "--data"), (data.as_deref(), "$POLYAD_DATA")] {
+        if let Some(folder) = named {
+            ensure!(folder.is_dir(), "{by} {}: no such folder", folder.display());
+        }
+    }
+    let user = if cfg!(windows) {
+        variable("LOCALAPPDATA")
+    } else if cfg!(target_os = "macos") {
+        variable("HOME").map(|home| home.join("Library/Caches"))
+    } else {
+        variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")))
+    };
+    let caches = [root.join("datasets/cache")];
+    let user = user.map(|cache| cache.join("polyad/datasets"));
+    Ok(flag.map(PathBuf::from).into_iter().chain(data).chain(caches).chain(user).collect())
 }
 
-/// Data folders in the order of the search: `--data`, `$POLYAD_DATA`, the cache.
-pub(crate) fn places(root: &Path, flag: Option<&Path>) -> Vec<PathBuf> {
-    let variable =
-        std::env::var_os("POLYAD_DATA").filter(|value| !value.is_empty()).map(PathBuf::from);
-    flag.map(PathBuf::from).into_iter().chain(variable).chain([cache(root)]).collect()
+/// A path must not lead out of the folder of its data set.
+pub(crate) fn stays_below(path: &str) -> anyhow::Result<()> {
+    let plain =
+        Path::new(path).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+    ensure!(
+        plain && !path.is_empty(),
+        "the manifest's path {path:?} leaves the folder of the data set"
+    );
+    Ok(())
+}
+
+impl Manifest {
+    /// The weights of this name: that in the manifest, or the path with or without its ending.
+    pub(crate) fn weights(&self, name: &str) -> Option<&DataFile> {
+        let by_path = |file: &&DataFile| file.path == name || file.stem() == name;
+        let by_name = |file: &&DataFile| file.name.as_deref() == Some(name);
+        self.files.iter().find(by_path).or_else(|| self.files.iter().find(by_name))
+    }
+
+    pub(crate) fn file(&self, path: &str) -> Option<&DataFile> {
+        self.files.iter().find(|file| file.path == path)
+    }
+
+    /// Whether anything of it has an address.
+    pub(crate) fn can_be_fetched(&self) -> bool {
+        !self.downloads.is_empty() || self.files.iter().any(DataFile::can_be_fetched)
+    }
 }
 
 impl DataFile {
+    fn stem(&self) -> &str {
+        self.path.rsplit_once('.').map_or(self.path.as_str(), |(stem, _)| stem)
+    }
+
+    /// What it goes by: its name, or its path without the ending.
+    pub(crate) fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or_else(|| self.stem())
+    }
+
+    pub(crate) fn can_be_fetched(&self) -> bool {
+        !self.urls.is_empty() || self.assemble.is_some()
+    }
+
+    pub(crate) fn license<'a>(&'a self, manifest: &'a Manifest) -> &'a str {
+        self.license.as_deref().unwrap_or(&manifest.license)
+    }
+
+    /// What is known of it.
+    pub(crate) fn expected(&self) -> Expected {
+        Expected {
+            bytes: self.bytes,
+            sha256: self.sha256.clone(),
+            sha256_prefix: self.sha256_prefix.clone(),
+            md5: self.md5.clone(),
+        }
+    }
+
+    /// How it is downloaded, if it has an address of its own.
+    pub(crate) fn download(&self) -> Option<Download> {
+        (!self.urls.is_empty()).then(|| Download {
+            urls: self.urls.clone(),
+            path: self.path.clone(),
+            bytes: self.bytes,
+            about_mib: self.about_mib,
+            sha256: self.sha256.clone(),
+            sha256_prefix: self.sha256_prefix.clone(),
+            md5: self.md5.clone(),
+            first_fetch: self.first_fetch,
+            ..Download::default()
+        })
+    }
+
     /// Where it lies, in whichever packing; the first place that has it.
     pub(crate) fn find(&self, folder: &str, places: &[PathBuf]) -> Option<PathBuf> {
         let packed = self.packed.iter().map(|packing| &packing.path);
@@ -135,80 +244,45 @@ impl DataFile {
 
     /// Compares the file at `path` with what is listed.
     pub(crate) fn check(&self, path: &Path) -> anyhow::Result<Check> {
-        let sums = Sums::of(path)?;
-        if self.packed.iter().any(|packing| packing.sha256 == sums.sha256) {
-            return Ok(Check::Right);
+        if !self.packed.is_empty() {
+            let sums = Sums::of(path)?;
+            if self.packed.iter().any(|packing| packing.sha256 == sums.sha256) {
+                return Ok(Check::Right);
+            }
+            if path.extension().is_some_and(|extension| extension == "gz" || extension == "zst") {
+                return Ok(Check::Repacked);
+            }
         }
-        if path.extension().is_some_and(|extension| extension == "gz" || extension == "zst") {
-            return Ok(Check::Repacked);
-        }
-        Ok(compare(&sums, Some(self.bytes), self.sha256.as_deref(), self.md5.as_deref()))
+        self.expected().check(path, path)
     }
 }
 
 impl Download {
-    /// Compares a downloaded file with what is listed.
-    pub(crate) fn check(&self, path: &Path) -> anyhow::Result<Check> {
-        Ok(compare(&Sums::of(path)?, self.bytes, self.sha256.as_deref(), self.md5.as_deref()))
-    }
-
-    /// A manifest must not be able to write anywhere else.
-    pub(crate) fn stays_below(&self) -> anyhow::Result<()> {
-        let path = Path::new(&self.path);
-        let plain = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-        ensure!(
-            plain && !self.path.is_empty(),
-            "the manifest's path {:?} leaves the folder of the data set",
-            self.path
-        );
-        Ok(())
-    }
-}
-
-/// Size and sums of a file.
-struct Sums {
-    bytes: u64,
-    sha256: String,
-    md5: String,
-}
-
-impl Sums {
-    fn of(path: &Path) -> anyhow::Result<Self> {
-        let cannot = || format!("cannot read {}", path.display());
-        let mut file = File::open(path).with_context(cannot)?;
-        let (mut sha256, mut md5, mut bytes) = (Sha256::new(), Md5::new(), 0);
-        let mut buffer = vec![0; 1 << 18];
-        loop {
-            let read = file.read(&mut buffer).with_context(cannot)?;
-            if read == 0 {
-                break;
-            }
-            sha256.update(&buffer[..read]);
-            md5.update(&buffer[..read]);
-            bytes += read as u64;
-        }
-        Ok(Sums { bytes, sha256: hex(&sha256.finalize()), md5: hex(&md5.finalize()) })
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn compare(got: &Sums, bytes: Option<u64>, sha256: Option<&str>, md5: Option<&str>) -> Check {
-    if let Some(bytes) = bytes
-        && bytes != got.bytes
-    {
-        return Check::Wrong(format!("{} bytes in place of {bytes}", got.bytes));
-    }
-    for (kind, listed, found) in [("SHA-256", sha256, &got.sha256), ("MD5", md5, &got.md5)] {
-        if let Some(listed) = listed
-            && listed != found
-        {
-            return Check::Wrong(format!("{kind} {found} in place of {listed}"));
+    /// What is known of it.
+    pub(crate) fn expected(&self) -> Expected {
+        Expected {
+            bytes: self.bytes,
+            sha256: self.sha256.clone(),
+            sha256_prefix: self.sha256_prefix.clone(),
+            md5: self.md5.clone(),
         }
     }
-    if sha256.is_none() && md5.is_none() { Check::SizeOnly } else { Check::Right }
+
+    /// Its size in words.
+    pub(crate) fn size(&self) -> String {
+        size(self.bytes, self.about_mib)
+    }
+}
+
+/// A size in words, as exactly as it is known.
+pub(crate) fn size(bytes: Option<u64>, about_mib: Option<f64>) -> String {
+    match (bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)), about_mib) {
+        (Some(mib), _) if mib < 0.95 => format!("{:.0} KiB", (mib * 1024.0).max(1.0).ceil()),
+        (Some(mib), _) if mib < 9.95 => format!("{mib:.1} MiB"),
+        (Some(mib), _) => format!("{mib:.0} MiB"),
+        (None, Some(mib)) => format!("{mib:.0} MiB"),
+        (None, None) => "size not stated".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -230,19 +304,22 @@ mod tests {
         assert!(manifests.iter().any(|manifest| manifest.name == "fashion-mnist"));
         for manifest in &manifests {
             assert!(!manifest.files.is_empty(), "{}", manifest.name);
-            assert!(
-                !manifest.downloads.is_empty() || !manifest.obtain.is_empty(),
-                "{}",
-                manifest.name
-            );
-            for download in &manifest.downloads {
-                download.stays_below().unwrap();
-                assert!(download.sha256.is_some() || download.md5.is_some(), "{}", download.path);
+            assert!(manifest.can_be_fetched() || !manifest.obtain.is_empty(), "{}", manifest.name);
+            let own = manifest.files.iter().filter_map(DataFile::download);
+            for download in manifest.downloads.iter().cloned().chain(own) {
+                stays_below(&download.path).unwrap();
+                let Download { sha256, sha256_prefix, md5, .. } = &download;
+                let sums = [sha256, sha256_prefix, md5].into_iter().flatten().count();
+                assert!((sums == 0) == download.first_fetch, "{}: which sum?", download.path);
                 assert!(matches!(download.unpack.as_str(), "" | "tar.gz"), "{}", download.unpack);
+                assert!(!download.urls.is_empty(), "{}", download.path);
+            }
+            for file in manifest.files.iter().filter(|file| file.assemble.is_some()) {
+                assert!(file.sha256.is_some(), "{}", file.path);
             }
         }
-        let error = named(root, "mnist").unwrap_err().to_string();
-        assert!(error.contains("'mnist'") && error.contains("fashion-mnist"), "{error}");
+        let error = named(root, "emnist").unwrap_err().to_string();
+        assert!(error.contains("'emnist'") && error.contains("fashion-mnist"), "{error}");
     }
 
     #[test]
@@ -283,11 +360,21 @@ mod tests {
     }
 
     #[test]
-    fn a_download_cannot_leave_its_folder() {
+    fn a_path_cannot_leave_its_folder() {
         for path in ["../x", "/etc/x", "a/../../x", ""] {
-            let download: Download =
-                toml::from_str(&format!("urls = []\npath = '{path}'")).unwrap();
-            assert!(download.stays_below().is_err(), "{path}");
+            assert!(stays_below(path).is_err(), "{path}");
         }
+        stays_below("a/x.bin").unwrap();
+    }
+
+    #[test]
+    fn sizes_in_words() {
+        let words = |bytes| size(Some(bytes), None);
+        assert_eq!(
+            [words(10), words(5 << 10), words(3 << 20), words(824_887_076)],
+            ["1 KiB", "5 KiB", "3.0 MiB", "787 MiB"]
+        );
+        assert_eq!(size(None, Some(44.661)), "45 MiB");
+        assert_eq!(size(None, None), "size not stated");
     }
 }

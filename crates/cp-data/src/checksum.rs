@@ -20,6 +20,19 @@ pub fn sha256_file(path: impl AsRef<Path>) -> Result<String, DataError> {
     Ok(reader.finish())
 }
 
+/// MD5 of a file, read in pieces.
+pub(crate) fn md5_file(path: &Path) -> Result<String, DataError> {
+    let mut file = File::open(path).map_err(DataError::io(path))?;
+    let mut hasher = Md5::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer).map_err(DataError::io(path))? {
+            0 => return Ok(hex(&hasher.finalize())),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+}
+
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }

@@ -84,6 +84,16 @@ pub enum DataError {
         bytes: u64,
     },
 
+    /// The file beside a data file that should hold its sum at the first fetch does not.
+    #[error(
+        "{path}: holds no SHA-256 (64 hexadecimal digits)\n  way out: delete it, and fetch the data again",
+        path = printable_path(path)
+    )]
+    KeptSum {
+        /// The file of the sum.
+        path: PathBuf,
+    },
+
     /// A compressed file cannot be unpacked: it is cut off or damaged.
     #[error("{path}: cannot unpack as {format}, the file is damaged or cut off: {source}", path = printable_path(path))]
     Unpack {
@@ -230,6 +240,56 @@ pub enum DataError {
         after: Option<String>,
         /// The reader's error.
         source: io::Error,
+    },
+
+    /// A zip archive cannot be read, or one of its members is damaged.
+    #[error(
+        "{}: damaged or cut off zip archive: {source}\n  way out: fetch or write it again",
+        place(path, entry.as_deref())
+    )]
+    Zip {
+        /// The archive.
+        path: PathBuf,
+        /// The member, where it is one.
+        entry: Option<String>,
+        /// The reader's error.
+        source: io::Error,
+    },
+
+    /// So many images of an archive are damaged that it cannot be the publisher's.
+    #[error(
+        "{path}: {damaged} of {images} images are damaged, the first {first}\n  way out: delete the file and fetch it again",
+        path = printable_path(path)
+    )]
+    TooDamaged {
+        /// The archive.
+        path: PathBuf,
+        /// Damaged images.
+        damaged: usize,
+        /// All images looked at.
+        images: usize,
+        /// One of them, with what is wrong.
+        first: String,
+    },
+
+    /// The class folders of an archive are not those that the manifest names.
+    #[error("{path}: has the class folders {}; expected {}", found.join(", "), expected.join(", "), path = printable_path(path))]
+    ClassFolders {
+        /// The archive.
+        path: PathBuf,
+        /// Folders by the manifest.
+        expected: Vec<String>,
+        /// Folders in the archive.
+        found: Vec<String>,
+    },
+
+    /// A manifest lacks what its data set needs.
+    #[error("the manifest of {name} {what}")]
+    ManifestField {
+        /// Name of the data set.
+        name: String,
+        /// What it needs.
+        what: &'static str,
     },
 
     /// An image cannot be decoded.

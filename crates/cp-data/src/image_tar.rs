@@ -127,6 +127,20 @@ impl ImageTar {
         Ok(ImageTar::of_memory(path, bytes, members, listing, vec![source, list_source]))
     }
 
+    /// Gives the classes other names: `names[i]` to the folder `folders[i]`. The folders that there are, if they are others.
+    pub(crate) fn with_classes(
+        mut self,
+        folders: &[String],
+        names: &[String],
+    ) -> Result<Self, Vec<String>> {
+        if *self.listing.classes != *folders || folders.len() != names.len() {
+            return Err(self.listing.classes.to_vec());
+        }
+        self.listing.classes = names.into();
+        self.listing.notes.retain(|note| !matches!(note, Note::Classes { .. }));
+        Ok(self)
+    }
+
     fn of_memory(
         path: PathBuf,
         bytes: Vec<u8>,

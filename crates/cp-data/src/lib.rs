@@ -7,7 +7,8 @@
 //! # Conventions
 //!
 //! - **Nothing is skipped and nothing is made up.** A damaged file, a label out of range or a missing folder is an
-//!   error that names the file; no data set falls back to another one.
+//!   error that names the file; no data set falls back to another one. Only where a publisher's own archive, right by its
+//!   sum, holds images that cannot be decoded, these are left out, each by name in a [`Note`].
 //! - **Checked once, while read.** Files that a [`Manifest`] lists are compared with its SHA-256 as they are loaded.
 //! - **Seeded.** The order of the examples and every augmentation depend on the seed, the epoch and the example's
 //!   index alone, so batches are the same for any number of worker threads.
@@ -39,6 +40,9 @@ mod identity;
 pub mod idx;
 mod image_folder;
 mod image_tar;
+mod image_zip;
+mod in_use;
+mod kept;
 mod kind;
 mod layout;
 mod loader;
@@ -46,11 +50,13 @@ mod manifest;
 mod note;
 mod open;
 mod printable;
+mod published;
 mod seed;
 mod split;
 mod transform;
 mod unpack;
 mod walk;
+mod weights;
 
 pub use characters::{Characters, Part};
 pub use checksum::sha256_file;
@@ -60,10 +66,12 @@ pub use error::DataError;
 pub use identity::{EntryId, Identified, Identity, Overlap, shared_entries};
 pub use image_folder::ImageFolder;
 pub use image_tar::ImageTar;
+pub use image_zip::ImageZip;
 pub use kind::FileKind;
 pub use loader::{Batch, Loader, LoaderConfig, Order};
-pub use manifest::{Download, ImageChanges, Manifest, ManifestFile, Packing};
+pub use manifest::{Assembly, Download, ImageChanges, LayerShape, Manifest, ManifestFile, Packing};
 pub use note::Note;
-pub use open::{augmentation, dataset_names, open, pretrained, trained_on};
+pub use open::{augmentation, dataset_names, open, open_as};
 pub use printable::{printable, printable_path};
 pub use transform::{Crop, Resize, Transform};
+pub use weights::{pretrained, pretrained_file, pretrained_of, trained_on};

@@ -69,6 +69,11 @@ pub enum Note {
         /// The other.
         other: String,
     },
+    /// Images that are damaged in the publisher's own archive.
+    Damaged {
+        /// Each with what is wrong with it.
+        members: Vec<String>,
+    },
     /// Files that are no images by their names.
     LeftOut {
         /// How many.
@@ -125,6 +130,15 @@ impl fmt::Display for Note {
                 write!(
                     f,
                     "{one} and {other} are two classes, though their names differ in case or spelling alone"
+                )
+            }
+            Note::Damaged { members } => {
+                let noun = if members.len() == 1 { "image that is" } else { "images that are" };
+                write!(
+                    f,
+                    "left out: {} {noun} damaged in the publisher's archive: {}",
+                    members.len(),
+                    some(members)
                 )
             }
             Note::LeftOut { files, endings } => {

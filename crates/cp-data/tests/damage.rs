@@ -34,7 +34,9 @@ fn png(shade: u8) -> Vec<u8> {
 #[test]
 fn unknown_names_and_splits_list_the_known_ones() {
     let data = DataDir::at(std::env::temp_dir());
-    assert!(message(open("mnist", "test", &data), "\"mnist\"").contains("fashion-mnist, cifar10"));
+    assert!(
+        message(open("emnist", "test", &data), "\"emnist\"").contains("fashion-mnist, cifar10")
+    );
     assert!(message(open("cifar10", "tset", &data), "\"tset\"").contains("test-1000"));
     assert!(message(open("imagenet-sample", "train", &data), "\"train\"").contains("it has all"));
 }
@@ -51,7 +53,10 @@ fn a_missing_file_says_what_was_searched_and_the_way_out() {
     assert!(text.contains("cargo xtask datasets fetch fashion-mnist"), "{text}");
     assert!(text.contains(DATA_VARIABLE), "{text}");
     let text = message(open("cats-vs-dogs", "train", &data), "cats-vs-dogs-128.tar");
-    assert!(!text.contains("xtask datasets fetch") && text.contains("folder:PATH"), "{text}");
+    assert!(
+        text.contains("datasets fetch cats-vs-dogs-full") && text.contains("folder:PATH"),
+        "{text}"
+    );
     assert!(matches!(pretrained("resnet20-cifar10", &data), Err(DataError::Missing { .. })));
     assert!(matches!(open("cifar10", "test-1000", &data), Err(DataError::Missing { .. })));
 
@@ -86,7 +91,11 @@ fn files_that_differ_from_the_manifest_are_refused() {
     write(dir.path(), "cifar-10/cifar-10-batches-bin/test_batch.bin", &vec![0; 30_730_000]);
     assert!(message(open("cifar10", "test", &data), "test_batch.bin").contains("md5:803d5f7f"));
     write(dir.path(), "pretrained/resnet20-cifar10.safetensors", b"weights");
-    assert!(matches!(pretrained("resnet20-cifar10", &data), Err(DataError::Checksum { .. })));
+    let error = pretrained("resnet20-cifar10", &data).unwrap_err().to_string();
+    assert!(error.contains("1092968 bytes expected, 7 found"), "{error}");
+    write(dir.path(), "pretrained/resnet20-cifar10.safetensors", &vec![0; 1_092_968]);
+    let error = pretrained("resnet20-cifar10", &data).unwrap_err();
+    assert!(matches!(error, DataError::Checksum { .. }), "{error}");
 }
 
 #[test]

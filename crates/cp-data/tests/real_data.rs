@@ -146,12 +146,13 @@ fn imagenet_sample() {
 fn pretrained_weights() {
     let Some(data) = data("pretrained") else { return };
     let manifest = Manifest::builtin("pretrained").unwrap();
-    assert_eq!(manifest.files.len(), 5);
-    for file in &manifest.files {
+    let converted = || manifest.files.iter().filter(|file| file.path.ends_with(".safetensors"));
+    assert_eq!(converted().count(), 5);
+    for file in converted() {
         let (path, source) =
             pretrained(&file.path, &data).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(sha256_file(&path).unwrap(), source.sha256);
-        assert_eq!(std::fs::metadata(&path).unwrap().len(), file.bytes);
+        assert_eq!(Some(std::fs::metadata(&path).unwrap().len()), file.bytes);
     }
     assert!(matches!(pretrained("resnet1000", &data), Err(DataError::UnknownDataset { .. })));
 }
@@ -171,16 +172,12 @@ fn manifests_describe_the_files() {
             let packed = file
                 .packed
                 .iter()
-                .map(|packing| (&packing.path, packing.bytes, Some(&packing.sha256)));
+                .map(|packing| (&packing.path, Some(packing.bytes), Some(&packing.sha256)));
             for (path, bytes, sum) in std::iter::once(plain).chain(packed) {
                 let path = root.join(&manifest.folder).join(path);
                 if path.is_file() {
-                    assert_eq!(
-                        std::fs::metadata(&path).unwrap().len(),
-                        bytes,
-                        "{}",
-                        path.display()
-                    );
+                    let length = std::fs::metadata(&path).unwrap().len();
+                    assert!(bytes.is_none_or(|bytes| bytes == length), "{}", path.display());
                     // Some publishers print no sum of that kind.
                     if let Some(sum) = sum {
                         assert_eq!(sha256_file(&path).unwrap(), *sum, "{}", path.display());

@@ -8,6 +8,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cp_data::{Characters, DataDir, Dataset, Part, Source};
 use cp_net::{Network, arch};
+use cp_pytorch::StateDictOptions;
 use cp_torch::DeviceRequest;
 use cp_train::{Key, Lock, Provenance, RunDir, Stages, timing};
 use serde::Serialize;
@@ -143,7 +144,12 @@ impl Context {
         }
         let (path, source) = cp_data::pretrained(weights, &self.data)?;
         self.note(&[source]);
-        let loaded = Network::load_as(&path, arch::by_name(arch)?)?;
+        let arch = arch::by_name(arch)?;
+        // As the publisher has them, where that is PyTorch's file.
+        let loaded = match path.extension().and_then(|kind| kind.to_str()) {
+            Some("safetensors") => Network::load_as(&path, arch)?,
+            _ => cp_pytorch::state_dict(&path, &StateDictOptions::default())?.into_network(arch)?,
+        };
         for note in &loaded.notes {
             eprintln!("note: {note}");
         }
