@@ -389,7 +389,7 @@ fn activations() {
         ("gelu.default", "y gelu", [0.0, 0.841_345]),
         ("elu.default", "y elu", [0.0, 1.0]),
         ("leaky_relu.default", "y leaky_relu", [0.0, 1.0]),
-        ("softplus.default", "y softplus", [0.693_147, 1.313_262]),
+        ("softplus.default", "y softplus", [std::f32::consts::LN_2, 1.313_262]),
         ("exp.default", "y exp", [1.0, std::f32::consts::E]),
         ("relu6.default", "y clip", [0.0, 1.0]),
     ] {
