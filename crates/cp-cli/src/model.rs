@@ -19,7 +19,7 @@ use crate::preprocess::Preprocess;
 /// A model file and, for weights that do not say it themselves, its architecture.
 #[derive(Args)]
 pub(crate) struct ModelArgs {
-    /// A model: .safetensors of polyad, which carry their architecture; .onnx; .pt2; or weights as .safetensors or .pth, with --arch.
+    /// A model: .onnx, .pt2, .safetensors of polyad; or weights as .safetensors or .pth.
     #[arg(value_name = "MODEL")]
     pub(crate) path: PathBuf,
     #[command(flatten)]
@@ -29,8 +29,7 @@ pub(crate) struct ModelArgs {
 /// `--arch` and `--classes`.
 #[derive(Args)]
 pub(crate) struct ArchOption {
-    /// Architecture of weights from elsewhere: a name such as resnet56 or resnet-cifar(depth=44), of which `polyad inspect
-    /// --help` has the list, or a file that ends in .json.
+    /// Architecture of weights from elsewhere: a name such as resnet56 (`polyad inspect --help` has the list), or a .json file.
     #[arg(long = "arch", value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Number of classes that the architecture is to have.
@@ -91,8 +90,9 @@ pub(crate) fn load_at(
         FileKind::PyTorchZip | FileKind::Pickle => {
             let Some(arch) = option.architecture()? else {
                 bail!(
-                    "{}: holds weights but does not say of which architecture; add --arch net.json, or --arch NAME with one of: {}",
+                    "{}: is {} and does not say of which architecture; add --arch net.json, or --arch NAME with one of: {}",
                     path.display(),
+                    kind.name(),
                     arch::names().join(", ")
                 );
             };

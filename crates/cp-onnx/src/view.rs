@@ -142,7 +142,7 @@ impl Model {
         let mut values = BTreeSet::new();
         for group in groups(&scopes) {
             let known = kernel(&scopes, &group, &record, self.folder());
-            if !known.is_some_and(|kernel| kernel.array.is_some()) {
+            if known.is_none_or(|kernel| kernel.array.is_none()) {
                 continue;
             }
             for (reader, _) in &group.users {

@@ -13,10 +13,9 @@ use crate::timing::TimingOptions;
 /// Fills in the seconds of every layer and choice of `profile`, and those of the whole network, for batches of `batch` examples
 /// in `engine` with the threads set.
 ///
-/// ONNX Runtime tells what each node of the running network takes ([`in_context`]); in libtorch each layer is timed alone
-/// ([`alone`]). Values do not matter to the time, so weights are drawn. Where the layers together take longer than the whole
-/// network, as on a busy machine they may, all their times are scaled down to its time: what a plan saves is then never more than
-/// there is.
+/// ONNX Runtime tells what each node of the running network takes; in libtorch each layer is timed alone. Values do not matter to the
+/// time, so weights are drawn. Where the layers together take longer than the whole network, as on a busy machine they may, all
+/// their times are scaled down to its time: what a plan saves is then never more than there is.
 ///
 /// # Errors
 /// A profile that is not of `network`, or a layer that cannot run.
