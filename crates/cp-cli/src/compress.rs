@@ -9,14 +9,15 @@ mod source;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use cp_data::{DataDir, Dataset, Identity, shared_entries};
 use cp_net::{TemporaryFolder, Totals};
+use cp_plan::PlanError;
 use cp_torch::tch::Device;
 use cp_train::timing::{self, Stopwatch};
 use cp_train::{
     CompressData, Engine, Lock, Origin, Provenance, Purpose, Recipe, RunDir, Stages, Target,
-    TrainData, check_fit, check_memory,
+    TrainData, TrainError, check_fit, check_memory,
 };
 use serde::Serialize;
 
@@ -108,7 +109,8 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
             1 => work.stages.clone(),
             _ => work.stages.within(&format!("budgets/{}", recipe.target.label()))?,
         };
-        let mut done = recipe.run(dense, sets, &stages)?;
+        let mut done =
+            recipe.run(dense, sets, &stages).map_err(|error| with_way_out(error, recipe))?;
         if source.sized {
             for warning in done.plan.warnings(arch, arch.input_shapes())? {
                 output::warn(&warning.to_string());
@@ -130,6 +132,20 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
         answer.write_report(args, work.stages.dir(), &provenance)?;
     }
     output::print(&answer, common.json)
+}
+
+/// `error`, and what else there is to try where ranks in multiples of a number do not come down to the budget.
+fn with_way_out(error: TrainError, recipe: &Recipe) -> anyhow::Error {
+    let unreachable = matches!(
+        &error,
+        TrainError::Plan(plan) if matches!(**plan, PlanError::BudgetUnreachable { .. })
+    );
+    match recipe.multiple() {
+        multiple if unreachable && multiple > 1 => anyhow!(
+            "{error}; ranks are multiples of {multiple}: --multiple 1 may come closer, and may be slower"
+        ),
+        _ => error.into(),
+    }
 }
 
 /// What there is to say of a plan that leaves more than a hundredth of its budget unused because ranks are multiples of a number.

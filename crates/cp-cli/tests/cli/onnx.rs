@@ -170,6 +170,23 @@ fn what_cannot_be_compressed_is_refused_by_name() {
 }
 
 #[test]
+fn a_budget_below_what_multiples_reach_has_a_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let (own, out) = (model(folder.path(), "small-cnn"), folder.path().join("out.safetensors"));
+    let rest = ["--points", "3", "--max-iters", "3", "--form", "cp3", "--out", text(&out)];
+    let at = |ratio: &str, multiple: &str| {
+        [&["compress", text(&own), "--macs-ratio", ratio, "--multiple", multiple], &rest[..]]
+            .concat()
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<String>>()
+    };
+    let words = at("0.1", "64");
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    fails(&words, 1, &["nearest", "multiples of 64", "--multiple 1"]);
+}
+
+#[test]
 fn there_and_back_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
