@@ -12,7 +12,7 @@ use cp_train::timing::{self, TimingOptions};
 use cp_train::{Engine, EngineName, Purpose, check_memory};
 use serde::Serialize;
 
-use crate::common::{Common, InputShape, Usage, positive, repeats, shapes_by_name};
+use crate::common::{self, Common, InputShape, Usage, positive, repeats, shapes_by_name};
 use crate::model::{self, ArchOption};
 use crate::output::{self, Report};
 
@@ -212,15 +212,22 @@ fn input_shapes(
     let mut shapes = BTreeMap::new();
     for (model, path) in models.iter().zip(paths) {
         let named = || path.display().to_string();
-        // What the first has told, the second is asked with.
-        let asked = if shapes.is_empty() { given } else { &shapes };
+        // What the first has told, the second is asked with; the only input may have another name there.
+        let told: BTreeMap<String, Vec<usize>> = match shapes.len() {
+            1 => shapes
+                .values()
+                .map(|sizes: &Vec<usize>| (cp_net::INPUT.into(), sizes.clone()))
+                .collect(),
+            _ => shapes.clone(),
+        };
+        let asked = if shapes.is_empty() { given } else { &told };
         let found = match model {
             Given::Network(network) => network_shapes(network, asked).with_context(named)?,
             Given::Onnx(path) => Engine::model_shapes(path, asked).with_context(named)?,
         };
         if shapes.is_empty() {
             shapes = found;
-        } else if found != shapes {
+        } else if found.values().ne(shapes.values()) {
             let told = |shapes: &BTreeMap<String, Vec<usize>>| {
                 let one = |(name, sizes): (&String, &Vec<usize>)| {
                     format!("{name}={}", output::shape(sizes))
@@ -238,15 +245,13 @@ fn input_shapes(
     Ok(shapes)
 }
 
+/// The shapes of the inputs of a network by name, which it is found to take.
 fn network_shapes(
     network: &Network,
     asked: &BTreeMap<String, Vec<usize>>,
 ) -> anyhow::Result<BTreeMap<String, Vec<usize>>> {
-    let inputs = &network.architecture().inputs;
-    let only = asked.values().next().filter(|_| asked.len() == 1 && inputs.len() == 1);
-    let mut shapes = BTreeMap::new();
-    for input in inputs {
-        let sizes = asked.get(&input.name).or(only).unwrap_or(&input.shape);
+    let shapes = common::input_shapes(network.architecture(), asked)?;
+    for ((_, sizes), input) in shapes.iter().zip(&network.architecture().inputs) {
         if sizes.len() != input.shape.len() {
             bail!(
                 "takes inputs of shape {}, and {} is asked for; leave --input out, or give both models alike",
@@ -254,14 +259,8 @@ fn network_shapes(
                 output::shape(sizes)
             );
         }
-        shapes.insert(input.name.clone(), sizes.clone());
     }
-    let known = |name: &String| inputs.len() == 1 || shapes.contains_key(name);
-    if let Some(unknown) = asked.keys().find(|name| !known(name)) {
-        let known: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
-        bail!("--input: there is no input '{unknown}'; there are: {}", known.join(", "));
-    }
-    let ordered: Vec<Vec<usize>> = inputs.iter().map(|input| shapes[&input.name].clone()).collect();
+    let ordered: Vec<Vec<usize>> = shapes.iter().map(|(_, sizes)| sizes.clone()).collect();
     network.shapes(&ordered)?;
-    Ok(shapes)
+    Ok(shapes.into_iter().collect())
 }

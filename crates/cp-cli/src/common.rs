@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Command};
+use cp_net::{Architecture, InputSpec};
 use cp_torch::DeviceRequest;
 use cp_torch::tch::Device;
 use cp_train::Engine;
@@ -108,6 +109,25 @@ pub(crate) fn shapes_by_name(shapes: &[InputShape]) -> Result<BTreeMap<String, V
         }
     }
     Ok(found)
+}
+
+/// The inputs of `arch` in their order, each at the shape given by its name, else at that which it was built for. A shape without a
+/// name is that of the only input.
+pub(crate) fn input_shapes(
+    arch: &Architecture,
+    given: &BTreeMap<String, Vec<usize>>,
+) -> anyhow::Result<Vec<(String, Vec<usize>)>> {
+    let only = given.get(cp_net::INPUT).filter(|_| arch.inputs.len() == 1);
+    let known = |name: &String| arch.inputs.iter().any(|input| input.name == *name);
+    if let Some(unknown) = given.keys().find(|name| only.is_none() && !known(name)) {
+        let names: Vec<&str> = arch.inputs.iter().map(|input| input.name.as_str()).collect();
+        bail!("--input: there is no input '{unknown}'; there are: {}", names.join(", "));
+    }
+    let shape = |input: &InputSpec| {
+        let sizes = given.get(&input.name).or(only).unwrap_or(&input.shape);
+        (input.name.clone(), sizes.clone())
+    };
+    Ok(arch.inputs.iter().map(shape).collect())
 }
 
 /// `--engine`.

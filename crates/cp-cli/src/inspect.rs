@@ -10,7 +10,7 @@ use cp_onnx::Model;
 use cp_train::engine::value_shapes;
 use serde::Serialize;
 
-use crate::common::{Common, InputShape, shapes_by_name};
+use crate::common::{Common, InputShape, input_shapes, shapes_by_name};
 use crate::model::{self, ArchOption};
 use crate::output::{self, Column, Report, Table, count};
 
@@ -147,13 +147,17 @@ impl Report for InspectReport {
 
 pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     let given = shapes_by_name(&args.input)?;
-    let arch = match (&args.model, args.arch.architecture()?) {
-        (Some(path), _) if model::is_onnx(path) => onnx(path, &args.arch, &given)?,
-        (Some(path), _) => model::load(path, &args.arch)?.into_parts().0,
-        (None, Some(arch)) => arch,
+    let (arch, input) = match (&args.model, args.arch.architecture()?) {
+        (Some(path), _) if model::is_onnx(path) => {
+            // Read at the sizes that are given.
+            let arch = onnx(path, &args.arch, &given)?;
+            let input = arch.input_shapes();
+            (arch, input)
+        }
+        (Some(path), _) => at(model::load(path, &args.arch)?.into_parts().0, &given)?,
+        (None, Some(arch)) => at(arch, &given)?,
         (None, None) => anyhow::bail!("name a MODEL or an architecture with --arch"),
     };
-    let input = input_shapes(&arch, &given)?;
     let cost = arch.cost(&input).context("--input")?;
     let layers = cost
         .layers
@@ -195,24 +199,13 @@ fn onnx(
     Ok(view.network.into_parts().0)
 }
 
-/// The shapes of all inputs: those given by name, else those that the architecture was built for.
-fn input_shapes(
-    arch: &Architecture,
+/// An architecture and the shapes of its inputs: those given by name, else those that it was built for.
+fn at(
+    arch: Architecture,
     given: &BTreeMap<String, Vec<usize>>,
-) -> anyhow::Result<Vec<Vec<usize>>> {
-    if let (Some(sizes), [_]) = (given.get(cp_net::INPUT), &arch.inputs[..]) {
-        return Ok(vec![sizes.clone()]);
-    }
-    let known = |name: &str| arch.inputs.iter().any(|input| input.name == name);
-    // Layers alone have inputs of their own.
-    if let Some(unknown) = given.keys().find(|name| !known(name))
-        && arch.inputs.iter().all(|input| !input.name.starts_with("input of "))
-    {
-        let names: Vec<&str> = arch.inputs.iter().map(|input| input.name.as_str()).collect();
-        anyhow::bail!("--input: there is no input '{unknown}'; there are: {}", names.join(", "));
-    }
-    let shape = |input: &cp_net::InputSpec| given.get(&input.name).unwrap_or(&input.shape).clone();
-    Ok(arch.inputs.iter().map(shape).collect())
+) -> anyhow::Result<(Architecture, Vec<Vec<usize>>)> {
+    let shapes = input_shapes(&arch, given)?.into_iter().map(|(_, sizes)| sizes).collect();
+    Ok((arch, shapes))
 }
 
 fn describe(arch: &Architecture, layer: &LayerCost, input: &[Vec<usize>]) -> anyhow::Result<Layer> {

@@ -12,7 +12,7 @@ use cp_onnx::{ImportOptions, Model};
 use cp_pytorch::StateDictOptions;
 use cp_torch::tch::Device;
 
-use crate::common::{Common, Usage, positive};
+use crate::common::{Common, Usage, input_shapes, positive};
 use crate::output;
 use crate::preprocess::Preprocess;
 
@@ -117,7 +117,21 @@ pub(crate) fn onnx(
     shapes: &BTreeMap<String, Vec<usize>>,
 ) -> anyhow::Result<Network> {
     if let Some(network) = cp_onnx::exported_network(model)? {
-        return Ok(network);
+        return match &input_shapes(network.architecture(), shapes)?[..] {
+            [(_, sizes)] if !shapes.is_empty() => {
+                Ok(network.with_input_shape(sizes).context("--input")?)
+            }
+            all if all
+                .iter()
+                .zip(network.architecture().input_shapes())
+                .any(|((_, asked), known)| *asked != known) =>
+            {
+                bail!(
+                    "--input: a network of several inputs keeps the shapes that it was written with"
+                )
+            }
+            _ => Ok(network),
+        };
     }
     Ok(model.import(&import_options(model, shapes))?.network)
 }

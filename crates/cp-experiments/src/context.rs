@@ -10,7 +10,7 @@ use cp_data::{Characters, DataDir, Dataset, Part, Source};
 use cp_net::{Network, arch};
 use cp_pytorch::StateDictOptions;
 use cp_torch::DeviceRequest;
-use cp_train::{Key, Lock, Provenance, RunDir, Stages, timing};
+use cp_train::{Engine, Key, Lock, Provenance, RunDir, Stages, timing};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -86,6 +86,9 @@ impl Context {
         provenance.command = provenance.command.replacen("cp-experiments", "cargo xtask", 1);
         dir.write_provenance(&provenance)?;
         eprintln!("run folder: {}", dir.path().display());
+        if let (_, Some(note)) = Engine::auto(device) {
+            eprintln!("note: {note}");
+        }
         Ok(Self {
             stages: Stages::new(dir, device),
             seed: args.seed,

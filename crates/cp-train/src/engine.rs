@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use cp_net::{InputShapes, Network};
+use cp_net::{Architecture, InputShapes, InputSpec, Network};
 use cp_torch::tch::Device;
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +81,12 @@ impl Inputs {
     pub fn of(network: &Network, shapes: impl InputShapes, batch: usize) -> Self {
         let names = network.architecture().inputs.iter().map(|input| input.name.clone());
         Self { shapes: names.zip(shapes.shapes()).collect(), batch }
+    }
+
+    /// The shapes of the inputs of `arch` in their order; one that is not named has the shape that it was built for.
+    fn of_architecture(&self, arch: &Architecture) -> Vec<Vec<usize>> {
+        let shape = |input: &InputSpec| self.shape(&input.name).unwrap_or(&input.shape).to_vec();
+        arch.inputs.iter().map(shape).collect()
     }
 
     /// The shape of the input `name`.

@@ -200,6 +200,15 @@ fn there_and_back_again() {
     }
     json(&["convert", text(&there), text(&back)]);
     assert_eq!(Network::load(&back).unwrap(), Network::load(&own).unwrap());
+    // A name that no input has is no shape of another one.
+    for path in [&own, &there] {
+        fails(&["inspect", text(path), "--input", "y=1x32x32"], 1, &["'y'"]);
+        fails(&["bench", text(&own), text(path), "--input", "y=1x32x32"], 1, &["'y'"]);
+    }
+    if runs() {
+        // One of ours beside a model in its file.
+        json(&["bench", text(&own), text(&there), "--repeats", "2", "--threads", "1"]);
+    }
     json(&["convert", text(&own), text(&half), "--fp16"]);
     let size = |path: &Path| fs::metadata(path).unwrap().len();
     assert!(3 * size(&half) < 2 * size(&there), "{} {}", size(&half), size(&there));

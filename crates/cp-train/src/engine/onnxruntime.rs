@@ -61,11 +61,7 @@ fn prepared(
     let session = match subject {
         Subject::Network(network) => {
             let arch = network.architecture();
-            let shapes: Vec<Vec<usize>> = arch
-                .inputs
-                .iter()
-                .map(|input| inputs.shape(&input.name).unwrap_or(&input.shape).to_vec())
-                .collect();
+            let shapes = inputs.of_architecture(arch);
             let device = cp_torch::tch::Device::Cpu;
             check_memory(arch, &shapes, inputs.batch, Purpose::Forward, device, OPTION)?;
             Session::new(&model_of(network)?, &options)?

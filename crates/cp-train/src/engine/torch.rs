@@ -20,11 +20,7 @@ pub(super) fn ready(
     device: Device,
 ) -> Result<Box<dyn Ready>, TrainError> {
     let arch = network.architecture();
-    let shapes: Vec<Vec<usize>> = arch
-        .inputs
-        .iter()
-        .map(|input| inputs.shape(&input.name).unwrap_or(&input.shape).to_vec())
-        .collect();
+    let shapes = inputs.of_architecture(arch);
     let option = "--batch, --timing-batch or --input";
     check_memory(arch, &shapes, inputs.batch, Purpose::Forward, device, option)?;
     let model = Executor::new(&network.folded()?, device)?;
