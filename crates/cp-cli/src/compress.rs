@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     args.check()?;
     let watch = Stopwatch::start();
     timing::set_threads(common.threads.unwrap_or(0));
-    let source = Source::open(args, &args.recipes(None, common.seed)?)?;
+    let source = Source::open(args, &args.recipes(None, common.seed)?, common.seed)?;
     let dense = &source.network;
     let mut recipes = args.recipes(Some(dense.architecture()), common.seed)?;
     recipes = recipes.into_iter().map(|recipe| source.adapt(recipe)).collect();
@@ -110,21 +110,24 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
             _ => work.stages.within(&format!("budgets/{}", recipe.target.label()))?,
         };
         let mut done =
-            recipe.run(dense, sets, &stages).map_err(|error| with_way_out(error, recipe))?;
+            source.compress(recipe, sets, &stages).map_err(|error| with_way_out(error, recipe))?;
+        for note in done.distilled.iter().flat_map(|distilled| &distilled.notes) {
+            output::note(note);
+        }
         if source.sized {
-            for warning in done.plan.warnings(arch, arch.input_shapes())? {
+            for warning in done.outcome.plan.warnings(arch, arch.input_shapes())? {
                 output::warn(&warning.to_string());
             }
         }
-        if let Some(note) = short_of_budget(recipe, &done.cost) {
+        if let Some(note) = short_of_budget(recipe, &done.outcome.cost) {
             output::note(&note);
         }
         if let Some(path) = &args.save_plan {
-            done.plan.save(path)?;
+            done.outcome.plan.save(path)?;
         }
-        source.save(&done.network, out)?;
+        source.save(&done, out)?;
         let (latency, changes) = source.compare(out, &batches)?;
-        done.latency.extend(latency);
+        done.outcome.latency.extend(latency);
         made.push(Made::new(recipe, dense, done, changes, &stages, out)?);
     }
     let answer = Answer::new(args, &recipes, &source, origin, watch.seconds(), made)?;

@@ -9,6 +9,7 @@ mod compress;
 mod convert;
 mod decompose;
 mod eval;
+mod inputs;
 mod inspect;
 mod model;
 mod npy;

@@ -7,6 +7,8 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow, bail};
 use cp_core::{CpTensor, TuckerTensor};
 use cp_net::FileKind;
+use cp_ort::Tensor;
+use half::f16;
 use ndarray::{ArrayD, Ix1, Ix2, IxDyn};
 use ndarray_npy::{
     NpzReader, NpzWriter, ReadDataError, ReadNpyError, ReadNpyExt, ReadNpzError, ReadableElement,
@@ -115,7 +117,7 @@ pub(crate) fn narrowed(array: &ArrayD<f64>) -> anyhow::Result<ArrayD<f32>> {
     Ok(narrow)
 }
 
-/// A float as it is read. The numbers that ndarray-npy knows allocate what the header claims before they look at the
+/// A number as it is read. The numbers that ndarray-npy knows allocate what the header claims before they look at the
 /// file; a damaged header could ask for more memory than there is, and an allocation that fails ends the program.
 #[derive(Clone, Copy)]
 struct Number<T>(T);
@@ -128,50 +130,41 @@ trait Bytes<const N: usize>: Sized {
     fn from_big(bytes: [u8; N]) -> Self;
 }
 
-impl Bytes<4> for f32 {
-    const LITTLE: &str = "<f4";
-    const BIG: &str = ">f4";
+macro_rules! numbers {
+    ($($element:ty, $size:literal, $little:literal, $big:literal;)+) => { $(
+        impl Bytes<$size> for $element {
+            const LITTLE: &str = $little;
+            const BIG: &str = $big;
 
-    fn from_little(bytes: [u8; 4]) -> Self {
-        f32::from_le_bytes(bytes)
-    }
+            fn from_little(bytes: [u8; $size]) -> Self {
+                <$element>::from_le_bytes(bytes)
+            }
 
-    fn from_big(bytes: [u8; 4]) -> Self {
-        f32::from_be_bytes(bytes)
-    }
+            fn from_big(bytes: [u8; $size]) -> Self {
+                <$element>::from_be_bytes(bytes)
+            }
+        }
+
+        impl ReadableElement for Number<$element> {
+            fn read_to_end_exact_vec<R: Read>(
+                reader: R,
+                kind: &Value,
+                len: usize,
+            ) -> Result<Vec<Self>, ReadDataError> {
+                numbers(reader, kind, len)
+            }
+        }
+    )+ };
 }
 
-impl Bytes<8> for f64 {
-    const LITTLE: &str = "<f8";
-    const BIG: &str = ">f8";
-
-    fn from_little(bytes: [u8; 8]) -> Self {
-        f64::from_le_bytes(bytes)
-    }
-
-    fn from_big(bytes: [u8; 8]) -> Self {
-        f64::from_be_bytes(bytes)
-    }
-}
-
-impl ReadableElement for Number<f32> {
-    fn read_to_end_exact_vec<R: Read>(
-        reader: R,
-        kind: &Value,
-        len: usize,
-    ) -> Result<Vec<Self>, ReadDataError> {
-        numbers(reader, kind, len)
-    }
-}
-
-impl ReadableElement for Number<f64> {
-    fn read_to_end_exact_vec<R: Read>(
-        reader: R,
-        kind: &Value,
-        len: usize,
-    ) -> Result<Vec<Self>, ReadDataError> {
-        numbers(reader, kind, len)
-    }
+numbers! {
+    f64, 8, "<f8", ">f8";
+    f32, 4, "<f4", ">f4";
+    f16, 2, "<f2", ">f2";
+    i64, 8, "<i8", ">i8";
+    i32, 4, "<i4", ">i4";
+    i8, 1, "|i1", "|i1";
+    u8, 1, "|u1", "|u1";
 }
 
 /// All of `reader`, which must hold exactly `len` numbers of the given kind.
@@ -303,4 +296,116 @@ fn member(archive: &mut NpzReader<BufReader<File>>, name: &str) -> anyhow::Resul
         })
         .and_then(|array| finite(&array).map(|()| array))
         .with_context(|| format!("`{name}`"))
+}
+
+/// Every array of an `.npz` archive by its name, or the only one of an `.npy` file, whose name is then `arr_0`, as NumPy has it.
+pub(crate) fn arrays(path: &Path) -> anyhow::Result<Vec<(String, Tensor)>> {
+    let named = || path.display().to_string();
+    let mut file = File::open(path).with_context(named)?;
+    let mut front = Vec::new();
+    Read::by_ref(&mut file).take(1 << 16).read_to_end(&mut front).with_context(named)?;
+    let kind = FileKind::of(&front);
+    if kind == FileKind::Npy {
+        file.read_to_end(&mut front).with_context(named)?;
+        let array = any(|reader| reader.npy(&front)).with_context(named)?;
+        return Ok(vec![("arr_0".into(), array)]);
+    }
+    // The names in an archive may stand behind what is looked at.
+    if !matches!(kind, FileKind::Npz | FileKind::Zip) {
+        bail!(
+            "{}: is {kind}, not arrays of NumPy's; write them with numpy.savez('inputs.npz', NAME=array, …), examples along the first axis",
+            path.display()
+        );
+    }
+    file.rewind().with_context(named)?;
+    let mut archive = NpzReader::new(BufReader::new(file))
+        .context("is no .npz archive of NumPy's, or a truncated one")
+        .with_context(named)?;
+    let names = archive.names().with_context(named)?;
+    if names.is_empty() {
+        bail!("{}: holds no array", path.display());
+    }
+    names
+        .into_iter()
+        .map(|name| {
+            let array = any(|reader| reader.npz(&mut archive, &name));
+            let array = array.with_context(|| format!("`{name}`")).with_context(named)?;
+            Ok((name, array))
+        })
+        .collect()
+}
+
+/// The types that are tried one after the other.
+#[derive(Clone, Copy)]
+enum Reader {
+    F32,
+    F64,
+    F16,
+    I64,
+    I32,
+    I8,
+    U8,
+    Bool,
+}
+
+impl Reader {
+    const ALL: [Self; 8] =
+        [Self::F32, Self::F64, Self::F16, Self::I64, Self::I32, Self::I8, Self::U8, Self::Bool];
+
+    fn npy(self, bytes: &[u8]) -> Result<Tensor, ReadNpyError> {
+        fn read<T: ReadableElement>(bytes: &[u8]) -> Result<ArrayD<T>, ReadNpyError> {
+            ArrayD::<T>::read_npy(Cursor::new(bytes))
+        }
+        Ok(match self {
+            Self::F32 => read::<Number<f32>>(bytes)?.mapv(|x| x.0).into(),
+            Self::F64 => read::<Number<f64>>(bytes)?.mapv(|x| x.0).into(),
+            Self::F16 => read::<Number<f16>>(bytes)?.mapv(|x| x.0).into(),
+            Self::I64 => read::<Number<i64>>(bytes)?.mapv(|x| x.0).into(),
+            Self::I32 => read::<Number<i32>>(bytes)?.mapv(|x| x.0).into(),
+            Self::I8 => read::<Number<i8>>(bytes)?.mapv(|x| x.0).into(),
+            Self::U8 => read::<Number<u8>>(bytes)?.mapv(|x| x.0).into(),
+            Self::Bool => read::<bool>(bytes)?.into(),
+        })
+    }
+
+    fn npz(
+        self,
+        archive: &mut NpzReader<BufReader<File>>,
+        name: &str,
+    ) -> Result<Tensor, ReadNpyError> {
+        fn read<T: ReadableElement>(
+            archive: &mut NpzReader<BufReader<File>>,
+            name: &str,
+        ) -> Result<ArrayD<T>, ReadNpyError> {
+            archive.by_name::<ndarray::OwnedRepr<T>, IxDyn>(name).map_err(|error| match error {
+                ReadNpzError::Npy(error) => error,
+                other => ReadNpyError::Io(io::Error::other(other)),
+            })
+        }
+        Ok(match self {
+            Self::F32 => read::<Number<f32>>(archive, name)?.mapv(|x| x.0).into(),
+            Self::F64 => read::<Number<f64>>(archive, name)?.mapv(|x| x.0).into(),
+            Self::F16 => read::<Number<f16>>(archive, name)?.mapv(|x| x.0).into(),
+            Self::I64 => read::<Number<i64>>(archive, name)?.mapv(|x| x.0).into(),
+            Self::I32 => read::<Number<i32>>(archive, name)?.mapv(|x| x.0).into(),
+            Self::I8 => read::<Number<i8>>(archive, name)?.mapv(|x| x.0).into(),
+            Self::U8 => read::<Number<u8>>(archive, name)?.mapv(|x| x.0).into(),
+            Self::Bool => read::<bool>(archive, name)?.into(),
+        })
+    }
+}
+
+/// The array in the type that it has.
+fn any(mut read: impl FnMut(Reader) -> Result<Tensor, ReadNpyError>) -> anyhow::Result<Tensor> {
+    for reader in Reader::ALL {
+        match read(reader) {
+            Err(ReadNpyError::WrongDescriptor(_)) => {}
+            Err(error) => return Err(explain(error)),
+            Ok(array) => return Ok(array),
+        }
+    }
+    bail!(
+        "holds no numbers that a model takes: floats of 16 to 64 bits, whole numbers or truth values; convert them with NumPy's \
+         x.astype('float32')"
+    )
 }

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, bail};
 use cp_net::{Channels, InputSpec, Network, read_text};
+use cp_train::PictureLayout;
 use serde::Deserialize;
 
 /// How pictures are prepared: never guessed, since a wrong mean costs accuracy without a word.
@@ -40,6 +41,12 @@ impl FromStr for Preprocess {
 struct Written {
     /// `gray`, `rgb` or `bgr`.
     channels: Channels,
+    /// `nchw` or `nhwc`, of ONNX models.
+    #[serde(default)]
+    layout: Layout,
+    /// Height and width, of ONNX models that leave them open.
+    #[serde(default)]
+    size: Option<[usize; 2]>,
     #[serde(default = "one")]
     scale: f64,
     #[serde(default)]
@@ -50,6 +57,24 @@ struct Written {
 
 fn one() -> f64 {
     1.0
+}
+
+/// Where the channels are.
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq, Default)]
+#[serde(rename_all = "lowercase")]
+enum Layout {
+    #[default]
+    Nchw,
+    Nhwc,
+}
+
+impl From<Layout> for PictureLayout {
+    fn from(layout: Layout) -> Self {
+        match layout {
+            Layout::Nchw => PictureLayout::Nchw,
+            Layout::Nhwc => PictureLayout::Nhwc,
+        }
+    }
 }
 
 impl Preprocess {
@@ -65,6 +90,61 @@ impl Preprocess {
                 known.shape
             );
         }
+        let (spec, _) = self.spec(channels)?;
+        if spec.channels.count() != Some(channels) {
+            bail!(
+                "--preprocess makes {} channels, and the network takes {channels}",
+                spec.channels.count().unwrap_or(0)
+            );
+        }
+        Ok(network.with_input(InputSpec { name: known.name, shape: known.shape, ..spec })?)
+    }
+
+    /// Pictures for the input of an ONNX model, whose sizes are `[C, H, W]` or `[H, W, C]` behind the batch, as far as they are
+    /// known: how they are prepared, with the shape `[C, H, W]`, and the order of the axes.
+    pub(crate) fn pictures(
+        &self,
+        sizes: [Option<usize>; 3],
+    ) -> anyhow::Result<(InputSpec, PictureLayout)> {
+        let (mut spec, settings) = self.spec(sizes[0].unwrap_or(3))?;
+        let layout = PictureLayout::from(settings.layout);
+        let [channels, height, width] = match layout {
+            PictureLayout::Nchw => sizes,
+            PictureLayout::Nhwc => [sizes[2], sizes[0], sizes[1]],
+        };
+        let made = spec.channels.count().unwrap_or(0);
+        if channels.is_some_and(|channels| channels != made) {
+            bail!(
+                "--preprocess makes {made} channels, and the model takes {}{}",
+                channels.unwrap_or(0),
+                match layout {
+                    PictureLayout::Nchw =>
+                        ", if they come first: a TOML file with layout = \"nhwc\" says that they come last",
+                    PictureLayout::Nhwc => "",
+                }
+            );
+        }
+        let asked = settings.size;
+        let size = |known: Option<usize>, asked: Option<usize>| match (known, asked) {
+            (Some(known), Some(asked)) if known != asked => {
+                bail!("--preprocess: size has {asked} where the model takes {known}")
+            }
+            (Some(size), _) | (None, Some(size)) => Ok(size),
+            (None, None) => bail!(
+                "the model leaves the size of its pictures open: name it by --input, such as --input 3x224x224, or by size in the TOML \
+                 file of --preprocess"
+            ),
+        };
+        spec.shape = vec![
+            made,
+            size(height, asked.map(|[height, _]| height))?,
+            size(width, asked.map(|[_, width]| width))?,
+        ];
+        Ok((spec, layout))
+    }
+
+    /// How pictures of so many channels are prepared, and what else a file says.
+    fn spec(&self, channels: usize) -> anyhow::Result<(InputSpec, Settings)> {
         let spec = match self {
             Self::Imagenet => InputSpec::imagenet(1),
             Self::Caffe => InputSpec::caffe(1),
@@ -77,24 +157,25 @@ impl Preprocess {
                     ..InputSpec::imagenet(1)
                 },
             },
-            Self::File(path) => read(Path::new(path))?,
+            Self::File(path) => return read(Path::new(path)),
         };
-        if spec.channels.count() != Some(channels) {
-            bail!(
-                "--preprocess makes {} channels, and the network takes {channels}",
-                spec.channels.count().unwrap_or(0)
-            );
-        }
-        Ok(network.with_input(InputSpec { name: known.name, shape: known.shape, ..spec })?)
+        Ok((spec, Settings::default()))
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<InputSpec> {
+/// What concerns the place of pictures in a model's input.
+#[derive(Default)]
+struct Settings {
+    layout: Layout,
+    size: Option<[usize; 2]>,
+}
+
+fn read(path: &Path) -> anyhow::Result<(InputSpec, Settings)> {
     let text = read_text(path, "a file that says how pictures are prepared", "see --help")
         .context("--preprocess")?;
     let named = || format!("--preprocess {}", path.display());
     let written: Written = toml::from_str(&text).with_context(named)?;
-    let Written { channels, scale, mean, std } = written;
+    let Written { channels, layout, size, scale, mean, std } = written;
     let Some(count) = channels.count() else {
         bail!("{}: channels has to be gray, rgb or bgr", named());
     };
@@ -113,8 +194,12 @@ fn read(path: &Path) -> anyhow::Result<InputSpec> {
     if std.iter().any(|d| !(d.is_finite() && *d > 0.0)) {
         bail!("{}: std has to be numbers above 0", named());
     }
+    if size.is_some_and(|size| size.contains(&0)) {
+        bail!("{}: size has to be two numbers of at least 1, height and width", named());
+    }
     let shape = vec![count, 1, 1];
-    Ok(InputSpec { name: cp_net::INPUT.into(), shape, channels, scale, mean, std })
+    let spec = InputSpec { name: cp_net::INPUT.into(), shape, channels, scale, mean, std };
+    Ok((spec, Settings { layout, size }))
 }
 
 #[cfg(test)]
@@ -129,6 +214,31 @@ mod tests {
     }
 
     #[test]
+    fn sizes_come_from_the_model_or_from_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p.toml");
+        let check = |text: &str, sizes| {
+            std::fs::write(&path, text).unwrap();
+            let (spec, _) = Preprocess::File(path.display().to_string()).pictures(sizes)?;
+            anyhow::Ok(spec.shape)
+        };
+        let rgb = "channels = \"rgb\"\n";
+        let last = format!("{rgb}layout = \"nhwc\"\n");
+        let open = [None; 3];
+        assert_eq!(check(rgb, [Some(3), Some(5), Some(7)]).unwrap(), [3, 5, 7]);
+        assert_eq!(check(&last, [Some(5), Some(7), Some(3)]).unwrap(), [3, 5, 7]);
+        assert_eq!(check(&format!("{last}size = [5, 7]"), open).unwrap(), [3, 5, 7]);
+        for (text, sizes, word) in [
+            (rgb.to_owned(), open, "--input"),
+            (rgb.to_owned(), [Some(5), Some(7), Some(3)], "nhwc"),
+            (format!("{rgb}size = [5, 8]"), [Some(3), Some(5), Some(7)], "takes 7"),
+        ] {
+            let error = check(&text, sizes).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
     fn a_file_says_what_the_model_was_trained_with() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("p.toml");
@@ -136,7 +246,7 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             read(&path)
         };
-        let spec = check("channels = \"rgb\"\nscale = 0.5\nmean = [1, 2, 3]").unwrap();
+        let (spec, _) = check("channels = \"rgb\"\nscale = 0.5\nmean = [1, 2, 3]").unwrap();
         assert_eq!(
             (spec.scale, &spec.mean[..], &spec.std[..]),
             (0.5, &[1.0, 2.0, 3.0][..], &[1.0; 3][..])
@@ -147,8 +257,9 @@ mod tests {
             ("channels = \"rgb\"\nmean = [1]", "3 channels"),
             ("channels = \"gray\"\nstd = [0]", "above 0"),
             ("channels = \"gray\"\nstdd = [1]", "stdd"),
+            ("channels = \"gray\"\nsize = [0, 4]", "height and width"),
         ] {
-            let error = format!("{:#}", check(text).unwrap_err());
+            let error = format!("{:#}", check(text).err().unwrap());
             assert!(error.contains(word) && error.contains("p.toml"), "{text}: {error}");
         }
     }

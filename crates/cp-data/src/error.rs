@@ -336,6 +336,13 @@ pub enum DataError {
         wanted: String,
     },
 
+    /// A folder holds no image at all.
+    #[error("{path}: no image in it; expected files NAME.jpg, .jpeg or .png, at any depth", path = printable_path(path))]
+    NoPictures {
+        /// The folder.
+        path: PathBuf,
+    },
+
     /// An image lies in no class folder.
     #[error("{path}: {entry} lies in no class folder; expected CLASS/NAME.jpg", path = printable_path(path))]
     NoClass {

@@ -6,6 +6,7 @@ mod edit;
 mod factorize;
 mod factors;
 mod fold;
+mod subsample;
 mod unshare;
 
 pub use factors::{Factors, tensor_shape};

@@ -9,7 +9,7 @@ use common::{difference, factors, random, run};
 use cp_net::arch::{self, Builder, window};
 use cp_net::{
     Add, Architecture, BatchNorm, Constant, Conv, Form, Identity, InputSpec, Mul, Network, Node,
-    Op, Padding, Relu,
+    Op, Pad, Padding, Relu, Slice,
 };
 use ndarray::ArrayD;
 
@@ -66,6 +66,23 @@ fn a_norm_goes_into_the_layer_in_front() {
         &builder([3, 2, 2]).flatten("f").linear("l", 5).batch_norm("n").build().unwrap(),
         &["flatten", "linear"],
     );
+}
+
+#[test]
+fn channels_of_zeros_are_made_by_a_convolution() {
+    let every = |axis, start| Slice { axis, start, end: None, step: 2 };
+    let zeros = || Pad::zeros(vec![1, 0, 0], vec![2, 0, 0]);
+    let net = builder([3, 5, 6]).relu("r").op("rows", every(1, 0)).op("columns", every(2, 0));
+    check_folded(&net.op("pad", zeros()).relu("s").build().unwrap(), &["relu", "conv", "relu"]);
+    check_folded(&builder([3, 5, 6]).op("pad", zeros()).build().unwrap(), &["conv"]);
+    // From the second row on it is none; nor where the slice is read by something else, or pixels are added.
+    let net = builder([3, 5, 6]).op("rows", every(1, 1)).op("pad", zeros());
+    check_folded(&net.build().unwrap(), &["slice", "conv"]);
+    let mut net = builder([3, 5, 6]).op("rows", every(1, 0)).op("pad", zeros()).build().unwrap();
+    net.outputs.push("rows".into());
+    check_folded(&net, &["slice", "conv"]);
+    let around = Pad::zeros(vec![1, 1, 0], vec![0, 0, 0]);
+    check_folded(&builder([3, 5, 6]).op("pad", around).build().unwrap(), &["pad"]);
 }
 
 #[test]

@@ -98,6 +98,10 @@ pub fn export(net: &Network, options: &ExportOptions) -> Result<Model, OnnxError
     if options.half {
         check_half(net)?;
     }
+    // What is read back is the network as it was; what runs is the faster form of it.
+    let recorded = net.architecture();
+    let merged = net.subsampling_merged()?;
+    let net = &*merged;
     let arch = net.architecture();
     let mut writer = Writer::new(net, arch.shapes(arch.input_shapes())?, opset, options.half);
     for node in &arch.nodes {
@@ -146,7 +150,7 @@ pub fn export(net: &Network, options: &ExportOptions) -> Result<Model, OnnxError
     let mut model = Model { root: Message::new(Kind::Model, root), path: None };
     let renamed = params.into_iter().map(|(name, param)| (name, param.initializer));
     let renamed = renamed.filter(|(name, initializer)| name != initializer).collect();
-    let entry = read::entry(&model, arch, renamed)?;
+    let entry = read::entry(&model, recorded, renamed)?;
     model.root.fields.push(entry);
     Ok(model)
 }

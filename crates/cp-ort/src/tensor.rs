@@ -1,9 +1,10 @@
 //! Arrays that go in and come out.
 
 use std::fmt;
+use std::ops::Range;
 
 use half::f16;
-use ndarray::{ArrayD, IxDyn};
+use ndarray::{ArrayD, Axis, IxDyn, Slice};
 use ort::session::SessionInputValue;
 use ort::value::{
     DynValue, PrimitiveTensorElementType, Tensor as Owned, TensorElementType, TensorRef, ValueType,
@@ -166,6 +167,59 @@ impl Tensor {
         }
     }
 
+    /// A copy of these places along the first axis.
+    ///
+    /// # Panics
+    /// For a number, which has no axis, and places that there are not.
+    pub fn rows(&self, rows: Range<usize>) -> Self {
+        with_array!(self, array => {
+            Tensor::from(array.slice_axis(Axis(0), Slice::from(rows)).to_owned())
+        })
+    }
+
+    /// The same numbers in another floating-point type, or in another type of whole numbers; `None` from one kind into the other, and where
+    /// a whole number does not fit.
+    pub fn cast(&self, to: &ElementType) -> Option<Self> {
+        if self.element_type() == *to {
+            return Some(self.clone());
+        }
+        let floats = match self {
+            Tensor::F32(x) => Some(x.mapv(f64::from)),
+            Tensor::F64(x) => Some(x.clone()),
+            Tensor::F16(x) => Some(x.mapv(f64::from)),
+            _ => None,
+        };
+        let whole = || -> Option<ArrayD<i64>> {
+            Some(match self {
+                Tensor::I64(x) => x.clone(),
+                Tensor::I32(x) => x.mapv(i64::from),
+                Tensor::I8(x) => x.mapv(i64::from),
+                Tensor::U8(x) => x.mapv(i64::from),
+                _ => return None,
+            })
+        };
+        Some(match to {
+            ElementType::F32 => floats?.mapv(|x| x as f32).into(),
+            ElementType::F64 => floats?.into(),
+            ElementType::F16 => floats?.mapv(f16::from_f64).into(),
+            ElementType::I64 => whole()?.into(),
+            ElementType::I32 => narrowed::<i32>(&whole()?)?.into(),
+            ElementType::I8 => narrowed::<i8>(&whole()?)?.into(),
+            ElementType::U8 => narrowed::<u8>(&whole()?)?.into(),
+            ElementType::Bool | ElementType::Other(_) => return None,
+        })
+    }
+
+    /// Whether no element is NaN or infinite.
+    pub fn is_finite(&self) -> bool {
+        match self {
+            Tensor::F32(x) => x.iter().all(|x| x.is_finite()),
+            Tensor::F64(x) => x.iter().all(|x| x.is_finite()),
+            Tensor::F16(x) => x.iter().all(|x| x.is_finite()),
+            _ => true,
+        }
+    }
+
     /// A value of the library's that reads the array where it lies; a copy where it is not in the order of rows.
     pub(crate) fn view(&self) -> ort::Result<SessionInputValue<'_>> {
         with_array!(self, array => view(array))
@@ -190,6 +244,12 @@ impl Tensor {
             ElementType::Other(_) => return Ok(None),
         }))
     }
+}
+
+/// Whole numbers in a smaller type, where all of them fit.
+fn narrowed<T: TryFrom<i64>>(array: &ArrayD<i64>) -> Option<ArrayD<T>> {
+    let numbers: Option<Vec<T>> = array.iter().map(|&x| T::try_from(x).ok()).collect();
+    ArrayD::from_shape_vec(array.raw_dim(), numbers?).ok()
 }
 
 fn view<T>(array: &ArrayD<T>) -> ort::Result<SessionInputValue<'_>>
@@ -225,4 +285,29 @@ fn copy<T: PrimitiveTensorElementType + Clone>(value: &DynValue) -> ort::Result<
     let sizes = shape.iter().map(|&size| usize::try_from(size).map_err(ort::Error::wrap));
     let sizes: Vec<usize> = sizes.collect::<ort::Result<_>>()?;
     ArrayD::from_shape_vec(IxDyn(&sizes), elements.to_vec()).map_err(ort::Error::wrap)
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::arr2;
+
+    use super::*;
+
+    #[test]
+    fn types_change_where_no_number_does() {
+        let x = Tensor::from(arr2(&[[1.5_f32, -2.0], [0.0, 3.0]]).into_dyn());
+        assert_eq!(x.cast(&ElementType::F64).unwrap().cast(&ElementType::F32), Some(x.clone()));
+        assert_eq!(x.cast(&ElementType::F16).unwrap().element_type(), ElementType::F16);
+        assert_eq!(x.cast(&ElementType::I64), None);
+        let n = Tensor::from(arr2(&[[1_i64, 300]]).into_dyn());
+        assert_eq!(n.cast(&ElementType::I32), Some(arr2(&[[1_i32, 300]]).into_dyn().into()));
+        assert_eq!((n.cast(&ElementType::U8), n.cast(&ElementType::F32)), (None, None));
+    }
+
+    #[test]
+    fn rows_are_copied() {
+        let x = Tensor::from(arr2(&[[1_u8, 2], [3, 4], [5, 6]]).into_dyn());
+        assert_eq!(x.rows(1..3), arr2(&[[3_u8, 4], [5, 6]]).into_dyn().into());
+        assert!(!Tensor::from(arr2(&[[f32::NAN]]).into_dyn()).is_finite());
+    }
 }

@@ -155,6 +155,20 @@ impl Executor {
         mode: Mode,
         taps: &[String],
     ) -> Result<(Tensor, Vec<Tensor>), TorchError> {
+        let (outputs, tapped) = self.forward_all_tapped(&[x], mode, taps)?;
+        Ok((first(outputs)?, tapped))
+    }
+
+    /// [`Executor::forward_tapped`] for networks of any inputs and outputs: all outputs, and the tapped values.
+    ///
+    /// # Errors
+    /// As [`Executor::forward_all`], and [`NetError::UnknownLayer`].
+    pub fn forward_all_tapped(
+        &self,
+        inputs: &[&Tensor],
+        mode: Mode,
+        taps: &[String],
+    ) -> Result<(Vec<Tensor>, Vec<Tensor>), TorchError> {
         let mut slots = Vec::with_capacity(taps.len());
         for name in taps {
             let value = match self.arch.node(name) {
@@ -166,10 +180,10 @@ impl Executor {
         }
         let mut kept: BTreeMap<usize, Option<Tensor>> =
             slots.iter().map(|&slot| (slot, None)).collect();
-        let outputs = self.run(&[x], mode, &mut kept, &mut |_, _| Ok::<(), TorchError>(()))?;
+        let outputs = self.run(inputs, mode, &mut kept, &mut |_, _| Ok::<(), TorchError>(()))?;
         let tapped =
             slots.iter().filter_map(|slot| Some(kept.get(slot)?.as_ref()?.shallow_clone()));
-        Ok((first(outputs)?, tapped.collect()))
+        Ok((outputs, tapped.collect()))
     }
 
     /// The forward pass. The values of the slots in `kept` are put there, and no later node writes over them.

@@ -8,6 +8,7 @@ use cp_torch::array_from_tensor;
 use cp_torch::tch::Tensor;
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::TrainConfig;
@@ -17,11 +18,11 @@ use crate::metrics::EpochMetrics;
 /// Key of the JSON in the file's metadata.
 const KEY: &str = "polyad-checkpoint";
 
-/// The state of a training run after a whole number of epochs.
+/// The state of a training run after a whole number of epochs, each with its figures `M`.
 ///
 /// Arrays are named `model.…`, `optimizer.…` and `best.…`; everything else is JSON in the metadata of the safetensors file.
-pub(crate) struct Checkpoint {
-    pub(crate) header: Header,
+pub(crate) struct Checkpoint<M = EpochMetrics> {
+    pub(crate) header: Header<M>,
     pub(crate) model: BTreeMap<String, Tensor>,
     pub(crate) optimizer: BTreeMap<String, Tensor>,
     /// The arrays of the best epoch so far, where the run keeps it.
@@ -30,7 +31,7 @@ pub(crate) struct Checkpoint {
 
 /// What a checkpoint says about its run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Header {
+pub(crate) struct Header<M = EpochMetrics> {
     /// The configuration of the run, which must be the same when it goes on.
     pub(crate) config: TrainConfig,
     /// The data that the run trains on: names and sizes.
@@ -40,10 +41,10 @@ pub(crate) struct Header {
     /// Updates made so far.
     pub(crate) steps: i64,
     /// Metrics of the epochs done.
-    pub(crate) history: Vec<EpochMetrics>,
+    pub(crate) history: Vec<M>,
 }
 
-impl Checkpoint {
+impl<M: Serialize + DeserializeOwned> Checkpoint<M> {
     /// Writes the checkpoint so that the file at `path` is at every moment either the old one or the new one, whole.
     pub(crate) fn save(&self, path: &Path) -> Result<(), TrainError> {
         let arrays: Vec<(String, Vec<usize>, Vec<u8>)> = self

@@ -144,6 +144,8 @@ pub fn compress(
 pub(crate) struct Known<'a> {
     /// Statistics of the inputs of its layers.
     pub(crate) statistics: Option<&'a dyn Fn() -> Result<LayerStatistics, TrainError>>,
+    /// What these were gathered from, where it is not the training data.
+    pub(crate) examples: Option<String>,
     /// Models of its kernels to go on from, and what they were made from.
     pub(crate) models: Option<(&'a Models, &'a Key)>,
 }
@@ -157,7 +159,7 @@ pub(crate) fn compress_from(
     stages: &Stages,
     known: &Known<'_>,
 ) -> Result<Compressed, TrainError> {
-    config.check(data.is_some())?;
+    config.check(data.is_some() || known.examples.is_some())?;
     plan.check(dense)?;
     let run = Run { dense, data, config, stages };
     let mut reports = vec![run.report("dense", "dense", dense, &stages.shared())?];
@@ -286,6 +288,9 @@ impl Run<'_> {
         if let (Some(options), Some(data)) = (&config.statistics, self.data) {
             key = key.setting("statistics", options).data("train", &*data.train)?;
         }
+        if let (Some(options), Some(examples)) = (&config.statistics, &known.examples) {
+            key = key.setting("statistics", options).setting("examples", examples);
+        }
         if let Some((_, profile)) = known.models {
             key = key.after(profile);
         }
@@ -298,15 +303,16 @@ impl Run<'_> {
                 seed: config.seed,
                 ..Decomposer::default()
             };
-            if let (Some(options), Some(data)) = (&config.statistics, self.data) {
-                decomposer.statistics = match known.statistics {
-                    Some(gathered) => gathered()?,
-                    None => {
+            if let Some(options) = &config.statistics {
+                decomposer.statistics = match (known.statistics, self.data) {
+                    (Some(gathered), _) => gathered()?,
+                    (None, Some(data)) => {
                         let names: Vec<String> =
                             plan.layers.iter().map(|layer| layer.name.clone()).collect();
                         let model = self.stages.executor(network)?;
                         input_statistics(&model, &names, &data.train, options, 2)?
                     }
+                    (None, None) => LayerStatistics::new(),
                 };
             }
             if let Some((models, _)) = known.models {

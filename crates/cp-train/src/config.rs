@@ -164,6 +164,18 @@ impl TrainConfig {
         }
     }
 
+    /// Settings to learn from a dense model without labels ([`Host::distill`](crate::Host::distill)): Adam at a rate of 0.001 that falls by a
+    /// cosine, batches of 8, the outputs of the layers as much as those of the model, the weights of the best epoch.
+    pub fn distilling(epochs: usize) -> Self {
+        Self {
+            batch_size: 8,
+            optimizer: OptimizerConfig::adam(),
+            lr: 1e-3,
+            distill: Some(Distillation { weight: 1.0, temperature: 1.0, layers: 1.0 }),
+            ..Self::fine_tuning(epochs)
+        }
+    }
+
     /// The learning-rate factor of the parameter `name`.
     pub fn lr_scale(&self, name: &str) -> f64 {
         self.groups

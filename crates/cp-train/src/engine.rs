@@ -20,7 +20,8 @@ use crate::timing::{self, Timing, TimingOptions};
 
 pub use crate::timing::Ready;
 
-pub use foreign::{Change, changes, value_shapes};
+pub(crate) use foreign::tapped;
+pub use foreign::{Change, changes, changes_on, value_shapes};
 pub(crate) use onnxruntime::Classifier;
 pub use onnxruntime::node_times;
 
@@ -163,6 +164,14 @@ impl Engine {
             ready.push(self.ready(*subject, inputs)?);
         }
         timing::in_turn(&mut ready, options)
+    }
+
+    /// What an ONNX model takes.
+    ///
+    /// # Errors
+    /// A model that ONNX Runtime does not read.
+    pub fn model_inputs(path: &Path) -> Result<Vec<cp_ort::ValueInfo>, TrainError> {
+        onnxruntime::model_inputs(path)
     }
 
     /// The shapes of the inputs of an ONNX model without the batch axis: those given by name, else those that the model fixes.

@@ -133,14 +133,26 @@ pub enum TrainError {
         what: &'static str,
     },
     /// Statistics were asked for of a layer that they are not gathered for.
-    #[error(
-        "layer '{layer}' is a {op}: input statistics are for linear layers and convolutions over two axes"
-    )]
+    #[error("layer '{layer}': of its inputs no statistics are gathered: {why}")]
     Statistics {
         /// The layer.
         layer: String,
-        /// Its op.
-        op: &'static str,
+        /// Why not.
+        why: String,
+    },
+    /// Examples that a model cannot be fed with.
+    #[error("{from}: {what}")]
+    Inputs {
+        /// The file, folder or data set.
+        from: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A model without a part that can be trained.
+    #[error("the model cannot be fine-tuned: {why}; leave out --epochs")]
+    NoRegion {
+        /// Why not.
+        why: String,
     },
     /// The decompositions.
     #[error(transparent)]

@@ -8,6 +8,7 @@
 //! | [`compress()`] | plans carried out: decompose, repair, fine-tune, stage by stage |
 //! | [`sensitivity()`] | how much the network suffers from each layer alone |
 //! | [`input_statistics`], [`calibrate()`], [`Distillation`] | what decomposition and repair learn from data |
+//! | [`Host`] | ONNX models with ops that no network has: statistics, distillation and changes from runs in ONNX Runtime |
 //! | [`time_choices`] | how long each layer takes in each form, for plans |
 //! | [`Stages`], [`Key`] | results of finished steps by what went into them, so that a killed run goes on |
 //! | [`evaluate()`] | top-1, top-5 and loss on a data set |
@@ -60,6 +61,7 @@ mod error;
 mod evaluate;
 mod finite;
 mod fit;
+mod host;
 mod interrupt;
 mod key;
 mod latency;
@@ -92,6 +94,7 @@ pub use engine::{Engine, EngineName};
 pub use error::TrainError;
 pub use evaluate::{EvalOptions, Evaluation, evaluate, evaluate_in, logits};
 pub use fit::check_fit;
+pub use host::{Distilled, DistilledEpoch, Examples, Feed, Host, PictureLayout};
 pub use interrupt::clean_up_when_interrupted;
 pub use key::{Key, data_identity, fingerprint};
 pub use latency::time_choices;

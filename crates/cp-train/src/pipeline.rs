@@ -16,6 +16,7 @@ use crate::config::TrainConfig;
 use crate::engine::{Engine, EngineName, Inputs, Subject};
 use crate::error::TrainError;
 use crate::evaluate::Evaluation;
+use crate::host::Host;
 use crate::key::Key;
 use crate::latency::time_choices;
 use crate::progress;
@@ -94,41 +95,28 @@ impl Recipe {
         stages: &Stages,
     ) -> Result<Outcome, TrainError> {
         self.check(data.is_some())?;
-        self.save(stages.dir().file("recipe.toml"))?;
-        let run = Pipeline { recipe: self, dense, data, stages };
-        let dense_test = run.test("dense-test", dense, &stages.shared())?;
+        Pipeline { recipe: self, dense, data, host: None, stages }.run()
+    }
 
-        let profile = run.profile()?;
-        let plan = run.plan(profile.as_ref())?;
-        plan.save(stages.dir().file("plan.toml"))?;
-        let predicted = match &profile {
-            Some(profile) => Some(profile.profile.predict(&plan)?),
-            None => None,
-        };
-
-        let statistics = || run.statistics();
-        let known = Known {
-            statistics: Some(&statistics),
-            models: profile.as_ref().map(|profile| (&profile.profile.models, &profile.key)),
-        };
-        let train = data.map(|data| &data.train);
-        let done = compress_from(dense, &plan, train, &self.compress, stages, &known)?;
-
-        let test = dense_test.zip(run.test("test", &done.network, stages)?);
-        let latency = run.latency(&done.network)?;
-        let cost = [dense, &done.network]
-            .map(|network| network.cost(network.architecture().input_shapes()));
-        let [before, after] = cost;
-        Ok(Outcome {
-            plan,
-            predicted,
-            cost: [before?.total, after?.total],
-            network: done.network,
-            layers: done.layers,
-            stages: done.stages,
-            test: test.map(|(dense, compressed)| [dense, compressed]),
-            latency,
-        })
+    /// Compresses the layers of a model that runs in ONNX Runtime: [`Outcome::network`] is that of its view, for
+    /// [`Host::rewritten`] and [`Host::distill`], which is the fine-tuning here and not part of this.
+    ///
+    /// # Errors
+    /// As [`Recipe::run`]; plans that need labels.
+    pub fn run_in(&self, host: &Host, stages: &Stages) -> Result<Outcome, TrainError> {
+        self.check(host.examples().is_some())?;
+        if self.plan.by == PlanBy::Sensitivity || matches!(self.target, Target::RankSums { .. }) {
+            return Err(TrainError::Config {
+                option: "plan.by",
+                got: "no labels".into(),
+                expected: "a labelled data set to measure losses on",
+            });
+        }
+        let mut recipe = self.clone();
+        recipe.compress.fine_tune = None;
+        recipe.compress.calibrate = 0;
+        let dense = &host.view().network;
+        Pipeline { recipe: &recipe, dense, data: None, host: Some(host), stages }.run()
     }
 
     /// The plan alone, as [`Recipe::run`] makes it.
@@ -142,7 +130,7 @@ impl Recipe {
         stages: &Stages,
     ) -> Result<(RankPlan, Option<Profile>), TrainError> {
         self.check(data.is_some())?;
-        let run = Pipeline { recipe: self, dense, data, stages };
+        let run = Pipeline { recipe: self, dense, data, host: None, stages };
         let profile = run.profile()?;
         let plan = run.plan(profile.as_ref())?;
         Ok((plan, profile.map(|profile| profile.profile)))
@@ -160,10 +148,51 @@ struct Pipeline<'a> {
     recipe: &'a Recipe,
     dense: &'a Network,
     data: Option<&'a CompressData>,
+    /// What the network is the layers of, where it does not run itself.
+    host: Option<&'a Host>,
     stages: &'a Stages,
 }
 
 impl Pipeline<'_> {
+    fn run(&self) -> Result<Outcome, TrainError> {
+        let &Pipeline { recipe, dense, data, host, stages } = self;
+        recipe.save(stages.dir().file("recipe.toml"))?;
+        let dense_test = self.test("dense-test", dense, &stages.shared())?;
+
+        let profile = self.profile()?;
+        let plan = self.plan(profile.as_ref())?;
+        plan.save(stages.dir().file("plan.toml"))?;
+        let predicted = match &profile {
+            Some(profile) => Some(profile.profile.predict(&plan)?),
+            None => None,
+        };
+
+        let statistics = || self.statistics();
+        let known = Known {
+            statistics: Some(&statistics),
+            examples: host.map(Host::identity).transpose()?.flatten(),
+            models: profile.as_ref().map(|profile| (&profile.profile.models, &profile.key)),
+        };
+        let train = data.map(|data| &data.train);
+        let done = compress_from(dense, &plan, train, &recipe.compress, stages, &known)?;
+
+        let test = dense_test.zip(self.test("test", &done.network, stages)?);
+        let latency = self.latency(&done.network)?;
+        let cost = [dense, &done.network]
+            .map(|network| network.cost(network.architecture().input_shapes()));
+        let [before, after] = cost;
+        Ok(Outcome {
+            plan,
+            predicted,
+            cost: [before?.total, after?.total],
+            network: done.network,
+            layers: done.layers,
+            stages: done.stages,
+            test: test.map(|(dense, compressed)| [dense, compressed]),
+            latency,
+        })
+    }
+
     /// Layers that a plan may factorize.
     fn layers(&self) -> Vec<String> {
         let keep = &self.recipe.plan.keep;
@@ -173,9 +202,18 @@ impl Pipeline<'_> {
 
     /// Second moments of the inputs of the layers, where the recipe asks for them.
     fn statistics(&self) -> Result<LayerStatistics, TrainError> {
-        let (Some(options), Some(data)) = (&self.recipe.compress.statistics, self.data) else {
+        let Some(options) = &self.recipe.compress.statistics else {
             return Ok(LayerStatistics::new());
         };
+        if let Some(host) = self.host {
+            let key = Key::new("statistics", 1)
+                .network("network", self.dense)
+                .setting("layers", &self.layers())
+                .setting("options", options)
+                .setting("examples", &host.identity()?);
+            return self.stages.statistics(&key, || host.statistics(&self.layers(), options));
+        }
+        let Some(data) = self.data else { return Ok(LayerStatistics::new()) };
         let (layers, left) = measurable(self.dense.architecture(), &self.layers())?;
         let key = Key::new("statistics", 1)
             .network("network", self.dense)
@@ -216,6 +254,13 @@ impl Pipeline<'_> {
                 .setting("statistics", options)
                 .setting("bounded_energy", &energy)
                 .data("train", &*data.train.train)?;
+        }
+        if let (Some(options), Some(host)) = (&compress.statistics, self.host) {
+            let energy = compress.max_energy.is_some();
+            key = key
+                .setting("statistics", options)
+                .setting("bounded_energy", &energy)
+                .setting("examples", &host.identity()?);
         }
         let models = shared.path(&key, "safetensors")?;
         let mut measured = None;
@@ -271,7 +316,7 @@ impl Pipeline<'_> {
     fn timed(&self, mut profile: Profile, before: &Key) -> Result<Profile, TrainError> {
         let batch = self.recipe.plan.timing_batch;
         let engine = self.stages.engine();
-        let key = Key::new("times", 2)
+        let key = Key::new("times", 3)
             .after(before)
             .setting("batch", &batch)
             .setting("threads", &timing::set_threads(0))
@@ -287,6 +332,12 @@ impl Pipeline<'_> {
                 max_seconds: 10.0,
             };
             time_choices(self.dense, &mut profile, batch, engine, &options)?;
+            if let Some(host) = self.host {
+                // What stays is all that lies between the layers, too.
+                let layers = profile.dense_seconds.unwrap_or(0.0);
+                let whole = host.seconds(batch, &options)?;
+                profile.dense_seconds = Some(whole.max(layers));
+            }
             Ok::<_, TrainError>(profile)
         })?;
         profile.models = models;

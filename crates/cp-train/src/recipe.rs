@@ -233,6 +233,13 @@ impl Recipe {
         }
     }
 
+    /// What is best with examples without labels: [`Recipe::run_in`].
+    pub fn with_inputs(target: Target) -> Self {
+        let known = Self::with_data(Preset::Quick, target, Augmentation::default());
+        let compress = CompressConfig { calibrate: 0, ..known.compress };
+        Self { timing_batches: Vec::new(), compress, ..known }
+    }
+
     /// What is best without data.
     pub fn data_free(target: Target) -> Self {
         let compress = CompressConfig { max_iters: 100, calibrate: 0, ..CompressConfig::default() };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cp_core::InputStatistics;
 use cp_data::{Dataset, Loader, LoaderConfig, Order};
-use cp_net::{Architecture, Conv, Op};
+use cp_net::{Architecture, Conv, Op, Padding};
 use cp_plan::LayerStatistics;
 use cp_torch::tch::{Device, Tensor};
 use cp_torch::{Executor, Mode, array_from_tensor, tensor_from_i64};
@@ -46,7 +46,7 @@ impl Default for StatisticsOptions {
 pub(crate) const WIDEST: usize = 4_608;
 
 /// Layers that are left out, each with the reason.
-type LeftOut = Vec<(String, String)>;
+pub(crate) type LeftOut = Vec<(String, String)>;
 
 /// Of `layers`, those whose inputs can be measured, and the others with the reason: they are decomposed for their kernels.
 ///
@@ -58,24 +58,31 @@ pub(crate) fn measurable(
 ) -> Result<(Vec<String>, LeftOut), TrainError> {
     let (mut taken, mut left) = (Vec::new(), Vec::new());
     for layer in layers {
-        let size = match &arch.node(layer)?.op {
-            Op::Linear(linear) => linear.in_features,
-            Op::Conv(conv) if conv.kernel.len() == 2 => conv.group_shape()[1..].iter().product(),
-            other => {
-                left.push((layer.clone(), format!("a {} layer's are not unfolded", other.kind())));
-                continue;
-            }
-        };
-        if size > WIDEST {
-            left.push((
-                layer.clone(),
-                format!("{size} are too many; at most {WIDEST} are measured"),
-            ));
-        } else {
-            taken.push(layer.clone());
+        match unfolded_size(&arch.node(layer)?.op) {
+            Ok(_) => taken.push(layer.clone()),
+            Err(why) => left.push((layer.clone(), why)),
         }
     }
     Ok((taken, left))
+}
+
+/// Numbers under the kernel of a layer at one place of its output, in one group; or why they are not measured.
+pub(crate) fn unfolded_size(op: &Op) -> Result<usize, String> {
+    let size = match op {
+        Op::Linear(linear) => linear.in_features,
+        Op::Conv(conv) if conv.kernel.len() <= 2 => conv.group_shape()[1..].iter().product(),
+        Op::Conv(conv) => {
+            return Err(format!(
+                "those of a convolution over {} axes are not unfolded",
+                conv.kernel.len()
+            ));
+        }
+        other => return Err(format!("a {} layer's are not unfolded", other.kind())),
+    };
+    match size > WIDEST {
+        true => Err(format!("{size} are too many; at most {WIDEST} are measured")),
+        false => Ok(size),
+    }
 }
 
 /// Images of a forward pass.
@@ -88,7 +95,7 @@ const BATCH: usize = 50;
 /// images run through the dense network in eval mode.
 ///
 /// # Errors
-/// Unknown layers and layers without a kernel, convolutions over other than two axes, images that cannot be read.
+/// Unknown layers and layers without a kernel, convolutions over three axes, images that cannot be read.
 pub fn input_statistics(
     model: &Executor,
     layers: &[String],
@@ -98,20 +105,12 @@ pub fn input_statistics(
 ) -> Result<LayerStatistics, TrainError> {
     let arch = model.architecture();
     check_takes(arch, data.as_ref())?;
-    let mut sums: BTreeMap<&str, Vec<InputStatistics>> = BTreeMap::new();
+    let mut sums: BTreeMap<&str, Sums> = BTreeMap::new();
     for layer in layers {
         let node = arch.node(layer)?;
-        let groups = match &node.op {
-            Op::Linear(linear) => vec![InputStatistics::new(linear.in_features)],
-            Op::Conv(conv) if conv.kernel.len() == 2 => {
-                let size = conv.group_shape()[1..].iter().product();
-                vec![InputStatistics::new(size); conv.groups]
-            }
-            other => {
-                return Err(TrainError::Statistics { layer: layer.clone(), op: other.kind() });
-            }
-        };
-        sums.insert(arch.layer_of(node), groups);
+        let statistics = Sums::of(&node.op)
+            .map_err(|why| TrainError::Statistics { layer: layer.clone(), why })?;
+        sums.insert(arch.layer_of(node), statistics);
     }
     let input = arch.input();
     let transform = batch::fitting_transform(data.as_ref(), input)?;
@@ -131,23 +130,65 @@ pub fn input_statistics(
     let _guard = cp_torch::tch::no_grad_guard();
     for batch in loader.take(batches) {
         let (x, _) = batch::to_tensors(&batch?, input, model.device())?;
-        let _ = model.forward_watched(&x, Mode::Eval, &mut |node, inputs| {
-            let (Some(groups), Some(x)) = (sums.get_mut(arch.layer_of(node)), inputs.first())
-            else {
-                return Ok(());
-            };
-            match &node.op {
-                Op::Conv(conv) => add_windows(groups, x, conv, options.positions, &mut rng),
-                _ => add_rows(groups, x),
-            }
+        let _ = model.forward_watched(&x, Mode::Eval, &mut |node, inputs| match (
+            sums.get_mut(arch.layer_of(node)),
+            inputs.first(),
+        ) {
+            (Some(sums), Some(x)) => sums.add(x, &node.op, options.positions, &mut rng),
+            _ => Ok(()),
         })?;
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let shrunk = |groups: Vec<InputStatistics>| {
-        groups.into_iter().map(|sum| Arc::new(sum.shrink(options.shrink))).collect()
-    };
-    Ok(sums.into_iter().map(|(layer, groups)| (layer.to_owned(), shrunk(groups))).collect())
+    let finished = |(layer, sums): (&str, Sums)| (layer.to_owned(), sums.finished(options.shrink));
+    Ok(sums.into_iter().map(finished).collect())
+}
+
+/// What is added up for a layer: one for each group.
+pub(crate) struct Sums(Vec<InputStatistics>);
+
+impl Sums {
+    /// Nothing yet; an error says why `op` is not measured.
+    pub(crate) fn of(op: &Op) -> Result<Self, String> {
+        let size = unfolded_size(op)?;
+        let groups = if let Op::Conv(conv) = op { conv.groups } else { 1 };
+        Ok(Self(vec![InputStatistics::new(size); groups]))
+    }
+
+    /// Adds what `op` reads: of a convolution over one or two axes, `[B, S, (H,) W]`, the windows under its kernel at `positions` random
+    /// places of the output; of a linear layer all rows of `[…, S]`.
+    pub(crate) fn add(
+        &mut self,
+        x: &Tensor,
+        op: &Op,
+        positions: usize,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<(), TrainError> {
+        match op {
+            Op::Conv(conv) if conv.kernel.len() == 1 => {
+                // As a plane of one row, padded before, since there is nothing above it to be padded.
+                let behind = |values: &[usize]| [&[1], values].concat();
+                let planar = Conv {
+                    kernel: behind(&conv.kernel),
+                    stride: behind(&conv.stride),
+                    dilation: behind(&conv.dilation),
+                    padding: Padding::default(),
+                    ..conv.clone()
+                };
+                let length = x.size().last().copied().unwrap_or(0) as usize;
+                let sides = conv.padding(0, length).map(|side| side as i64);
+                let x = x.f_constant_pad_nd(sides)?.f_unsqueeze(2)?;
+                add_windows(&mut self.0, &x, &planar, positions, rng)
+            }
+            Op::Conv(conv) => add_windows(&mut self.0, x, conv, positions, rng),
+            _ => add_rows(&mut self.0, x),
+        }
+    }
+
+    /// The second moments, each with the given share of a multiple of the identity.
+    pub(crate) fn finished(self, shrink: f64) -> Vec<Arc<InputStatistics>> {
+        self.0.into_iter().map(|sum| Arc::new(sum.shrink(shrink))).collect()
+    }
 }
 
 /// Adds the windows of `x`, `[B, S, H, W]`, at `positions` random places of the output.

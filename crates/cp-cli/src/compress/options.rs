@@ -26,6 +26,7 @@ Examples:
   polyad compress net.safetensors --latency-ratio 0.6 --timing-batch 32 --out fast.safetensors
   polyad compress net.safetensors --macs-ratio 0.3 --dataset cifar10 --epochs 15 --out s.safetensors
   polyad compress net.safetensors --macs-ratio 0.5,0.3 --dataset cifar10 --out s.safetensors --resume
+  polyad compress detector.onnx --macs-ratio 0.5 --inputs pictures/ --preprocess unit --epochs 10 --out s.onnx
 
 A plan is TOML, one entry per layer; layers that it does not name stay dense:
 
@@ -38,6 +39,10 @@ With a ratio, the plan takes the form and the rank of each layer that lose least
 would have (--plan-by). An ONNX model comes back as ONNX, with its names, opsets, metadata and everything that is no replaced \
 layer as they were. Without --dataset nothing else is used: expect a loss of accuracy that fine-tuning would win back.
 
+With --inputs, an ONNX model is decomposed for the outputs of its layers on these examples, with --epochs it learns from the dense \
+model what it puts out for them, and a fifth of them, set aside, tells how far the outputs have moved. No labels are needed, and \
+whatever ops there are.
+
 With --dataset, the network is repaired and fine-tuned, and every stage is evaluated on the validation split; the test \
 split, if one is named, is used once. The work is kept in a folder beside OUT: what was killed goes on with --resume, and \
 report.html there shows it all. Several ratios, with commas between them, make several models, OUT with the ratio in its \
@@ -48,7 +53,8 @@ seconds, layers: a list of name, form, rank, breakeven (rank, in parameters), re
 component_energy (above about 10 the terms cancel each other), iterations, stop, and before and after again; dense: the \
 layers that stay dense, and why; stages: a list of stage, parameters, macs, validation (as `polyad eval`) and kept \
 (whether the next step went on from there); test: dense and compressed; latency: for every engine and batch size engine, batch, threads, dense_ms, \
-compressed_ms, ratio (dense / compressed) and quartiles. Several ratios: budgets, a list of these.";
+compressed_ms, ratio (dense / compressed) and quartiles; changes: of ONNX models, output, relative and largest; distilled: before, epochs, \
+kept. Several ratios: budgets, a list of these.";
 
 /// Make a model smaller by factorizing its layers.
 #[derive(clap::Args)]
@@ -158,8 +164,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "E", value_parser = energy, hide_short_help = true, help_heading = "Decomposition")]
     pub(super) max_energy: Option<f64>,
     /// Data set to repair, fine-tune and choose on: a name that `polyad eval` takes.
-    #[arg(long, value_name = "NAME", help_heading = "Data")]
+    #[arg(long, value_name = "NAME", group = "material", help_heading = "Data")]
     pub(super) dataset: Option<String>,
+    /// What to feed an ONNX model, without labels: an .npz file of arrays by input name, or a folder of such files or of pictures.
+    #[arg(long, value_name = "PATH", group = "material", help_heading = "Data")]
+    pub(super) inputs: Option<PathBuf>,
     /// Its part to test on, once, before and after.
     #[arg(long, value_name = "SPLIT", requires = "dataset", help_heading = "Data")]
     pub(super) test_split: Option<String>,
@@ -183,12 +192,12 @@ pub(crate) struct Args {
         help_heading = "Data"
     )]
     pub(super) validation_split: String,
-    /// Training images that the inputs of layers are measured on, to decompose for the outputs of layers (ALS-Σ); 0 to decompose
-    /// for the kernels [default: the preset's].
+    /// Examples that the inputs of layers are measured on, to decompose for the outputs of layers (ALS-Σ); 0 to decompose for the
+    /// kernels [default: the preset's; 500 with --inputs].
     #[arg(
         long,
         value_name = "N", value_parser = count,
-        requires = "dataset",
+        requires = "material",
         hide_short_help = true,
         help_heading = "Data"
     )]
@@ -202,8 +211,8 @@ pub(crate) struct Args {
         help_heading = "Fine-tuning"
     )]
     pub(super) calibrate: Option<usize>,
-    /// Passes over the training data at the end; 0 for none [default: the preset's].
-    #[arg(long, value_name = "N", value_parser = count, requires = "dataset", help_heading = "Fine-tuning")]
+    /// Passes over the training data at the end; 0 for none [default: the preset's; 0 with --inputs].
+    #[arg(long, value_name = "N", value_parser = count, requires = "material", help_heading = "Fine-tuning")]
     pub(super) epochs: Option<usize>,
     /// All layers at once, one after the other, or all several times at falling ranks [default: at-once].
     #[arg(
@@ -226,11 +235,11 @@ pub(crate) struct Args {
     /// Decompositions of each layer with --schedule passes [default: 2].
     #[arg(long, value_name = "N", value_parser = positive, requires = "schedule", hide_short_help = true, help_heading = "Fine-tuning")]
     pub(super) passes: Option<usize>,
-    /// Peak learning rate [default: the preset's; 0.005, or 0.02 with best].
+    /// Peak learning rate [default: the preset's: 0.005, or 0.02 with best; 0.001 with --inputs].
     #[arg(
         long,
         value_name = "X", value_parser = positive_number,
-        requires = "dataset",
+        requires = "material",
         hide_short_help = true,
         help_heading = "Fine-tuning"
     )]
@@ -238,11 +247,11 @@ pub(crate) struct Args {
     /// Learning rate of the factors relative to that of the rest [default: 1].
     #[arg(long, value_name = "X", value_parser = non_negative, requires = "dataset", hide_short_help = true, help_heading = "Fine-tuning")]
     pub(super) factor_lr: Option<f64>,
-    /// Images per step [default: 128].
-    #[arg(long, value_name = "N", value_parser = positive, requires = "dataset", hide_short_help = true, help_heading = "Fine-tuning")]
+    /// Examples per step [default: 128; 8 with --inputs].
+    #[arg(long, value_name = "N", value_parser = positive, requires = "material", hide_short_help = true, help_heading = "Fine-tuning")]
     pub(super) batch_size: Option<usize>,
-    /// λ of the penalty on weights [default: 5e-4].
-    #[arg(long, value_name = "X", value_parser = non_negative, requires = "dataset", hide_short_help = true, help_heading = "Fine-tuning")]
+    /// λ of the penalty on weights [default: 5e-4; 0 with --inputs].
+    #[arg(long, value_name = "X", value_parser = non_negative, requires = "material", hide_short_help = true, help_heading = "Fine-tuning")]
     pub(super) weight_decay: Option<f64>,
     /// Flip and shift training images at random, or not [default: as the data set's manifest says].
     #[arg(
@@ -258,8 +267,8 @@ pub(crate) struct Args {
     /// Share of the loss that comes from the dense network's logits in place of the labels, 0 to 1 [default: 0.7].
     #[arg(long, value_name = "W", value_parser = share, requires = "dataset", hide_short_help = true, help_heading = "Fine-tuning")]
     pub(super) distill: Option<f64>,
-    /// Part of the outputs of the dense network's layers in the loss [default: 0].
-    #[arg(long, value_name = "L", value_parser = non_negative, requires = "dataset", hide_short_help = true, help_heading = "Fine-tuning")]
+    /// Part of the outputs of the dense network's layers in the loss [default: 0; 1 with --inputs].
+    #[arg(long, value_name = "L", value_parser = non_negative, requires = "material", hide_short_help = true, help_heading = "Fine-tuning")]
     pub(super) distill_layers: Option<f64>,
     /// Parts of factorized layers that are not trained, such as reduce,expand.
     #[arg(
@@ -274,7 +283,8 @@ pub(crate) struct Args {
     /// Stop after so many epochs without a better validation accuracy.
     #[arg(long, value_name = "N", value_parser = positive, requires = "dataset", hide_short_help = true, help_heading = "Fine-tuning")]
     pub(super) patience: Option<usize>,
-    /// Folder for the stages and the report [default with --dataset: OUT with .work for .safetensors].
+    /// Folder for the stages and the report [default with --dataset, and with --inputs and --epochs: OUT with .work for
+    /// its ending].
     #[arg(long, value_name = "DIR")]
     pub(super) work: Option<PathBuf>,
     /// Go on with the work that is there; what an option has changed is computed anew.

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use cp_net::{Form, Network, Rank, Totals};
 use cp_plan::{DenseLayer, LayerReport};
 use cp_train::engine::Change;
-use cp_train::{EngineName, EpochMetrics, Evaluation, Origin, Recipe, Stages};
+use cp_train::{DistilledEpoch, EngineName, EpochMetrics, Evaluation, Origin, Recipe, Stages};
 use serde::Serialize;
 
 use super::options::Args;
-use super::source::Source;
+use super::source::{Done, Source};
 use crate::output::{Column, Report, Table, count, percent};
 
 /// What a model or a layer costs for one image.
@@ -101,6 +101,22 @@ struct Test {
     compressed: Evaluation,
 }
 
+/// How a model learned from the dense one.
+#[derive(Serialize)]
+struct Course {
+    /// Relative change of the outputs on examples that nothing is trained on, before.
+    before: f64,
+    epochs: Vec<DistilledEpoch>,
+    /// The epoch whose weights were kept; none where all were worse than before.
+    kept: Option<usize>,
+}
+
+impl Course {
+    fn after(&self) -> f64 {
+        self.kept.and_then(|kept| Some(self.epochs.get(kept)?.held)).unwrap_or(self.before)
+    }
+}
+
 /// One compressed model.
 #[derive(Serialize)]
 pub(super) struct Made {
@@ -116,9 +132,11 @@ pub(super) struct Made {
     test: Option<Test>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     latency: Vec<Latency>,
-    /// Of an ONNX model: how far its outputs are from those of the dense one, on drawn inputs.
+    /// Of an ONNX model: how far its outputs are from those of the dense one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     changes: Vec<Change>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    distilled: Option<Course>,
     #[serde(skip)]
     epochs: Vec<EpochMetrics>,
     #[serde(skip)]
@@ -129,26 +147,34 @@ impl Made {
     pub(super) fn new(
         recipe: &Recipe,
         dense: &Network,
-        done: cp_train::Outcome,
+        done: Done,
         changes: Vec<Change>,
         stages: &Stages,
         out: &Path,
     ) -> anyhow::Result<Self> {
+        let Done { outcome: done, distilled } = done;
+        let distilled = distilled.map(|found| Course {
+            before: found.before,
+            epochs: found.epochs,
+            kept: found.kept,
+        });
         let [before, after] = done.cost;
         let layers = done
             .layers
             .into_iter()
             .map(|report| layer(dense, report))
             .collect::<anyhow::Result<_>>()?;
-        let reports = done.stages.into_iter().map(|report| Stage {
-            stage: report.stage,
+        let reports = done.stages.iter().map(|report| Stage {
+            stage: report.stage.clone(),
             size: report.cost.into(),
             validation: report.validation,
             kept: report.kept,
         });
         let epochs = match recipe.compress.fine_tune {
-            Some(_) => stages.dir().epochs("fine-tuned")?,
-            None => Vec::new(),
+            Some(_) if done.stages.iter().any(|stage| stage.stage == "fine-tuned") => {
+                stages.dir().epochs("fine-tuned")?
+            }
+            _ => Vec::new(),
         };
         Ok(Self {
             label: recipe.target.label(),
@@ -161,6 +187,7 @@ impl Made {
             test: done.test.map(|[dense, compressed]| Test { dense, compressed }),
             latency: done.latency.iter().map(Latency::from).collect(),
             changes,
+            distilled,
             epochs,
             out: out.to_owned(),
         })
@@ -236,6 +263,9 @@ pub(super) struct Answer {
     input: Option<Vec<usize>>,
     /// Whether multiply-adds are known.
     sized: bool,
+    /// What changes of outputs are measured on.
+    #[serde(skip)]
+    compared_on: String,
     before: Size,
     seconds: f64,
     #[serde(skip)]
@@ -277,6 +307,7 @@ impl Answer {
                 _ => None,
             },
             sized: source.sized,
+            compared_on: source.compared_on(),
             before: dense.cost(dense.architecture().input_shapes())?.total.into(),
             seconds,
             origin,
@@ -299,11 +330,15 @@ fn next_command(args: &Args) -> String {
     let arch =
         args.model.arch.name.as_ref().map_or(String::new(), |name| format!(" --arch {name}"));
     let out = args.out.display();
-    match &args.dataset {
-        None => {
+    match (&args.dataset, &args.inputs) {
+        (None, Some(inputs)) => format!(
+            "polyad compress {model} --macs-ratio 0.5,0.33,0.25 --inputs {} --epochs 20 --out {out}",
+            inputs.display()
+        ),
+        (None, None) => {
             format!("polyad compress {model}{arch} --macs-ratio 0.33 --dataset NAME --out {out}")
         }
-        Some(name) => format!(
+        (Some(name), _) => format!(
             "polyad compress {model}{arch} --macs-ratio 0.5,0.33,0.25 --dataset {name} --preset best --out {out}"
         ),
     }
@@ -385,11 +420,21 @@ impl Answer {
         if self.sized {
             line(to, "multiply-adds", self.before.macs, one.after.macs)?;
         }
+        if let Some(course) = &one.distilled {
+            writeln!(
+                to,
+                "learned from the dense model for {} epochs: outputs off by {} → {}",
+                course.epochs.len(),
+                percent(course.before),
+                percent(course.after())
+            )?;
+        }
         for Change { output, relative, largest } in &one.changes {
             writeln!(
                 to,
-                "output '{output}' moved by {} on drawn inputs (largest difference {} of the largest value)",
+                "output '{output}' moved by {} on {} (largest difference {} of the largest value)",
                 percent(*relative),
+                self.compared_on,
                 percent(*largest)
             )?;
         }

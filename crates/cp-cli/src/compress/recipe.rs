@@ -40,9 +40,10 @@ impl Args {
             Some(path) => Recipe::load(path)?,
             None => {
                 let target = Target::MacsRatio(0.5); // replaced below: a budget is required
-                let recipe = match &self.dataset {
-                    None => Recipe::data_free(target),
-                    Some(name) => {
+                let recipe = match (&self.dataset, &self.inputs) {
+                    (None, None) => Recipe::data_free(target),
+                    (None, Some(_)) => Recipe::with_inputs(target),
+                    (Some(name), _) => {
                         let augmentation = cp_train::augmentation_of(name);
                         Recipe::with_data(self.preset.preset(), target, augmentation)
                     }
@@ -63,7 +64,9 @@ impl Args {
             .collect::<anyhow::Result<_>>()?;
         for recipe in &recipes {
             self.check_read(recipe)?;
-            recipe.check(self.dataset.is_some()).map_err(in_words_of_options)?;
+            recipe
+                .check(self.dataset.is_some() || self.inputs.is_some())
+                .map_err(in_words_of_options)?;
         }
         Ok(recipes)
     }
@@ -167,12 +170,16 @@ impl Args {
             compress.fine_tune = None;
             return;
         }
-        let fresh = || TrainConfig {
+        let labelled = || TrainConfig {
             lr: self.preset.preset().lr(),
             augmentation: compress.augmentation,
             seed: compress.seed,
             distill: Some(Distillation { weight: 0.7, temperature: 4.0, layers: 0.0 }),
             ..TrainConfig::fine_tuning(epochs)
+        };
+        let fresh = || match self.inputs {
+            Some(_) => TrainConfig { seed: compress.seed, ..TrainConfig::distilling(epochs) },
+            None => labelled(),
         };
         let mut tune = compress.fine_tune.clone().unwrap_or_else(fresh);
         if tune.epochs != epochs {
@@ -268,7 +275,9 @@ impl Args {
             )));
         }
         if self.resume && self.work_folder().is_none() {
-            return usage("--resume needs --work or --dataset: without them nothing is kept");
+            return usage(
+                "--resume needs --work, --dataset, or --inputs with --epochs: without them nothing is kept",
+            );
         }
         Ok(())
     }
@@ -287,7 +296,10 @@ impl Args {
     pub(super) fn work_folder(&self) -> Option<PathBuf> {
         match &self.work {
             Some(path) => Some(path.clone()),
-            None => self.dataset.as_ref().map(|_| self.out.with_extension("work")),
+            None => {
+                let trained = self.inputs.is_some() && self.epochs.is_some_and(|epochs| epochs > 0);
+                (self.dataset.is_some() || trained).then(|| self.out.with_extension("work"))
+            }
         }
     }
 }

@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use cp_net::Network;
-use cp_onnx::{ExportOptions, Imported, LayerView, Model};
+use cp_onnx::{ExportOptions, Imported, Model};
 use cp_train::engine::{Change, Inputs, Subject, changes, value_shapes};
 use cp_train::timing::{self, TimingOptions};
-use cp_train::{Engine, Latency, Recipe, Target};
+use cp_train::{
+    CompressData, Distilled, Engine, Host, Latency, Outcome, Recipe, Stages, Target, TrainError,
+};
 
 use super::options::Args;
 use crate::common::{Usage, shapes_by_name};
-use crate::{model, output};
+use crate::{inputs, model, output};
 
 /// What was given, as the network that plans are made for.
 pub(super) struct Source {
@@ -33,19 +35,34 @@ struct Onnx {
     given: BTreeMap<String, Vec<usize>>,
 }
 
+/// What [`Source::compress`] made.
+pub(super) struct Done {
+    pub(super) outcome: Outcome,
+    /// Of an ONNX model that learned from the dense one.
+    pub(super) distilled: Option<Distilled>,
+}
+
 /// How the network stands for the model.
 enum Way {
     /// Each layer for itself.
-    Layers(Box<LayerView>),
+    Layers(Box<Host>),
     /// As a whole.
     Whole(Box<Imported>),
 }
 
 impl Source {
     /// Reads MODEL for these recipes.
-    pub(super) fn open(args: &Args, recipes: &[Recipe]) -> anyhow::Result<Self> {
+    pub(super) fn open(args: &Args, recipes: &[Recipe], seed: u64) -> anyhow::Result<Self> {
         let path = &args.model.path;
         if !model::is_onnx(path) {
+            if let Some(inputs) = &args.inputs {
+                return Err(Usage(format!(
+                    "--inputs {} is for ONNX models; `polyad convert {} model.onnx` makes one, or use --dataset",
+                    inputs.display(),
+                    path.display()
+                ))
+                .into());
+            }
             if !args.input.is_empty() {
                 return Err(Usage(format!(
                     "--input is for ONNX models, and {} is a network that knows the shape of its input",
@@ -102,7 +119,22 @@ impl Source {
         }
         let fixed = view.fixed.iter().map(|(layer, _)| layer.clone()).collect();
         let network = view.network.clone();
-        let way = Way::Layers(Box::new(view));
+        let mut host = Host::new(path, onnx.clone(), view, given.clone());
+        if let Some(from) = &args.inputs {
+            let examples = inputs::open(from, path, &given, args.model.arch.preprocess.as_ref())?;
+            if examples.runs() == 1 {
+                output::note(&format!(
+                    "--inputs {}: is one run of the model, which is worked with and looked at both; more would tell what is learned by heart",
+                    from.display()
+                ));
+            }
+            host = host.with_examples(&examples, seed);
+        } else if args.model.arch.preprocess.is_some() {
+            return Err(
+                Usage("--preprocess is for pictures: add --inputs or --dataset".into()).into()
+            );
+        }
+        let way = Way::Layers(Box::new(host));
         let onnx = Some(Onnx { path: path.clone(), model: onnx, way, given });
         Ok(Self { network, fixed, sized, onnx })
     }
@@ -157,6 +189,17 @@ impl Source {
         recipe
     }
 
+    /// What the changes of an ONNX model's outputs are measured on, in words.
+    pub(super) fn compared_on(&self) -> String {
+        match &self.onnx {
+            Some(Onnx { way: Way::Layers(host), .. }) => match host.examples() {
+                Some([_, held]) => format!("{} examples", held.examples()),
+                None => "drawn inputs".into(),
+            },
+            _ => "drawn inputs".into(),
+        }
+    }
+
     /// Refuses a name of an output file that does not fit what was given.
     pub(super) fn check_out(&self, out: &Path) -> Result<(), Usage> {
         match (&self.onnx, model::is_onnx(out)) {
@@ -168,17 +211,40 @@ impl Source {
         }
     }
 
-    /// Writes `compressed`, which was made from [`Source::network`].
-    pub(super) fn save(&self, compressed: &Network, out: &Path) -> anyhow::Result<()> {
-        match &self.onnx {
-            Some(onnx) => {
-                let mut model = onnx.model.clone();
-                match &onnx.way {
-                    Way::Layers(view) => view.write(compressed, &mut model)?,
-                    Way::Whole(imported) => model.rewrite(imported, compressed)?,
-                }
-                model.save(out)?;
+    /// Compresses by `recipe`, as [`Recipe::run`] does, fine-tuning included.
+    pub(super) fn compress(
+        &self,
+        recipe: &Recipe,
+        data: Option<&CompressData>,
+        stages: &Stages,
+    ) -> Result<Done, TrainError> {
+        let Some(Onnx { way: Way::Layers(host), .. }) = &self.onnx else {
+            let outcome = recipe.run(&self.network, data, stages)?;
+            return Ok(Done { outcome, distilled: None });
+        };
+        let outcome = recipe.run_in(host, stages)?;
+        let distilled = match &recipe.compress.fine_tune {
+            Some(config) if !outcome.plan.layers.is_empty() => {
+                Some(host.distill(&outcome.network, config, stages)?)
             }
+            _ => None,
+        };
+        Ok(Done { outcome, distilled })
+    }
+
+    /// Writes what was made from [`Source::network`].
+    pub(super) fn save(&self, done: &Done, out: &Path) -> anyhow::Result<()> {
+        let compressed = &done.outcome.network;
+        match &self.onnx {
+            Some(onnx) => match (&onnx.way, &done.distilled) {
+                (_, Some(distilled)) => distilled.model.save(out)?,
+                (Way::Layers(host), None) => host.rewritten(compressed)?.save(out)?,
+                (Way::Whole(imported), None) => {
+                    let mut model = onnx.model.clone();
+                    model.rewrite(imported, compressed)?;
+                    model.save(out)?;
+                }
+            },
             None if model::is_onnx(out) => {
                 cp_onnx::export(compressed, &ExportOptions::default())?.save(out)?;
             }
@@ -197,7 +263,10 @@ impl Source {
         let Some(onnx) = self.onnx.as_ref().filter(|_| self.sized) else {
             return Ok((Vec::new(), Vec::new()));
         };
-        let moved = changes(Subject::Model(&onnx.path), Subject::Model(out), &onnx.given)?;
+        let moved = match &onnx.way {
+            Way::Layers(host) => host.changes(out)?,
+            Way::Whole(_) => changes(Subject::Model(&onnx.path), Subject::Model(out), &onnx.given)?,
+        };
         let shapes = Engine::model_shapes(&onnx.path, &onnx.given)?;
         let subjects = [Subject::Model(&onnx.path), Subject::Model(out)];
         let threads = timing::set_threads(0);

@@ -5,6 +5,7 @@
 //! out, and the loss stands in front of it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 
 use crate::error::OnnxError;
 use crate::import::error::{ImportError, Refusal, RefusedNode};
@@ -13,9 +14,10 @@ use crate::import::info::info;
 use crate::import::op::importer;
 use crate::import::walk::{Walk, reads};
 use crate::import::{ImportOptions, Plan};
-use crate::layers::{groups, label};
+use crate::layers::{groups, kernel, label};
 use crate::model::Model;
 use crate::proto::{Message, graph, model, node};
+use crate::record::Record;
 use crate::scopes::{Maker, Scopes};
 
 /// Refused nodes behind each other that are tried as the end of what lies before the region.
@@ -31,7 +33,7 @@ pub struct Region {
     pub inputs: Vec<(String, Option<Vec<usize>>)>,
     /// The values that it ends at: outputs of the model, and what the nodes behind it read.
     pub outputs: Vec<String>,
-    /// How many nodes with a constant weight it has.
+    /// How many nodes it has whose weight can be factorized.
     pub layers: usize,
     /// The nodes that stopped it on the side of the inputs.
     pub before: Vec<RefusedNode>,
@@ -64,14 +66,14 @@ struct Data<'a> {
 }
 
 impl Model {
-    /// The part of the model with the most layers that a network can stand for, or `None` where there is no such layer. Where sizes are
+    /// The part of the model with the most layers that can be factorized among those that a network can stand for, or `None` where there is no such layer. Where sizes are
     /// open, it is found by the names of the ops alone.
     ///
     /// # Errors
     /// As [`Model::import`], but for refused nodes and open sizes.
     pub fn trainable_region(&self, options: &ImportOptions) -> Result<Option<Region>, OnnxError> {
-        let (scopes, _) = self.read()?;
-        let nodes = data_nodes(&scopes, options);
+        let (scopes, record) = self.read()?;
+        let nodes = data_nodes(&scopes, &record, self.folder(), options);
         let mut refused = BTreeMap::new();
         for (index, data) in nodes.iter().enumerate() {
             if !is_known(&scopes, data.node) {
@@ -134,15 +136,19 @@ fn is_known(scopes: &Scopes<'_>, node: &Message) -> bool {
 }
 
 /// The nodes of the main graph that depend on an input that is not bound, in the order of the file.
-fn data_nodes<'a>(scopes: &Scopes<'a>, options: &ImportOptions) -> Vec<Data<'a>> {
+fn data_nodes<'a>(
+    scopes: &Scopes<'a>,
+    record: &Record,
+    folder: Option<&Path>,
+    options: &ImportOptions,
+) -> Vec<Data<'a>> {
     let main = &scopes.all[0];
+    // The filters of a spectrogram are convolutions, too, and nothing to train.
     let layers: HashSet<usize> = groups(scopes)
         .into_iter()
         .filter(|group| {
-            let made = |(scope, name): &(usize, String)| {
-                !matches!(scopes.all[*scope].maker(name), Some(Maker::Input) | None)
-            };
-            group.value.as_ref().is_some_and(made)
+            kernel(scopes, group, record, folder)
+                .is_some_and(|found| found.layer.left_alone.is_none())
         })
         .flat_map(|group| group.users)
         .filter(|(user, _)| user.scope == 0)

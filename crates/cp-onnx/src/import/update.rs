@@ -1,6 +1,6 @@
 //! Trained values back into the file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cp_net::Network;
 use ndarray::ArrayD;
@@ -150,6 +150,32 @@ impl Model {
         }
         self.root = root;
         Ok(count)
+    }
+
+    /// The parameters of `imported` that [`Model::update`] would not write back: computed ones, and those whose tensor something else
+    /// has a part in.
+    pub fn unwritable(&self, imported: &Imported) -> BTreeSet<String> {
+        let scopes = Scopes::of(&self.root);
+        let mut uses: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        for source in imported.sources.values() {
+            *uses.entry((&source.scope, &source.value)).or_default() += 1;
+        }
+        let writable = |name: &String, array: &ArrayD<f32>| {
+            let source = imported.sources.get(name)?;
+            let (scope, value) = (&source.scope, &source.value);
+            let alone = uses.get(&(scope, value)) == Some(&1)
+                && !imported.consumed.contains(&(scope.clone(), value.clone()));
+            let index =
+                scopes.by_name(scope).filter(|&index| scopes.all[index].maker(value).is_some())?;
+            let read = self.check_readers(&scopes, imported, index, value).is_ok();
+            let found = place(&scopes, index, value).is_some() && source.undo(array).is_some();
+            (alone && read && found).then_some(())
+        };
+        let params = imported.network.params().iter();
+        params
+            .filter(|(name, array)| writable(name, array).is_none())
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     /// `Err` with a reader of a tensor that the network does not stand for.

@@ -23,11 +23,8 @@ pub fn value_shapes(
     values: &[String],
     given: &BTreeMap<String, Vec<usize>>,
 ) -> Result<BTreeMap<String, Vec<usize>>, TrainError> {
-    let folder = TemporaryFolder::create().map_err(TrainError::io(std::env::temp_dir()))?;
-    let path = folder.path().join("model.onnx");
     let names: Vec<&str> = values.iter().map(String::as_str).collect();
-    model.taps(&names)?.save(&path)?;
-    let mut session = Session::new(&path, &options())?;
+    let (mut session, _folder) = tapped(model, &names)?;
     let inputs = Inputs { shapes: given.clone(), batch: 1 };
     let inputs = drawn(session.inputs(), &inputs)?;
     let mut shapes: BTreeMap<String, Vec<usize>> =
@@ -65,34 +62,82 @@ pub fn changes(
     after: Subject<'_>,
     given: &BTreeMap<String, Vec<usize>>,
 ) -> Result<Vec<Change>, TrainError> {
-    let mut sessions = [open(before)?, open(after)?];
-    let inputs = drawn(sessions[0].inputs(), &Inputs { shapes: given.clone(), batch: 1 })?;
-    let inputs: Vec<(&str, Tensor)> =
-        inputs.iter().map(|(name, x)| (name.as_str(), x.clone())).collect();
-    let [before, after] = &mut sessions;
-    let (before, after) = (before.run(&inputs)?, after.run(&inputs)?);
-    let after: BTreeMap<String, Tensor> = after.into_iter().collect();
-    let mut found = Vec::new();
-    for (output, y) in before {
-        let (Some(y), Some(other)) = (numbers(&y), after.get(&output).and_then(numbers)) else {
-            continue;
-        };
-        if y.shape() != other.shape() {
-            // As many boxes as there are: no distance.
-            continue;
+    let inputs = open(before)?.inputs().to_vec();
+    let feed = drawn(&inputs, &Inputs { shapes: given.clone(), batch: 1 })?;
+    changes_on(before, after, [Ok(feed)])
+}
+
+/// As [`changes`], over these runs: what each input takes, by name.
+///
+/// # Errors
+/// Where one of the models does not run, and those of the runs.
+pub fn changes_on(
+    before: Subject<'_>,
+    after: Subject<'_>,
+    runs: impl IntoIterator<Item = Result<Vec<(String, Tensor)>, TrainError>>,
+) -> Result<Vec<Change>, TrainError> {
+    let (mut before, mut after) = (open(before)?, open(after)?);
+    let mut sums: Vec<(String, Sum)> = Vec::new();
+    for feed in runs {
+        let feed = cp_ort::Inputs::new(feed?)?;
+        let one = before.run_prepared(&feed)?.to_tensors()?;
+        let other: BTreeMap<String, Tensor> =
+            after.run_prepared(&feed)?.to_tensors()?.into_iter().collect();
+        for (output, y) in one {
+            let (Some(y), Some(other)) = (numbers(&y), other.get(&output).and_then(numbers)) else {
+                continue;
+            };
+            if y.shape() != other.shape() {
+                // As many boxes as there are: no distance.
+                continue;
+            }
+            let at = sums.iter().position(|(known, _)| *known == output).unwrap_or_else(|| {
+                sums.push((output, Sum::default()));
+                sums.len() - 1
+            });
+            y.iter().zip(&other).for_each(|(a, b)| sums[at].1.add(*a, *b));
         }
-        let (mut square, mut whole, mut largest, mut most) = (0.0, 0.0, 0.0_f64, 0.0_f64);
-        for (a, b) in y.iter().zip(&other) {
-            square += (a - b).powi(2);
-            whole += a.powi(2);
-            largest = largest.max((a - b).abs());
-            most = most.max(a.abs());
-        }
-        let share = |part: f64, all: f64| if part == 0.0 { 0.0 } else { part / all };
-        let relative = share(f64::sqrt(square), f64::sqrt(whole));
-        found.push(Change { output, relative, largest: share(largest, most) });
     }
-    Ok(found)
+    Ok(sums.into_iter().map(|(output, sum)| sum.change(output)).collect())
+}
+
+/// What is added up of an output.
+#[derive(Default)]
+struct Sum {
+    square: f64,
+    whole: f64,
+    largest: f64,
+    most: f64,
+}
+
+impl Sum {
+    fn add(&mut self, a: f64, b: f64) {
+        self.square += (a - b).powi(2);
+        self.whole += a.powi(2);
+        self.largest = self.largest.max((a - b).abs());
+        self.most = self.most.max(a.abs());
+    }
+
+    fn change(self, output: String) -> Change {
+        let share = |part: f64, all: f64| if part == 0.0 { 0.0 } else { part / all };
+        let relative = share(self.square.sqrt(), self.whole.sqrt());
+        Change { output, relative, largest: share(self.largest, self.most) }
+    }
+}
+
+/// `model` ready to run, with `values` of its main graph among its outputs; the folder holds its file.
+///
+/// # Errors
+/// Unknown values, and where there is no ONNX Runtime or it does not take the model.
+pub(crate) fn tapped(
+    model: &Model,
+    values: &[&str],
+) -> Result<(Session, TemporaryFolder), TrainError> {
+    let folder = TemporaryFolder::create().map_err(TrainError::io(std::env::temp_dir()))?;
+    let path = folder.path().join("model.onnx");
+    model.taps(values)?.save(&path)?;
+    let options = SessionOptions { threads: timing::set_threads(0), ..SessionOptions::default() };
+    Ok((Session::new(&path, &options)?, folder))
 }
 
 fn open(subject: Subject<'_>) -> Result<Session, TrainError> {

@@ -128,8 +128,12 @@ pub(super) fn model_shapes(
     path: &Path,
     given: &BTreeMap<String, Vec<usize>>,
 ) -> Result<BTreeMap<String, Vec<usize>>, TrainError> {
+    input_shapes(&model_inputs(path)?, given)
+}
+
+pub(super) fn model_inputs(path: &Path) -> Result<Vec<ValueInfo>, TrainError> {
     let options = SessionOptions { optimize: Optimize::None, ..SessionOptions::default() };
-    input_shapes(Session::new(path, &options)?.inputs(), given)
+    Ok(Session::new(path, &options)?.inputs().to_vec())
 }
 
 /// The shapes of inputs of a model without their first axis, the batch, where the model fixes them or `given` has them.

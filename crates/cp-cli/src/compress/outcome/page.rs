@@ -38,7 +38,13 @@ impl Answer {
             if let Some(plot) = training_curves(one) {
                 page.add(plot);
             }
+            if let Some(plot) = distillation_curve(one) {
+                page.add(plot);
+            }
             page.add(stage_table(one));
+            if !one.changes.is_empty() {
+                page.add(self.change_table(one));
+            }
             if let Some(table) = latency_table(one) {
                 page.add(table);
             }
@@ -128,7 +134,7 @@ impl Answer {
     /// How the numbers came about.
     fn protocol(&self, args: &Args) -> String {
         let Some(dataset) = &args.dataset else {
-            return "Protocol: no data were used.".into();
+            return self.unlabelled(args);
         };
         let epochs = self.outcomes().iter().map(|one| one.epochs.len()).max().unwrap_or_default();
         let chosen = match self.origin {
@@ -147,6 +153,50 @@ impl Answer {
             |split| format!("tested once on `{split}`, in eval mode"),
         );
         format!("Protocol: {dataset}; {tuned}; {test}.")
+    }
+
+    /// The same without labels.
+    fn unlabelled(&self, args: &Args) -> String {
+        let Some(inputs) = &args.inputs else {
+            return "Protocol: no data were used.".into();
+        };
+        let epochs = self
+            .outcomes()
+            .iter()
+            .filter_map(|one| Some(one.distilled.as_ref()?.epochs.len()))
+            .max();
+        let tuned = match epochs {
+            None => "not fine-tuned".to_owned(),
+            Some(epochs) => {
+                format!("{epochs} epochs of learning from the dense model, the best kept")
+            }
+        };
+        format!(
+            "Protocol: unlabelled examples of {}, {tuned}; the changes of the outputs are of {} that nothing was trained on, and the best \
+             epoch was chosen by them.",
+            inputs.display(),
+            self.compared_on
+        )
+    }
+
+    /// How far the outputs of the model are from those of the dense one.
+    fn change_table(&self, one: &Made) -> Table {
+        let mut table = Table::new(
+            format!("Outputs, on {}", self.compared_on),
+            [
+                Column::text("output"),
+                Column::number("‖y − ŷ‖ / ‖y‖").unit("%"),
+                Column::number("largest difference / largest value").unit("%"),
+            ],
+        );
+        for change in &one.changes {
+            table.row([
+                Cell::text(&change.output),
+                Cell::percent(change.relative, 2),
+                Cell::percent(change.largest, 2),
+            ]);
+        }
+        table
     }
 
     /// What each model costs and reaches, the dense network among them.
@@ -358,6 +408,19 @@ fn training_curves(one: &Made) -> Option<XyPlot> {
             ))
             .series(Series::both("validation", validation)),
     )
+}
+
+/// How the outputs came closer to those of the dense model.
+fn distillation_curve(one: &Made) -> Option<XyPlot> {
+    let course = one.distilled.as_ref()?;
+    let start = [(0.0, course.before)];
+    let after = course.epochs.iter().map(|epoch| ((epoch.epoch + 1) as f64, epoch.held));
+    let plot = XyPlot::new(
+        "Learning from the dense model",
+        Axis::count("epoch"),
+        Axis::percent("change of the outputs").include(0.0),
+    );
+    Some(plot.series(Series::both("examples set aside", start.into_iter().chain(after))))
 }
 
 fn layer_table(one: &Made) -> Table {

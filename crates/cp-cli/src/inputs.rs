@@ -1,0 +1,99 @@
+//! `--inputs`: what an ONNX model is fed, from files.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use cp_data::{Dataset as _, Pictures};
+use cp_ort::ValueInfo;
+use cp_train::{Engine, Examples};
+
+use crate::common::Usage;
+use crate::preprocess::Preprocess;
+use crate::{npy, output};
+
+/// Examples of a run where the model does not fix their number.
+const BATCH: usize = 8;
+
+/// Reads PATH for the model in `model`: an `.npz` or `.npy` file, a folder of such files, or a folder of pictures. `given`: the shapes of
+/// inputs that the model leaves open.
+pub(crate) fn open(
+    path: &Path,
+    model: &Path,
+    given: &BTreeMap<String, Vec<usize>>,
+    preprocess: Option<&Preprocess>,
+) -> anyhow::Result<Examples> {
+    let inputs = Engine::model_inputs(model)?;
+    let files = if path.is_dir() { array_files(path)? } else { vec![path.to_owned()] };
+    let examples = if files.is_empty() {
+        pictures(path, &inputs, given, preprocess)?
+    } else {
+        if preprocess.is_some() {
+            return Err(Usage(format!(
+                "--preprocess is for pictures, and --inputs {} holds arrays, which are fed as they are",
+                path.display()
+            ))
+            .into());
+        }
+        let sets = files
+            .iter()
+            .map(|file| Ok((format!("--inputs {}", file.display()), npy::arrays(file)?)))
+            .collect::<anyhow::Result<Vec<_>>>()
+            .context("--inputs")?;
+        Examples::arrays(sets, &inputs, BATCH)?
+    };
+    Ok(examples)
+}
+
+/// The `.npz` and `.npy` files of a folder, in the order of their names.
+fn array_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let named = || format!("--inputs {}", folder.display());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(named)? {
+        let path = entry.with_context(named)?.path();
+        let kind = path.extension().map(|kind| kind.to_string_lossy().to_ascii_lowercase());
+        if matches!(kind.as_deref(), Some("npz" | "npy")) && path.is_file() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn pictures(
+    folder: &Path,
+    inputs: &[ValueInfo],
+    given: &BTreeMap<String, Vec<usize>>,
+    preprocess: Option<&Preprocess>,
+) -> anyhow::Result<Examples> {
+    let set = Pictures::open(folder).context("--inputs")?;
+    for note in set.notes() {
+        output::note(&note.to_string());
+    }
+    let Some(preprocess) = preprocess else {
+        return Err(Usage(format!(
+            "--inputs {} holds pictures, and the model does not say how they become its input: add --preprocess imagenet, unit, caffe or a \
+             file",
+            folder.display()
+        ))
+        .into());
+    };
+    let mut sizes = [None; 3];
+    if let [input] = inputs {
+        let asked = given.get(&input.name).or_else(|| given.get(cp_net::INPUT));
+        for (axis, size) in sizes.iter_mut().enumerate() {
+            let fixed = input.dims.get(axis + 1).and_then(cp_ort::Dim::size);
+            *size = asked.and_then(|sizes| sizes.get(axis).copied()).or(fixed);
+        }
+        if input.dims.len() != 4 {
+            bail!(
+                "--inputs {}: holds pictures, and the model's input '{}' is {input}",
+                folder.display(),
+                input.name
+            );
+        }
+    }
+    let (spec, layout) = preprocess.pictures(sizes)?;
+    Ok(Examples::pictures(Arc::new(set), inputs, spec, layout, BATCH)?)
+}
