@@ -159,6 +159,21 @@ impl Context {
         Ok(loaded.network)
     }
 
+    /// A file of the data folder, noted for the provenance.
+    pub(crate) fn file(&mut self, name: &str) -> Result<PathBuf> {
+        let Some(path) = self.data.find(&[PathBuf::from(name)])? else {
+            let places: Vec<String> =
+                self.data.places().iter().map(|(_, place)| place.display().to_string()).collect();
+            bail!(
+                "{name}: is in none of {}; --data names the folder that it is in",
+                places.join(", ")
+            );
+        };
+        let source = Source { file: name.into(), sha256: cp_data::sha256_file(&path)? };
+        self.note(&[source]);
+        Ok(path)
+    }
+
     fn note(&mut self, sources: &[Source]) {
         for source in sources {
             if !self.provenance.data.contains(source) {

@@ -12,10 +12,12 @@ mod context;
 mod curve;
 mod demo;
 mod description;
+mod detectors;
 mod experiment;
 mod figures;
 mod jobs;
 mod latency;
+mod speed;
 mod train_resnet;
 mod transfer;
 
@@ -33,11 +35,13 @@ type Entry =
 
 /// Every experiment.
 #[rustfmt::skip]
-const EXPERIMENTS: [Entry; 7] = [
+const EXPERIMENTS: [Entry; 9] = [
     ("demo", include_str!("../experiments/demo.toml"), run::<demo::Demo>),
     ("reproduce-alexnet", include_str!("../experiments/reproduce-alexnet.toml"), run::<alexnet::Alexnet>),
     ("agreement", include_str!("../experiments/agreement.toml"), run::<agreement::Agreement>),
     ("latency", include_str!("../experiments/latency.toml"), run::<latency::Latency>),
+    ("speed", include_str!("../experiments/speed.toml"), run::<speed::Speed>),
+    ("detectors", include_str!("../experiments/detectors.toml"), run::<detectors::Detectors>),
     ("curve", include_str!("../experiments/curve.toml"), run::<curve::Curve>),
     ("train-resnet", include_str!("../experiments/train-resnet.toml"), run::<train_resnet::TrainResnet>),
     ("transfer", include_str!("../experiments/transfer.toml"), run::<transfer::Transfer>),

@@ -93,6 +93,16 @@ fn latency() {
 }
 
 #[test]
+fn speed() {
+    killed_and_resumed(&["speed"], "speed");
+}
+
+#[test]
+fn detectors() {
+    killed_and_resumed(&["detectors"], "detectors");
+}
+
+#[test]
 fn curve() {
     killed_and_resumed(&["curve", "--network", "resnet20"], "curve-resnet20");
 }
@@ -114,6 +124,8 @@ fn wrong_options_are_refused_before_anything_is_made() {
         (&["latency", "--networks", "resnet21"][..], "resnet21"),
         (&["latency", "--ratios", "1.5"], "--ratios: 1.5 is not above 0 and below 1"),
         (&["latency", "--batch", "0"], "--batch: 0 is not at least 1"),
+        (&["speed", "--networks", "resnet21"], "resnet21"),
+        (&["detectors", "--models", "yolo"], "--models: yolo is none of"),
         (&["curve", "--network", "resnet20", "--budgets", "0.3,x"], "--budgets: 'x' is no number"),
         (&["curve", "--network", "resnet20", "--jobs", "2"], "--threads does not go with --jobs"),
         (&["agreement", "--networks", "vgg16"], "--networks: vgg16 is none of"),

@@ -5,6 +5,7 @@
 mod decompose;
 mod engine;
 mod help;
+mod inputs;
 mod mistakes;
 mod models;
 mod onnx;

@@ -1,0 +1,140 @@
+//! ONNX models fed with unlabelled examples (`--inputs`): statistics, distillation, and what is refused.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use image::{GrayImage, Luma};
+use ndarray::{Array4, ArrayD};
+use ndarray_npy::NpzWriter;
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use crate::support::{fails, json, model, number, polyad, text};
+
+/// A small network as an ONNX model; `None` where no model can be run.
+fn dense(folder: &Path) -> Option<PathBuf> {
+    if let Err(error) = cp_ort::library() {
+        println!("skipped: {error}");
+        return None;
+    }
+    let (own, path) = (model(folder, "small-cnn"), folder.join("small.onnx"));
+    polyad(&["convert", text(&own), text(&path)]).assert().success();
+    Some(path)
+}
+
+fn npz(path: &Path, arrays: &[(&str, ArrayD<f32>)]) {
+    let mut archive = NpzWriter::new(File::create(path).unwrap());
+    for (name, array) in arrays {
+        archive.add_array(*name, array).unwrap();
+    }
+    archive.finish().unwrap();
+}
+
+fn drawn(count: usize) -> ArrayD<f32> {
+    let mut draw = ChaCha8Rng::seed_from_u64(3);
+    Array4::from_shape_simple_fn((count, 1, 28, 28), || draw.random::<f32>()).into_dyn()
+}
+
+const REST: [&str; 6] = ["--macs-ratio", "0.5", "--points", "3", "--max-iters", "5"];
+
+#[test]
+fn a_model_is_decomposed_for_its_outputs_and_learns_from_the_dense_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(dense) = dense(folder.path()) else { return };
+    let inputs = folder.path().join("inputs.npz");
+    npz(&inputs, &[("input", drawn(40)), ("labels", ArrayD::zeros(vec![40]))]);
+    let out = folder.path().join("out.onnx");
+    let args = ["compress", text(&dense), "--inputs", text(&inputs), "--out", text(&out)];
+    let plain = json(&[&args[..], &REST].concat());
+    assert!(plain["layers"][0]["weighted_error"].is_number(), "{plain}");
+    assert!(plain.get("distilled").is_none(), "{plain}");
+    let epochs = ["--epochs", "3", "--lr", "0.01"];
+    let taught = json(&[&args[..], &REST, &epochs].concat());
+    let course = &taught["distilled"];
+    assert_eq!(course["epochs"].as_array().unwrap().len(), 3);
+    let change = |report: &serde_json::Value| number(&report["changes"][0], "relative");
+    assert!((change(&plain) - number(course, "before")).abs() < 1e-3, "{plain} {taught}");
+    assert!(change(&taught) < change(&plain), "{} {}", change(&taught), change(&plain));
+    // The work is kept, and goes on.
+    let work = folder.path().join("out.work");
+    assert!(fs::read_to_string(work.join("report.html")).unwrap().contains("set aside"));
+    fails(&[&args[..], &REST, &epochs].concat(), 1, &["--resume"]);
+    let again = json(&[&args[..], &REST, &epochs, &["--resume"]].concat());
+    assert_eq!(again["distilled"], taught["distilled"]);
+    // Several budgets, and a second budget from what is known.
+    let two = ["--macs-ratio", "0.6,0.5", "--points", "3", "--max-iters", "5"];
+    let report = json(&[&args[..], &two].concat());
+    assert_eq!(report["budgets"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn pictures_are_prepared_as_they_are_told_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(dense) = dense(folder.path()) else { return };
+    let pictures = folder.path().join("pictures");
+    fs::create_dir_all(pictures.join("deeper")).unwrap();
+    let mut draw = ChaCha8Rng::seed_from_u64(5);
+    for at in 0..12 {
+        let place = if at % 2 == 0 { pictures.clone() } else { pictures.join("deeper") };
+        let picture = GrayImage::from_fn(30, 40, |_, _| Luma([draw.random::<u8>()]));
+        picture.save(place.join(format!("{at}.png"))).unwrap();
+    }
+    let out = folder.path().join("out.onnx");
+    let args = ["compress", text(&dense), "--inputs", text(&pictures), "--out", text(&out)];
+    let args = [&args[..], &REST].concat();
+    let report = json(&[&args[..], &["--preprocess", "unit"]].concat());
+    assert!(report["layers"][0]["weighted_error"].is_number(), "{report}");
+    fails(&args, 2, &["--preprocess", "imagenet"]);
+    fails(&[&args[..], &["--preprocess", "imagenet"]].concat(), 1, &["3 channels"]);
+    let told = folder.path().join("p.toml");
+    fs::write(&told, "channels = \"gray\"\nscale = 0.00392\nlayout = \"nhwc\"").unwrap();
+    fails(&[&args[..], &["--preprocess", text(&told)]].concat(), 1, &["1 channels"]);
+    fs::write(&told, "channels = \"gray\"\nscale = 0.00392\nsize = [28, 28]").unwrap();
+    json(&[&args[..], &["--preprocess", text(&told)]].concat());
+    fs::write(&told, "channels = \"gray\"\nsize = [28, 30]").unwrap();
+    fails(&[&args[..], &["--preprocess", text(&told)]].concat(), 1, &["30", "28"]);
+    // A picture that is none.
+    fs::write(pictures.join("0.png"), b"no picture").unwrap();
+    fails(&[&args[..], &["--preprocess", "unit"]].concat(), 1, &["0.png"]);
+}
+
+#[test]
+fn what_a_model_cannot_be_fed_with_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(dense) = dense(folder.path()) else { return };
+    let (path, out) = (folder.path().join("in.npz"), folder.path().join("out.onnx"));
+    let args = |inputs: &str| -> Vec<String> {
+        let args = ["compress", text(&dense), "--inputs", inputs, "--out", text(&out)];
+        [&args[..], &REST].concat().into_iter().map(String::from).collect()
+    };
+    let refused = |inputs: &Path, code: i32, words: &[&str]| {
+        let args = args(text(inputs));
+        fails(&args.iter().map(String::as_str).collect::<Vec<_>>(), code, words);
+    };
+    refused(&path, 1, &["in.npz", "No such file"]);
+    fs::write(&path, b"").unwrap();
+    refused(&path, 1, &["in.npz", "numpy.savez"]);
+    npz(&path, &[("x", drawn(2)), ("y", drawn(2))]);
+    refused(&path, 1, &["in.npz", "'input'", "x, y"]);
+    npz(&path, &[("input", ArrayD::zeros(vec![2, 1, 28, 27]))]);
+    refused(&path, 1, &["in.npz", "27"]);
+    npz(&path, &[("input", ArrayD::from_elem(vec![2, 1, 28, 28], f32::NAN))]);
+    refused(&path, 1, &["in.npz", "NaN"]);
+    refused(folder.path().join("none").as_path(), 1, &["none"]);
+    let empty = folder.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    refused(&empty, 1, &["empty", "no image"]);
+    // A folder of files is as good as one file.
+    npz(&empty.join("a.npz"), &[("input", drawn(8))]);
+    npz(&empty.join("b.npz"), &[("input", drawn(8))]);
+    let all = args(text(&empty));
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    json(&all);
+    fails(&[&all[..], &["--preprocess", "unit"]].concat(), 2, &["--preprocess", "arrays"]);
+    fails(&[&all[..], &["--dataset", "cifar10"]].concat(), 2, &["--inputs", "--dataset"]);
+    fails(&[&all[..], &["--lr", "0.1"]].concat(), 2, &["--lr", "--epochs"]);
+    fails(&[&all[..], &["--plan-by", "sensitivity"]].concat(), 2, &["--dataset"]);
+    let own = model(folder.path(), "small-cnn");
+    let args = ["compress", text(&own), "--inputs", text(&empty), "--out", "o.safetensors"];
+    fails(&[&args[..], &REST].concat(), 2, &["--inputs", "polyad convert"]);
+}
