@@ -48,10 +48,10 @@ fn a_model_is_decomposed_for_its_outputs_and_learns_from_the_dense_one() {
     let plain = json(&[&args[..], &REST].concat());
     assert!(plain["layers"][0]["weighted_error"].is_number(), "{plain}");
     assert!(plain.get("distilled").is_none(), "{plain}");
-    let epochs = ["--epochs", "3", "--lr", "0.01"];
+    let epochs = ["--epochs", "6", "--lr", "0.001"];
     let taught = json(&[&args[..], &REST, &epochs].concat());
     let course = &taught["distilled"];
-    assert_eq!(course["epochs"].as_array().unwrap().len(), 3);
+    assert_eq!(course["epochs"].as_array().unwrap().len(), 6);
     let change = |report: &serde_json::Value| number(&report["changes"][0], "relative");
     assert!((change(&plain) - number(course, "before")).abs() < 1e-3, "{plain} {taught}");
     assert!(change(&taught) < change(&plain), "{} {}", change(&taught), change(&plain));
