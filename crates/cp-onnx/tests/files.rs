@@ -1,23 +1,17 @@
 //! Every model of `shared/datasets/onnx` beside the workspace, or of `POLYAD_ONNX`; without them the tests are skipped.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
+mod import_support;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use cp_net::{Factors, Form, Rank};
-use cp_onnx::{Layer, LayerKind, Model, OnnxError, Parts};
-use ndarray::{Array2, Axis, Slice};
-
-fn folder() -> Option<PathBuf> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/datasets/onnx");
-    let folder = std::env::var_os("POLYAD_ONNX").map_or_else(beside, PathBuf::from);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    println!("skipped: no ONNX models at {}", folder.display());
-    None
-}
+use cp_onnx::{Binding, Layer, LayerKind, Model, OnnxError, Parts};
+use cp_ort::{ElementType, Optimize, Session, SessionOptions, Tensor};
+use import_support::folder;
+use ndarray::{Array2, ArrayD, Axis, Slice};
 
 fn models(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -188,20 +182,39 @@ fn exact(model: &Model, layer: &Layer) -> Parts {
     Parts::new(layer, &factors.collect::<Vec<_>>()).unwrap()
 }
 
+/// The outputs of a model in ONNX Runtime without optimizations, fed with `in:NAME` (or `NAME`) of an `.npz`.
+fn outputs(path: &Path, arrays: &BTreeMap<String, Binding>) -> Vec<(String, ArrayD<f32>)> {
+    let options =
+        SessionOptions { threads: 1, optimize: Optimize::None, ..SessionOptions::default() };
+    let mut session = Session::new(path, &options).unwrap();
+    let mut feed = Vec::new();
+    for input in session.inputs() {
+        let array = arrays.get(&format!("in:{}", input.name)).or_else(|| arrays.get(&input.name));
+        let tensor = match array.unwrap() {
+            Binding::Floats(array) => Tensor::from(array.clone()),
+            Binding::Ints(array) => Tensor::from(array.clone()),
+            Binding::Bools(array) => Tensor::from(array.clone()),
+        };
+        feed.push((input.name.clone(), tensor.cast(&input.ty).unwrap()));
+    }
+    let feed: Vec<(&str, Tensor)> =
+        feed.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
+    let outputs = session.run(&feed).unwrap().into_iter();
+    let floats = |tensor: Tensor| match tensor {
+        Tensor::I64(array) => array.mapv(|value| value as f32),
+        other => other.cast(&ElementType::F32).unwrap().as_f32().unwrap().clone(),
+    };
+    outputs.map(|(name, tensor)| (name, floats(tensor))).collect()
+}
+
 #[test]
 fn full_rank_rewriting_changes_no_output() {
     let Some(folder) = folder() else { return };
-    let Some(python) = std::env::var_os("POLYAD_PYTHON") else {
-        println!("skipped: POLYAD_PYTHON not set");
-        return;
-    };
-    let has = Command::new(&python).args(["-c", "import numpy, onnxruntime"]).output();
-    if !has.is_ok_and(|found| found.status.success()) {
-        println!("skipped: POLYAD_PYTHON has no onnxruntime (`pip install onnxruntime numpy`)");
+    if let Err(error) = cp_ort::library() {
+        println!("skipped: {error}");
         return;
     }
     let work = tempfile::tempdir().unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compare.py");
     for path in models(&folder) {
         let name = path.file_stem().unwrap().to_str().unwrap();
         if ["resnet.qdq", "resnet.qoperator", "resnet.qdynamic"].contains(&name) {
@@ -220,10 +233,23 @@ fn full_rank_rewriting_changes_no_output() {
         let beside = path.with_extension("npz");
         let short = path.with_file_name(format!("{}.npz", name.split('.').next().unwrap()));
         let arrays = if beside.exists() { beside } else { short };
-        let mut command = Command::new(&python);
-        let run = command.arg(&script).args([&path, &rewritten, &arrays]).output().unwrap();
-        assert!(run.status.success(), "{name}: {}", String::from_utf8_lossy(&run.stderr));
-        let worst: f64 = String::from_utf8_lossy(&run.stdout).trim().parse().unwrap();
+        let arrays = import_support::arrays(&arrays);
+        let (dense, rewritten) = (outputs(&path, &arrays), outputs(&rewritten, &arrays));
+        let names = |outputs: &[(String, ArrayD<f32>)]| -> Vec<String> {
+            outputs.iter().map(|(output, _)| output.clone()).collect()
+        };
+        assert_eq!(names(&dense), names(&rewritten), "{name}");
+        let mut worst: f32 = 0.0;
+        for ((output, before), (_, after)) in dense.iter().zip(&rewritten) {
+            assert_eq!(before.shape(), after.shape(), "{name}: {output}");
+            let largest = before.iter().fold(1e-30_f32, |most, value| most.max(value.abs()));
+            for (a, b) in before.iter().zip(after) {
+                let difference = (a - b).abs() / largest;
+                // max() would pass a NaN over.
+                assert!(difference.is_finite(), "{name}: {output}: {a} and {b}");
+                worst = worst.max(difference);
+            }
+        }
         println!("{name}: {} layers, {worst:.1e}", layers.len());
         assert!(worst <= if name.contains("fp16") { 2e-3 } else { 1e-4 }, "{name}: {worst}");
     }

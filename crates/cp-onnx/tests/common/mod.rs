@@ -7,27 +7,21 @@
 )]
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use cp_net::{Draw, Factors, Form, Network, Rank};
 use cp_onnx::Model;
+use cp_ort::{Optimize, OrtError, Session, SessionOptions, Tensor};
 use ndarray::{Array2, ArrayD, ArrayViewD};
-use serde_json::{Value, json};
 
-/// A Python with ONNX Runtime and numpy.
-pub fn python() -> Option<PathBuf> {
-    let Some(python) = std::env::var_os("POLYAD_PYTHON") else {
-        println!("skipped: POLYAD_PYTHON not set");
-        return None;
-    };
-    let has = Command::new(&python).args(["-c", "import numpy, onnxruntime"]).output();
-    if has.is_ok_and(|found| found.status.success()) {
-        return Some(python.into());
+/// Whether models can be run: where there is an ONNX Runtime.
+pub fn runs() -> bool {
+    match cp_ort::library() {
+        Ok(_) => true,
+        Err(error) => {
+            println!("skipped: {error}");
+            false
+        }
     }
-    println!("skipped: POLYAD_PYTHON has no onnxruntime (`pip install onnxruntime numpy onnx`)");
-    None
 }
 
 /// What a model gives.
@@ -41,65 +35,26 @@ pub struct Case {
     pub inputs: Vec<(String, ArrayD<f32>)>,
 }
 
-/// The outputs of every case, by ONNX Runtime in one process, or what it complained of.
-pub fn run_models(python: &Path, cases: &[Case]) -> Vec<Result<Outputs, String>> {
-    run_all(python, cases, true)
-}
-
-fn run_all(python: &Path, cases: &[Case], check: bool) -> Vec<Result<Outputs, String>> {
-    let folder = tempfile::tempdir().unwrap();
-    let mut values: Vec<f32> = Vec::new();
-    let mut list = Vec::new();
-    for (index, case) in cases.iter().enumerate() {
-        let name = format!("{index}.onnx");
-        case.model.save(folder.path().join(&name)).unwrap();
-        let mut inputs = Vec::new();
-        for (input, array) in &case.inputs {
-            inputs.push(json!([input, array.shape(), values.len()]));
-            values.extend(array);
-        }
-        list.push(json!({"model": name, "inputs": inputs}));
-    }
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    fs::write(folder.path().join("inputs.bin"), bytes).unwrap();
-    fs::write(folder.path().join("cases.json"), Value::from(list).to_string()).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/run.py");
-    let mut command = Command::new(python);
-    command.arg(script).arg(folder.path()).args((!check).then_some("--unchecked"));
-    let run = command.output().unwrap();
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    let text = fs::read_to_string(folder.path().join("results.json")).unwrap();
-    let results: Value = serde_json::from_str(&text).unwrap();
-    if check && results["checked"] != json!(true) {
-        println!("skipped: onnx.checker, POLYAD_PYTHON has no package onnx");
-    }
-    let bytes = fs::read(folder.path().join("outputs.bin")).unwrap();
-    let mut values = bytes.as_chunks().0.iter().map(|chunk| f32::from_le_bytes(*chunk));
-    let results = results["cases"].as_array().unwrap().iter().map(|result| {
-        if let Some(error) = result["error"].as_str() {
-            return Err(error.to_owned());
-        }
-        let shapes: Vec<Vec<usize>> = serde_json::from_value(result["shapes"].clone()).unwrap();
-        Ok(shapes
-            .into_iter()
-            .map(|shape| {
-                let count = shape.iter().product();
-                let values: Vec<f32> = values.by_ref().take(count).collect();
-                ArrayD::from_shape_vec(shape, values).unwrap()
-            })
-            .collect())
-    });
-    results.collect()
+/// The outputs of every case, by ONNX Runtime without optimizations, or what it complained of.
+pub fn run_models(cases: &[Case]) -> Vec<Result<Outputs, String>> {
+    let options =
+        SessionOptions { threads: 1, optimize: Optimize::None, ..SessionOptions::default() };
+    let run = |case: &Case| -> Result<Outputs, OrtError> {
+        let mut session = Session::new(&case.model.encode()[..], &options)?;
+        let feed: Vec<(&str, Tensor)> = case
+            .inputs
+            .iter()
+            .map(|(name, array)| (name.as_str(), Tensor::from(array.clone())))
+            .collect();
+        let outputs = session.run(&feed)?;
+        Ok(outputs.into_iter().map(|(_, array)| array.as_f32().unwrap().clone()).collect())
+    };
+    cases.iter().map(|case| run(case).map_err(|error| error.to_string())).collect()
 }
 
 /// Runs `cases` and compares with `expected`, within `tolerance` of the largest value; all that differ are listed together.
-pub fn check_models(python: &Path, cases: &[Case], expected: &[Outputs], tolerance: f32) {
-    compare(cases, run_models(python, cases), expected, tolerance);
-}
-
-/// The same without onnx's checker.
-pub fn check_unchecked(python: &Path, cases: &[Case], expected: &[Outputs], tolerance: f32) {
-    compare(cases, run_all(python, cases, false), expected, tolerance);
+pub fn check_models(cases: &[Case], expected: &[Outputs], tolerance: f32) {
+    compare(cases, run_models(cases), expected, tolerance);
 }
 
 fn compare(
