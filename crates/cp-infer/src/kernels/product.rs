@@ -1,0 +1,170 @@
+//! [`Product`]: output channels of some pixels as weighted sums of input channels, which is what all convolutions but depthwise ones come to.
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+
+use super::activation::Clamp;
+use super::tile::Tile;
+use crate::block::{Block, Blocks, LANES};
+
+/// Input channels of one tap of the window: lanes `first..end` of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Term {
+    /// Which block of the input.
+    pub(crate) block: u32,
+    /// Distance of the tap from the first tap, in blocks.
+    pub(crate) offset: u32,
+    pub(crate) first: u8,
+    pub(crate) end: u8,
+}
+
+/// One or two blocks of output channels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Panel {
+    /// The first block.
+    pub(crate) first: usize,
+    /// How many.
+    pub(crate) blocks: usize,
+    /// Its terms, a part of [`Packed::terms`].
+    pub(crate) terms: Range<usize>,
+    /// Its weights, a part of [`Packed::weights`]: `[term, lane, block]`.
+    pub(crate) weights: Range<usize>,
+}
+
+/// Weights in the order in which tiles read them.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    pub(crate) terms: Vec<Term>,
+    pub(crate) panels: Vec<Panel>,
+    pub(crate) weights: Blocks,
+    /// `[T / 16]`.
+    pub(crate) bias: Blocks,
+}
+
+/// The pixels that are made, and where each comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pixels<'a> {
+    /// Rows of neighbors, `width` in each; a row starts `input` and `output` pixels behind the one before.
+    Rows { rows: usize, width: usize, input: usize, output: usize },
+    /// Any: positions in the input and in the output.
+    Each { inputs: &'a [u32], outputs: &'a [u32] },
+}
+
+impl Pixels<'_> {
+    /// So many neighbors.
+    pub(crate) fn flat(len: usize) -> Self {
+        Pixels::Rows { rows: 1, width: len, input: 0, output: 0 }
+    }
+}
+
+/// What is added to the sums.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Residual<'a> {
+    pub(crate) values: &'a [Block],
+    pub(crate) start: usize,
+    pub(crate) stride: usize,
+}
+
+/// output = clamp(weights · input + bias + residual) for some pixels and some panels.
+///
+/// # Shapes
+/// Block b of pixel p lies at `start + b · stride + p`, in the input and in the output alike.
+pub(crate) struct Product<'a> {
+    pub(crate) packed: &'a Packed,
+    pub(crate) panels: Range<usize>,
+    pub(crate) input: &'a [Block],
+    pub(crate) input_start: usize,
+    pub(crate) input_stride: usize,
+    pub(crate) output_start: usize,
+    pub(crate) output_stride: usize,
+    pub(crate) residual: Option<Residual<'a>>,
+    pub(crate) clamp: Clamp,
+    pub(crate) pixels: Pixels<'a>,
+}
+
+/// A [`Product`] and where it goes.
+pub(crate) struct ProductInto<'a>(pub(crate) &'a Product<'a>, pub(crate) &'a mut [Block]);
+
+impl WithSimd for ProductInto<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self(product, output) = self;
+        for panel in &product.packed.panels[product.panels.clone()] {
+            match (S::F32_LANES, panel.blocks) {
+                (LANES, 2) => wide::<S, 2>(simd, product, panel, output),
+                (LANES, _) => wide::<S, 1>(simd, product, panel, output),
+                (8, _) => narrow::<S, 2>(simd, product, panel, output),
+                _ => narrow::<S, 4>(simd, product, panel, output),
+            }
+        }
+    }
+}
+
+/// Calls the tile of `$len` pixels for each length there is: `run`, neighbors; `each`, of any place.
+macro_rules! tiles {
+    (run $len:expr, [$($size:literal)*], |$g:ident, $c:ident| $call:expr) => {
+        match $len { $($size => { const $g: usize = 1; const $c: usize = $size; $call })* _ => too_long() }
+    };
+    (each $len:expr, [$($size:literal)*], |$g:ident, $c:ident| $call:expr) => {
+        match $len { $($size => { const $g: usize = $size; const $c: usize = 1; $call })* _ => too_long() }
+    };
+}
+
+/// All pixels of a panel by tiles of up to so many pixels.
+macro_rules! panel {
+    ($name:ident, $most:literal, $sizes:tt) => {
+        #[inline(always)]
+        fn $name<S: Simd, const V: usize>(
+            simd: S,
+            product: &Product<'_>,
+            panel: &Panel,
+            output: &mut [Block],
+        ) {
+            match product.pixels {
+                Pixels::Rows { rows, width, input, output: to } => {
+                    let tiles = width.div_ceil($most);
+                    for row in 0..rows {
+                        for tile in 0..tiles {
+                            let part = part(width, tiles, tile);
+                            let inputs = &[(row * input + part.start) as u32];
+                            let outputs = &[(row * to + part.start) as u32];
+                            tiles!(run part.len(), $sizes, |G, C| {
+                                let output = &mut *output;
+                                simd.vectorize(Tile::<'_, G, C, V> { product, panel, inputs, outputs, output });
+                            });
+                        }
+                    }
+                }
+                Pixels::Each { inputs, outputs } => {
+                    let tiles = inputs.len().div_ceil($most);
+                    for tile in 0..tiles {
+                        let part = part(inputs.len(), tiles, tile);
+                        let (inputs, outputs) = (&inputs[part.clone()], &outputs[part]);
+                        tiles!(each inputs.len(), $sizes, |G, C| {
+                            let output = &mut *output;
+                            simd.vectorize(Tile::<'_, G, C, V> { product, panel, inputs, outputs, output });
+                        });
+                    }
+                }
+            }
+        }
+    };
+}
+
+// As many as leave registers for a vector of weights each and a pixel: 14 × 2 sums of 32 registers, 6 × 2 of 16. Without AVX, six pixels of four
+// vectors each are more than the 16 registers hold, and still faster than fewer: the weights are read less often.
+panel!(wide, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+panel!(narrow, 6, [1 2 3 4 5 6]);
+
+#[cold]
+fn too_long() {
+    unreachable!("a run is no longer than a tile")
+}
+
+/// Part `index` of `len` things in `parts` parts that differ by one at most.
+pub(crate) fn part(len: usize, parts: usize, index: usize) -> Range<usize> {
+    len * index / parts..len * (index + 1) / parts
+}
