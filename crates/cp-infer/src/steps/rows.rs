@@ -71,6 +71,9 @@ impl Rows {
 
     /// Copies what a strip reads: `[channels / 16, images, rows, pitch]`.
     pub(crate) fn copy(self, input: Input<'_>, strip: Strip, to: &mut [Block]) {
+        if self.source == Source::Map {
+            return;
+        }
         let (rows, pitch) = (self.geometry.rows(strip.rows), self.pitch());
         let stride = strip.images * rows * pitch;
         for image in 0..strip.images {
@@ -79,10 +82,10 @@ impl Rows {
                 let from = from.checked_sub(self.geometry.before[0]);
                 let from = from.filter(|&row| row < self.geometry.input.height);
                 let to = &mut to[(image * rows + row) * pitch..];
-                match self.source {
-                    Source::Map => {}
-                    Source::Padded => self.pad(input, strip.image + image, from, to, stride),
-                    Source::Folded => self.fold(input, strip.image + image, from, to, stride),
+                if self.source == Source::Padded {
+                    self.pad(input, strip.image + image, from, to, stride);
+                } else {
+                    self.fold(input, strip.image + image, from, to, stride);
                 }
             }
         }
