@@ -5,6 +5,7 @@
 //! | 1×1 · depthwise · 1×1, also with two depthwise passes | [`Chain`](crate::steps::chain::Chain) |
 //! | 1×1 convolution, stride 1, no padding | [`Pointwise`] |
 //! | depthwise convolution, scale and shift | [`SeparateChannels`](crate::steps::depthwise::SeparateChannels) |
+//! | a convolution of up to four channels of an input of the network | [`First`](crate::steps::first::First) |
 //! | any other convolution over one or two axes; a linear layer, as a window over the whole map | [`Direct`] |
 //! | poolings, sums, products, activations, concatenations, slices, paddings, local response normalization | a step of their own |
 //! | anything else, such as a convolution over three axes | [`Reference`] |

@@ -32,20 +32,6 @@ impl Weights {
         self.bias.get(output).copied().unwrap_or(0.0)
     }
 
-    /// The taps of a row as channels of their own, channels fastest: kw · S inputs and a window of one column.
-    pub(crate) fn rows_as_channels(&self) -> Weights {
-        let ([height, width], inputs) = (self.kernel, self.inputs);
-        let mut values = Vec::with_capacity(self.values.len());
-        for output in 0..self.outputs {
-            for column in 0..width * inputs {
-                for row in 0..height {
-                    values.push(self.at(output, column % inputs, row * width + column / inputs));
-                }
-            }
-        }
-        Weights { inputs: width * inputs, kernel: [height, 1], values, ..self.clone() }
-    }
-
     /// Output channels in another order; `None` is a channel of zeros.
     pub(crate) fn permuted(&self, order: &[Option<usize>]) -> Weights {
         let row = self.values.len() / self.outputs;
@@ -110,6 +96,37 @@ impl Weights {
         }
         packed.weights = Blocks::of(&weights);
         packed
+    }
+
+    /// For plain products, of one group: a term for each row, channel and tap; `offset` of the three is its distance from the first.
+    pub(crate) fn packed_plain(
+        &self,
+        most: usize,
+        offset: impl Fn(usize, usize, usize) -> usize,
+    ) -> Packed {
+        let [height, width] = self.kernel;
+        let mut at = Vec::new();
+        for row in 0..height {
+            for channel in 0..self.inputs {
+                at.extend((0..width).map(|tap| [channel, row, tap]));
+            }
+        }
+        let term = |&[channel, row, tap]: &[usize; 3]| {
+            Term { block: 0, offset: offset(channel, row, tap) as u32, first: 0, end: 1 }
+        };
+        let (mut panels, mut weights) = (Vec::new(), Vec::new());
+        for first in (0..blocks_of(self.outputs)).step_by(most) {
+            let blocks = most.min(blocks_of(self.outputs) - first);
+            let start = weights.len();
+            for &[channel, row, tap] in &at {
+                weights.extend(
+                    (first..first + blocks).map(|block| self.block(block, channel, row * width + tap)),
+                );
+            }
+            panels.push(Panel { first, blocks, terms: 0..at.len(), weights: start..weights.len() });
+        }
+        let terms = at.iter().map(term).collect();
+        Packed { terms, panels, weights: Blocks::of(&weights), bias: self.bias_blocks() }
     }
 
     /// For depthwise kernels: `[blocks, kh · kw]`, and the biases `[blocks]`.

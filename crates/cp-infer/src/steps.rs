@@ -4,6 +4,7 @@ pub(crate) mod chain;
 pub(crate) mod depthwise;
 pub(crate) mod direct;
 pub(crate) mod elementwise;
+pub(crate) mod first;
 pub(crate) mod lanes;
 pub(crate) mod pointwise;
 pub(crate) mod pool;
@@ -12,8 +13,8 @@ pub(crate) mod reorder;
 pub(crate) mod rows;
 
 use crate::kernels::activation::Clamp;
-use crate::kernels::product::Residual;
-use crate::step::{BufferId, Frame, Input, Open};
+use crate::kernels::product::{Residual, Sink};
+use crate::step::{BufferId, Frame, Input, Open, Output};
 
 /// What a layer reads and makes, and what is done to its sums before they are stored.
 #[derive(Debug, Clone, Copy)]
@@ -31,12 +32,17 @@ impl Ends {
         frame.open(self.output, [self.input, self.residual.unwrap_or(self.input)])
     }
 
-    /// What is added from pixel `start` of the chunk on.
-    pub(crate) fn residual<'a>(&self, opened: Input<'a>, start: usize) -> Option<Residual<'a>> {
-        self.residual.map(|_| Residual {
-            values: opened.blocks(),
-            start: opened.start + start,
-            stride: opened.stride,
-        })
+    /// The sink of sums that are stored from pixel `start` of the chunk on.
+    pub(crate) fn sink<'a>(&self, residual: Input<'a>, output: &Output<'_>, start: usize) -> Sink<'a> {
+        Sink {
+            start: output.start + start,
+            stride: output.stride,
+            residual: self.residual.map(|_| Residual {
+                values: residual.blocks(),
+                start: residual.start + start,
+                stride: residual.stride,
+            }),
+            clamp: self.clamp,
+        }
     }
 }

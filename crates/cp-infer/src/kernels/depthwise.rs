@@ -46,12 +46,13 @@ impl WithSimd for Depthwise<'_> {
             (3, 1, 1) => rows::<S, 3, 1>(simd, self),
             (3, 2, 1) => rows::<S, 3, 2>(simd, self),
             (5, 1, 1) => rows::<S, 5, 1>(simd, self),
+            (_, 1, _) => rows::<S, 0, 1>(simd, self),
             _ => rows::<S, 0, 0>(simd, self),
         }
     }
 }
 
-/// With `K` taps and windows at distance `STEP`; 0 stands for any, and any dilation.
+/// With `K` taps at distance 1, or any at any for 0, and windows at distance `STEP`, or any for 0.
 #[inline(always)]
 fn rows<S: Simd, const K: usize, const STEP: usize>(simd: S, kernel: Depthwise<'_>) {
     let Depthwise { window, input, starts, output, pitch, width } = kernel;
@@ -99,8 +100,8 @@ fn tile<S: Simd, const K: usize, const STEP: usize, const C: usize, const V: usi
     x: usize,
     output: &mut [Block],
 ) {
-    let (taps, stride, dilation) =
-        if K == 0 { (window.taps, window.stride, window.dilation) } else { (K, STEP, 1) };
+    let (taps, dilation) = if K == 0 { (window.taps, window.dilation) } else { (K, 1) };
+    let stride = if STEP == 0 { window.stride } else { STEP };
     let mut sums = [[simd.splat_f32s(0.0); V]; C];
     for v in 0..V {
         let bias = load::<S>(window.bias, v);
@@ -112,10 +113,11 @@ fn tile<S: Simd, const K: usize, const STEP: usize, const C: usize, const V: usi
     for (&start, weights) in starts.iter().zip(window.weights.chunks_exact(taps)) {
         let row = &input[start as usize + x * stride..][..reach];
         for k in 0..taps {
+            let pixels = &row[k * dilation..][..(C - 1) * stride + 1];
             for v in 0..V {
                 let w = load::<S>(&weights[k], v);
                 for c in 0..C {
-                    let pixel = load::<S>(&row[c * stride + k * dilation], v);
+                    let pixel = load::<S>(&pixels[c * stride], v);
                     sums[c][v] = simd.mul_add_e_f32s(pixel, w, sums[c][v]);
                 }
             }

@@ -66,6 +66,15 @@ pub(crate) struct Residual<'a> {
     pub(crate) stride: usize,
 }
 
+/// Where sums go, and what is done to them before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sink<'a> {
+    pub(crate) start: usize,
+    pub(crate) stride: usize,
+    pub(crate) residual: Option<Residual<'a>>,
+    pub(crate) clamp: Clamp,
+}
+
 /// output = clamp(weights · input + bias + residual) for some pixels and some panels.
 ///
 /// # Shapes
@@ -76,11 +85,8 @@ pub(crate) struct Product<'a> {
     pub(crate) input: &'a [Block],
     pub(crate) input_start: usize,
     pub(crate) input_stride: usize,
-    pub(crate) output_start: usize,
-    pub(crate) output_stride: usize,
-    pub(crate) residual: Option<Residual<'a>>,
-    pub(crate) clamp: Clamp,
     pub(crate) pixels: Pixels<'a>,
+    pub(crate) sink: Sink<'a>,
 }
 
 /// A [`Product`] and where it goes.
@@ -103,7 +109,7 @@ impl WithSimd for ProductInto<'_> {
     }
 }
 
-/// Calls the tile of `$len` pixels for each length there is: `run`, neighbors; `each`, of any place.
+/// Expands to the call with the tile of `$len` pixels, for each length there is: `run`, neighbors; `each`, of any place.
 macro_rules! tiles {
     (run $len:expr, [$($size:literal)*], |$g:ident, $c:ident| $call:expr) => {
         match $len { $($size => { const $g: usize = 1; const $c: usize = $size; $call })* _ => too_long() }
@@ -159,8 +165,10 @@ macro_rules! panel {
 panel!(wide, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
 panel!(narrow, 6, [1 2 3 4 5 6]);
 
+pub(super) use tiles;
+
 #[cold]
-fn too_long() {
+pub(super) fn too_long() {
     unreachable!("a run is no longer than a tile")
 }
 

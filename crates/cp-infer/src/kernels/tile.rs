@@ -2,7 +2,7 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::product::{Panel, Product};
+use super::product::{Packed, Panel, Product, Sink};
 use super::{load, store};
 use crate::block::{Block, LANES};
 
@@ -30,16 +30,7 @@ impl<const G: usize, const C: usize, const V: usize> WithSimd for Tile<'_, G, C,
         let vectors = LANES / S::F32_LANES;
         let blocks = V / vectors;
 
-        let bias = &packed.bias[panel.first..][..blocks];
-        let mut sums = [[[simd.splat_f32s(0.0); V]; C]; G];
-        for v in 0..V {
-            let start = load::<S>(&bias[v / vectors], v % vectors);
-            for run in &mut sums {
-                for pixel in run {
-                    pixel[v] = start;
-                }
-            }
-        }
+        let mut sums = [bias::<S, C, V>(simd, packed, panel); G];
 
         let starts: &[u32] = &inputs[..G];
         let mut weights = &packed.weights[panel.weights.clone()];
@@ -73,27 +64,57 @@ impl<const G: usize, const C: usize, const V: usize> WithSimd for Tile<'_, G, C,
             }
         }
 
-        for block in 0..blocks {
-            let map = product.output_start + (panel.first + block) * product.output_stride;
-            for g in 0..G {
-                let at = map + outputs[g] as usize;
-                let made = &mut output[at..][..C];
-                if let Some(residual) = product.residual {
-                    let added = &residual.values[residual.start
-                        + (panel.first + block) * residual.stride
-                        + outputs[g] as usize..][..C];
-                    for c in 0..C {
-                        for v in 0..vectors {
-                            let sum = &mut sums[g][c][block * vectors + v];
-                            *sum = simd.add_f32s(*sum, load::<S>(&added[c], v));
-                        }
-                    }
-                }
+        for g in 0..G {
+            product.sink.store::<S, C, V>(simd, panel, outputs[g] as usize, sums[g], output);
+        }
+    }
+}
+
+/// C pixels that start as the bias.
+#[inline(always)]
+pub(super) fn bias<S: Simd, const C: usize, const V: usize>(
+    simd: S,
+    packed: &Packed,
+    panel: &Panel,
+) -> [[S::f32s; V]; C] {
+    let vectors = LANES / S::F32_LANES;
+    let bias = &packed.bias[panel.first..][..V / vectors];
+    let mut start = [simd.splat_f32s(0.0); V];
+    for v in 0..V {
+        start[v] = load::<S>(&bias[v / vectors], v % vectors);
+    }
+    [start; C]
+}
+
+impl Sink<'_> {
+    /// Adds the residual to C neighboring pixels, clamps them, and stores them from pixel `at` on.
+    #[inline(always)]
+    pub(super) fn store<S: Simd, const C: usize, const V: usize>(
+        &self,
+        simd: S,
+        panel: &Panel,
+        at: usize,
+        mut sums: [[S::f32s; V]; C],
+        output: &mut [Block],
+    ) {
+        let vectors = LANES / S::F32_LANES;
+        for block in 0..V / vectors {
+            let channels = panel.first + block;
+            if let Some(residual) = self.residual {
+                let start = residual.start + channels * residual.stride + at;
+                let added = &residual.values[start..][..C];
                 for c in 0..C {
                     for v in 0..vectors {
-                        let sum = sums[g][c][block * vectors + v];
-                        store::<S>(&mut made[c], v, product.clamp.apply(simd, sum));
+                        let sum = &mut sums[c][block * vectors + v];
+                        *sum = simd.add_f32s(*sum, load::<S>(&added[c], v));
                     }
+                }
+            }
+            let made = &mut output[self.start + channels * self.stride + at..][..C];
+            for c in 0..C {
+                for v in 0..vectors {
+                    let sum = sums[c][block * vectors + v];
+                    store::<S>(&mut made[c], v, self.clamp.apply(simd, sum));
                 }
             }
         }

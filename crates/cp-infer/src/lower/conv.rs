@@ -14,7 +14,8 @@ use crate::step::BufferId;
 use crate::steps::Ends;
 use crate::steps::chain::{Chain, Middle, Spatial, joined};
 use crate::steps::depthwise::SeparateChannels;
-use crate::steps::direct::{Direct, is_folded};
+use crate::steps::direct::Direct;
+use crate::steps::first::First;
 use crate::steps::lanes::MaxBlocks;
 use crate::steps::pointwise::Pointwise;
 use crate::units::{Unit, is_depthwise};
@@ -36,15 +37,17 @@ impl Lowering<'_> {
             self.separate(unit, &weights, geometry, input);
             return Ok(Some(()));
         }
-        if is_folded(&weights)
+        if First::suits(&weights, geometry)
             && let Some(Value::Memory { plain: Some(input), .. }) = self.values.get(&node.inputs[0])
         {
             let input = *input;
-            self.dense(unit, &weights, geometry, input, true);
+            let (weights, ends, made) = self.ends(unit, &weights, geometry.output, input);
+            let step = First::new(&weights, geometry, self.level.panel_blocks(), ends);
+            self.ended("first", step, ends, made);
             return Ok(Some(()));
         }
         let Some((input, _)) = self.map(&node.inputs[0]) else { return Ok(None) };
-        self.dense(unit, &weights, geometry, input, false);
+        self.dense(unit, &weights, geometry, input);
         Ok(Some(()))
     }
 
@@ -68,7 +71,7 @@ impl Lowering<'_> {
             bias: flattened(params.next()),
         };
         let geometry = Geometry::whole(map, linear.out_features);
-        self.dense(unit, &weights, geometry, input, false);
+        self.dense(unit, &weights, geometry, input);
         Ok(Some(()))
     }
 
@@ -139,15 +142,14 @@ impl Lowering<'_> {
         weights: &Weights,
         geometry: Geometry,
         input: BufferId,
-        plain: bool,
     ) {
         let (weights, ends, made) = self.ends(unit, weights, geometry.output, input);
         let panel = self.level.panel_blocks();
-        if geometry.is_pointwise() && !plain {
+        if geometry.is_pointwise() {
             let (packed, map) = (weights.packed(panel, |_, _| 0), geometry.input);
             self.ended("pointwise", Pointwise { packed, map, ends }, ends, made);
         } else {
-            let step = Direct::new(&weights, geometry, panel, plain, ends);
+            let step = Direct::new(&weights, geometry, panel, ends);
             self.ended("direct", step, ends, made);
         }
     }

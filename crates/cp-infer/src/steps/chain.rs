@@ -10,7 +10,7 @@ use crate::block::{Block, Blocks, ZERO, blocks_of};
 use crate::geometry::Geometry;
 use crate::kernels::activation::Clamp;
 use crate::kernels::depthwise::{Depthwise, Window};
-use crate::kernels::product::{Packed, Pixels, Product, ProductInto};
+use crate::kernels::product::{Packed, Pixels, Product, ProductInto, Sink};
 use crate::level::Level;
 use crate::step::{Frame, Input, Scratch, Step};
 use crate::steps::Ends;
@@ -169,11 +169,13 @@ impl Chain {
             input: input.blocks(),
             input_start: input.start + image * map.pixels(),
             input_stride: input.stride,
-            output_start: 0,
-            output_stride: self.ring_stride(),
-            residual: None,
-            clamp: self.reduce_clamp,
             pixels: Pixels::Each { inputs: &[], outputs: &[] },
+            sink: Sink {
+                start: 0,
+                stride: self.ring_stride(),
+                residual: None,
+                clamp: self.reduce_clamp,
+            },
         };
         if !self.from.is_empty() {
             let len = self.from.len() / self.images * images;
@@ -187,7 +189,7 @@ impl Chain {
             let slot = row % self.ring();
             let count = (rows.end - row).min(self.ring() - slot);
             product.input_start = input.start + image * map.pixels() + (row - above) * map.width;
-            product.output_start = slot * pitch + left;
+            product.sink.start = slot * pitch + left;
             product.pixels =
                 Pixels::Rows { rows: count, width: map.width, input: map.width, output: pitch };
             level.run(ProductInto(&product, &mut *ring));
@@ -270,11 +272,8 @@ impl Step for Chain {
                     input: strip,
                     input_start: 0,
                     input_stride: self.strip_stride(),
-                    output_start: output.start + made,
-                    output_stride: output.stride,
-                    residual: self.ends.residual(open.inputs[1], made),
-                    clamp: self.ends.clamp,
                     pixels: Pixels::flat(images * rows * map.width),
+                    sink: self.ends.sink(open.inputs[1], &output, made),
                 };
                 level.run(ProductInto(&product, &mut *output.blocks));
             }

@@ -6,6 +6,7 @@ use crate::kernels::depthwise::Depthwise;
 use crate::step::{Frame, Scratch, Step};
 use crate::steps::Ends;
 use crate::steps::chain::Spatial;
+use crate::steps::rows::Rows;
 
 /// Blocks of the padded rows of a strip: an eighth of a usual L2 cache.
 const STRIP: usize = 128 * 1024 / size_of::<Block>();
@@ -37,6 +38,8 @@ impl Step for SeparateChannels {
         let (geometry, input) = (self.geometry, open.inputs[0]);
         let (from, to) = (geometry.input, geometry.output);
         let inside = geometry.is_inside();
+        // The kernel takes windows at any distance.
+        let padded = Rows { geometry: Geometry { stride: [1; 2], ..geometry }, copied: true };
         let pitch = if inside { from.width } else { geometry.pitch() };
         for block in 0..to.blocks() {
             for image in 0..count {
@@ -56,7 +59,7 @@ impl Step for SeparateChannels {
                         for line in 0..geometry.rows(rows) {
                             let made = &mut open.scratch[line * pitch..][..pitch];
                             let at = row * geometry.stride[0] + line;
-                            pad_row(map, geometry, at, made);
+                            padded.copy_row(map, at, made, ZERO);
                         }
                     }
                     let start = open.output.start
@@ -83,19 +86,4 @@ impl Step for SeparateChannels {
             table: self.height * self.geometry.kernel[0],
         }
     }
-}
-
-/// Row `row` of a map, counted from the first of the padding, between zeros.
-fn pad_row(map: &[Block], geometry: Geometry, row: usize, made: &mut [Block]) {
-    let width = geometry.input.width;
-    let row = row.checked_sub(geometry.before[0]).filter(|row| *row < geometry.input.height);
-    let Some(row) = row else {
-        made.fill(ZERO);
-        return;
-    };
-    let (left, rest) = made.split_at_mut(geometry.before[1]);
-    let (middle, right) = rest.split_at_mut(width);
-    left.fill(ZERO);
-    middle.copy_from_slice(&map[row * width..][..width]);
-    right.fill(ZERO);
 }

@@ -6,7 +6,7 @@ use crate::kernels::product::{Packed, Pixels, Product, ProductInto};
 use crate::pack::Weights;
 use crate::step::{Frame, Scratch, Step};
 use crate::steps::Ends;
-use crate::steps::rows::{Rows, Source, Strip};
+use crate::steps::rows::{Rows, Strip};
 
 /// Blocks that are copied for a strip: a fifth of a usual L2 cache, which weights and outputs share with them.
 const STRIP: usize = 192 * 1024 / size_of::<Block>();
@@ -32,34 +32,14 @@ pub(crate) struct Direct {
     ends: Ends,
 }
 
-/// Whether the taps of a row are made channels.
-pub(crate) fn is_folded(weights: &Weights) -> bool {
-    weights.groups == 1 && weights.inputs <= 4 && weights.kernel[1] > 1
-}
-
 impl Direct {
-    /// With panels of `panel` blocks; `plain` where the input is a plain value, which takes weights that are to be folded.
-    pub(crate) fn new(
-        weights: &Weights,
-        geometry: Geometry,
-        panel: usize,
-        plain: bool,
-        ends: Ends,
-    ) -> Self {
-        let source = match plain {
-            true => Source::Folded,
-            false if geometry.is_inside() => Source::Map,
-            false => Source::Padded,
-        };
-        let rows = Rows { geometry, source };
+    /// With panels of `panel` blocks.
+    pub(crate) fn new(weights: &Weights, geometry: Geometry, panel: usize, ends: Ends) -> Self {
+        let rows = Rows::new(geometry);
         let down = geometry.dilation[0] * rows.pitch();
-        let packed = if source == Source::Folded {
-            weights.rows_as_channels().packed(panel, |row, _| row * down)
-        } else {
-            weights.packed(panel, |row, column| row * down + column * geometry.dilation[1])
-        };
+        let packed = weights.packed(panel, |row, tap| row * down + rows.tap(tap));
         let output = geometry.output;
-        let listed = rows.step() > 1 || output.width < WIDTH;
+        let listed = output.width < WIDTH;
         let (mut height, mut images) = (output.height, 1);
         if listed {
             images = PIXELS.div_ceil(output.pixels());
@@ -79,7 +59,7 @@ impl Direct {
                     let start = image * rows.image(height) + row * geometry.stride[0] * rows.pitch();
                     for column in 0..output.width {
                         to.push(from.len() as u32);
-                        from.push((start + column * rows.step()) as u32);
+                        from.push((start + column) as u32);
                     }
                 }
             }
@@ -100,12 +80,12 @@ impl Step for Direct {
                 let images = self.images.min(count - image);
                 let rows = self.height.min(map.height - row);
                 self.rows.copy(input, Strip { image, images, row, rows }, scratch);
-                let (values, input_start, input_stride) = if self.rows.source == Source::Map {
+                let (values, input_start, input_stride) = if self.rows.copied {
+                    (&*scratch, 0, images * self.rows.image(rows))
+                } else {
                     let above = row * geometry.stride[0] * pitch;
                     let start = input.start + image * geometry.input.pixels() + above;
                     (input.blocks(), start, input.stride)
-                } else {
-                    (&*scratch, 0, images * self.rows.image(rows))
                 };
                 let pixels = if self.from.is_empty() {
                     let (input, output) = (geometry.stride[0] * pitch, map.width);
@@ -121,11 +101,8 @@ impl Step for Direct {
                     input: values,
                     input_start,
                     input_stride,
-                    output_start: output.start + made,
-                    output_stride: output.stride,
-                    residual: self.ends.residual(open.inputs[1], made),
-                    clamp: self.ends.clamp,
                     pixels,
+                    sink: self.ends.sink(open.inputs[1], &output, made),
                 };
                 level.run(ProductInto(&product, output.blocks));
             }

@@ -30,11 +30,8 @@ impl Step for Pointwise {
                 input: input.blocks(),
                 input_start: input.start + part.start,
                 input_stride: input.stride,
-                output_start: output.start + part.start,
-                output_stride: output.stride,
-                residual: self.ends.residual(open.inputs[1], part.start),
-                clamp: self.ends.clamp,
                 pixels: Pixels::flat(part.len()),
+                sink: self.ends.sink(open.inputs[1], &output, part.start),
             };
             level.run(ProductInto(&product, output.blocks));
         }

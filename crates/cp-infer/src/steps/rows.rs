@@ -1,26 +1,18 @@
-//! [`Rows`]: the rows of a map that windows read, with their padding or with the taps as channels.
+//! [`Rows`]: the rows of a map that windows read, with their padding.
+//!
+//! With windows at distance s along a row, its columns are sorted by their remainder: all that are 0 mod s, then all that are 1, …, so that a tap
+//! finds what neighboring windows read side by side, whatever the stride is.
 
-use crate::block::{Block, LANES, ZERO, blocks_of};
+use crate::block::{Block, ZERO};
 use crate::geometry::Geometry;
 use crate::step::Input;
-
-/// Where a convolution reads its pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// From the map: every window lies in it.
-    Map,
-    /// From copied rows with their padding.
-    Padded,
-    /// From rows in which the taps of a window are channels, made of a plain value: for inputs of few channels, with which a block would
-    /// be mostly empty.
-    Folded,
-}
 
 /// The rows of a convolution's input.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rows {
     pub(crate) geometry: Geometry,
-    pub(crate) source: Source,
+    /// Whether they are copied; else windows read the map, in which all of them lie.
+    pub(crate) copied: bool,
 }
 
 /// A strip: output rows of one image, or all of those of several.
@@ -33,102 +25,95 @@ pub(crate) struct Strip {
 }
 
 impl Rows {
-    /// Blocks from row to row.
+    /// Those of a convolution, copied where need be.
+    pub(crate) fn new(geometry: Geometry) -> Self {
+        Self { geometry, copied: !geometry.is_inside() || geometry.stride[1] > 1 }
+    }
+
+    /// Columns of each remainder.
+    fn columns(self) -> usize {
+        self.geometry.pitch().div_ceil(self.geometry.stride[1])
+    }
+
+    /// Pixels from row to row.
     pub(crate) fn pitch(self) -> usize {
-        match self.source {
-            Source::Map => self.geometry.input.width,
-            Source::Padded => self.geometry.pitch(),
-            Source::Folded => self.geometry.output.width,
-        }
+        if self.copied { self.columns() * self.geometry.stride[1] } else { self.geometry.input.width }
     }
 
-    /// Blocks from a window to the next one of its row.
-    pub(crate) fn step(self) -> usize {
-        if self.source == Source::Folded { 1 } else { self.geometry.stride[1] }
-    }
-
-    /// Blocks from image to image, for `rows` output rows.
+    /// Pixels from image to image, for `rows` output rows.
     pub(crate) fn image(self, rows: usize) -> usize {
-        match self.source {
-            Source::Map => self.geometry.input.pixels(),
-            _ => self.geometry.rows(rows) * self.pitch(),
-        }
+        if self.copied { self.geometry.rows(rows) * self.pitch() } else { self.geometry.input.pixels() }
     }
 
-    /// Channels of a row.
-    pub(crate) fn channels(self) -> usize {
-        let channels = self.geometry.input.channels;
-        if self.source == Source::Folded { channels * self.geometry.kernel[1] } else { channels }
+    /// Where column `column` of a row with its padding lies.
+    fn place(self, column: usize) -> usize {
+        let stride = self.geometry.stride[1];
+        if self.copied { column % stride * self.columns() + column / stride } else { column }
+    }
+
+    /// Where tap `tap` of the first window of a row lies.
+    pub(crate) fn tap(self, tap: usize) -> usize {
+        self.place(tap * self.geometry.dilation[1])
     }
 
     /// Blocks that are copied for `rows` output rows of `images`.
     pub(crate) fn size(self, images: usize, rows: usize) -> usize {
-        match self.source {
-            Source::Map => 0,
-            _ => blocks_of(self.channels()) * images * self.image(rows),
-        }
+        if self.copied { self.geometry.input.blocks() * images * self.image(rows) } else { 0 }
     }
 
     /// Copies what a strip reads: `[channels / 16, images, rows, pitch]`.
     pub(crate) fn copy(self, input: Input<'_>, strip: Strip, to: &mut [Block]) {
-        if self.source == Source::Map {
+        if !self.copied {
             return;
         }
-        let (rows, pitch) = (self.geometry.rows(strip.rows), self.pitch());
-        let stride = strip.images * rows * pitch;
-        for image in 0..strip.images {
-            for row in 0..rows {
-                let from = strip.row * self.geometry.stride[0] + row;
-                let from = from.checked_sub(self.geometry.before[0]);
-                let from = from.filter(|&row| row < self.geometry.input.height);
-                let to = &mut to[(image * rows + row) * pitch..];
-                if self.source == Source::Padded {
-                    self.pad(input, strip.image + image, from, to, stride);
-                } else {
-                    self.fold(input, strip.image + image, from, to, stride);
-                }
-            }
-        }
-    }
-
-    /// A row of the map between zeros, or zeros, in each block of channels.
-    fn pad(self, input: Input<'_>, image: usize, row: Option<usize>, to: &mut [Block], stride: usize) {
-        let map = self.geometry.input;
+        let (map, pitch, rows) = (self.geometry.input, self.pitch(), self.geometry.rows(strip.rows));
+        let mut lines = to.chunks_exact_mut(pitch);
         for block in 0..map.blocks() {
-            let to = &mut to[block * stride..][..self.pitch()];
-            let Some(row) = row else {
-                to.fill(ZERO);
-                continue;
-            };
-            let from = input.start + block * input.stride + image * map.pixels() + row * map.width;
-            let (left, rest) = to.split_at_mut(self.geometry.before[1]);
-            let (middle, right) = rest.split_at_mut(map.width);
-            left.fill(ZERO);
-            middle.copy_from_slice(&input.blocks()[from..][..map.width]);
-            right.fill(ZERO);
-        }
-    }
-
-    /// A row whose channel k · C + c at column x is channel c below tap k of window x.
-    fn fold(self, input: Input<'_>, image: usize, row: Option<usize>, to: &mut [Block], stride: usize) {
-        let (map, [_, taps]) = (self.geometry.input, self.geometry.kernel);
-        let (step, dilation) = (self.geometry.stride[1], self.geometry.dilation[1]);
-        let image = &input.plain()[image * map.channels * map.pixels()..];
-        for lane in 0..taps * map.channels {
-            let to = &mut to[lane / LANES * stride..][..self.geometry.output.width];
-            let Some(row) = row else {
-                for block in to {
-                    block[lane % LANES] = 0.0;
+            for image in 0..strip.images {
+                let image = (strip.image + image) * map.pixels();
+                let from = &input.blocks()[input.start + block * input.stride + image..][..map.pixels()];
+                for row in 0..rows {
+                    let is_read = is_read(row, self.geometry, 0);
+                    if let Some(to) = lines.next().filter(|_| is_read) {
+                        self.copy_row(from, strip.row * self.geometry.stride[0] + row, to, ZERO);
+                    }
                 }
-                continue;
-            };
-            let line = lane % map.channels * map.pixels() + row * map.width;
-            let line = &image[line..][..map.width];
-            for (x, block) in to.iter_mut().enumerate() {
-                // In the padding in front the difference wraps around, and lies behind the row as well.
-                let at = (x * step + lane / map.channels * dilation).wrapping_sub(self.geometry.before[1]);
-                block[lane % LANES] = line.get(at).copied().unwrap_or(0.0);
             }
         }
     }
+
+    /// Row `row` of a map, counted from the first of the padding, between zeros; its pixels are blocks or numbers.
+    pub(crate) fn copy_row<T: Copy>(self, map: &[T], row: usize, to: &mut [T], zero: T) {
+        let Geometry { input, stride: [_, stride], before: [above, left], .. } = self.geometry;
+        let row = row.checked_sub(above).filter(|row| *row < input.height);
+        let Some(row) = row else {
+            to.fill(zero);
+            return;
+        };
+        let row = &map[row * input.width..][..input.width];
+        if stride == 1 {
+            let (before, rest) = to.split_at_mut(left);
+            let (middle, behind) = rest.split_at_mut(input.width);
+            before.fill(zero);
+            middle.copy_from_slice(row);
+            behind.fill(zero);
+            return;
+        }
+        for (remainder, to) in to.chunks_exact_mut(self.columns()).enumerate() {
+            if !is_read(remainder, self.geometry, 1) {
+                continue;
+            }
+            for (index, to) in to.iter_mut().enumerate() {
+                // In the padding in front the difference wraps around, and lies behind the row as well.
+                let column = (index * stride + remainder).wrapping_sub(left);
+                *to = row.get(column).copied().unwrap_or(zero);
+            }
+        }
+    }
+}
+
+/// Whether a tap of any window can meet `position` along an axis: not where windows are further apart than they are large.
+fn is_read(position: usize, geometry: Geometry, axis: usize) -> bool {
+    let Geometry { kernel, dilation, stride, .. } = geometry;
+    (0..kernel[axis]).any(|tap| tap * dilation[axis] % stride[axis] == position % stride[axis])
 }
