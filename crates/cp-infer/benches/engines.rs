@@ -30,15 +30,19 @@ const NETWORKS: [(&str, [usize; 3], usize); 7] = [
 ];
 
 fn main() -> Result<(), Failure> {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let batches: Vec<usize> = wanted.iter().filter_map(|word| word.parse().ok()).collect();
-    let words: Vec<&str> = wanted.iter().map(String::as_str).filter(|word| word.parse::<usize>().is_err()).collect();
+    let words: Vec<&str> =
+        wanted.iter().map(String::as_str).filter(|word| word.parse::<usize>().is_err()).collect();
     println!("peak of one core: {:.1} GFLOP/s; level {}", 2e-9 * peak(), cp_infer::Level::best());
     match cp_ort::library() {
         Ok(library) => println!("ONNX Runtime {}", library.version()),
         Err(error) => println!("{error}"),
     }
-    println!("| network | form | batch | MACs | this, ms | ONNX Runtime, ms | faster | of the ratio |");
+    println!(
+        "| network | form | batch | MACs | this, ms | ONNX Runtime, ms | faster | of the ratio |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     for (name, shape, rounds) in NETWORKS {
         if !words.is_empty() && !words.contains(&name) {
@@ -62,11 +66,15 @@ fn main() -> Result<(), Failure> {
             let mut best = None;
             for (form, arch) in &forms {
                 let [this, other] = time(arch, batch, rounds)?;
-                let macs = dense.cost(&shape[..])?.total.macs as f64 / arch.cost(&shape[..])?.total.macs as f64;
+                let macs = dense.cost(&shape[..])?.total.macs as f64
+                    / arch.cost(&shape[..])?.total.macs as f64;
                 let base = *best.get_or_insert(this[1].min(other[1]));
                 println!(
                     "| {name} | {form} | {batch} | {macs:.2} | {} | {} | {:.2} | {:.0} % |",
-                    text(this), text(other), other[1] / this[1], 100.0 * base / this[1] / macs
+                    text(this),
+                    text(other),
+                    other[1] / this[1],
+                    100.0 * base / this[1] / macs
                 );
             }
         }
@@ -85,7 +93,8 @@ fn time(arch: &Architecture, batch: usize, rounds: usize) -> Result<[[f64; 3]; 2
     let shape = [&[batch], &arch.input().shape[..]].concat();
     let x = Draw::new(2).array(&shape, (-1.0, 1.0));
     let values = x.as_slice().unwrap_or_default();
-    let mut y = vec![0.0; batch * arch.output_shape(arch.input_shapes())?.iter().product::<usize>()];
+    let mut y =
+        vec![0.0; batch * arch.output_shape(arch.input_shapes())?.iter().product::<usize>()];
     let mut this = || {
         let run = compiled.run_into(batch, &[values], &mut [&mut y]);
         assert!(run.is_ok(), "{run:?}");

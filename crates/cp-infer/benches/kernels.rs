@@ -14,7 +14,8 @@ use cp_net::{Architecture, Draw, Form, InputSpec};
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     println!("| layer | µs | GFLOP/s | of the peak |");
     println!("|---|---|---|---|");
     for (name, arch) in layers()? {
@@ -36,7 +37,9 @@ fn main() -> Result<(), Failure> {
         let speed = macs / seconds;
         println!(
             "| {name} | {:.1} | {:.1} | {:.0} % |",
-            1e6 * seconds, 2e-9 * speed, 100.0 * speed / before.max(peak())
+            1e6 * seconds,
+            2e-9 * speed,
+            100.0 * speed / before.max(peak())
         );
     }
     Ok(())
@@ -45,7 +48,8 @@ fn main() -> Result<(), Failure> {
 /// Four layers one behind the other between a small layer and a mean, so that layouts at the ends hardly count.
 fn layers() -> Result<Vec<(String, Architecture)>, Failure> {
     let mut layers = Vec::new();
-    for (channels, size) in [(16, 32), (32, 16), (64, 8), (64, 56), (128, 28), (256, 14), (512, 7)] {
+    for (channels, size) in [(16, 32), (32, 16), (64, 8), (64, 56), (128, 28), (256, 14), (512, 7)]
+    {
         let name = format!("{channels}x{size}x{size}");
         let of = |what: &str, window: Window| {
             let mut net = Builder::new("layers", InputSpec::features([channels, size, size]));

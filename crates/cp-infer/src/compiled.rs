@@ -355,9 +355,8 @@ fn segments(lowered: &Lowered, batch: usize) -> Vec<Segment> {
         Layout::Blocked(map) => map.pixels(),
         Layout::Plain(_) => 1,
     };
-    let is_small = |task: &Task| {
-        task.reads.iter().chain(&task.writes).map(pixels).max().unwrap_or(1) < SMALL
-    };
+    let is_small =
+        |task: &Task| task.reads.iter().chain(&task.writes).map(pixels).max().unwrap_or(1) < SMALL;
     let tasks = &lowered.tasks;
     let front = tasks.iter().rposition(|task| !is_small(task)).map_or(0, |last| last + 1);
     let size = |task: &Task| -> usize {
@@ -389,7 +388,8 @@ fn placed(
     for (index, &layout) in lowered.layouts.iter().enumerate() {
         let buffer = BufferId(index);
         let uses = lowered.tasks.iter().enumerate();
-        let uses = uses.filter(|(_, task)| task.reads.contains(&buffer) || task.writes.contains(&buffer));
+        let uses =
+            uses.filter(|(_, task)| task.reads.contains(&buffer) || task.writes.contains(&buffer));
         let steps: Vec<usize> = uses.map(|(step, _)| step).collect();
         let external = lowered.inputs.iter().position(|input| *input == buffer);
         let is_output = lowered.outputs.contains(&buffer);

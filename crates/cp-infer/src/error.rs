@@ -20,7 +20,9 @@ pub enum InferError {
     },
 
     /// A value of more pixels than a position can count.
-    #[error("value '{value}' of {images} images of {shape:?} is too large; plan for fewer images with `Options::batch`")]
+    #[error(
+        "value '{value}' of {images} images of {shape:?} is too large; plan for fewer images with `Options::batch`"
+    )]
     TooLarge {
         /// The value.
         value: String,
@@ -44,7 +46,9 @@ pub enum InferError {
     },
 
     /// An input of another shape.
-    #[error("input '{input}' has shape {got:?}, expected [N, …] with {expected:?} behind the number of images, the same for all inputs")]
+    #[error(
+        "input '{input}' has shape {got:?}, expected [N, …] with {expected:?} behind the number of images, the same for all inputs"
+    )]
     Shape {
         /// Name of the input.
         input: String,

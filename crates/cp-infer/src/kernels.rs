@@ -7,6 +7,7 @@
 pub(crate) mod activation;
 pub(crate) mod depthwise;
 pub(crate) mod elementwise;
+pub(crate) mod normalize;
 pub(crate) mod plain;
 pub(crate) mod pool;
 pub(crate) mod product;

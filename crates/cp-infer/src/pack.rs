@@ -91,7 +91,12 @@ impl Weights {
                 packed.terms.extend(terms);
                 start..packed.terms.len()
             });
-            packed.panels.push(Panel { first, blocks: count, terms, weights: start..weights.len() });
+            packed.panels.push(Panel {
+                first,
+                blocks: count,
+                terms,
+                weights: start..weights.len(),
+            });
             first += count;
         }
         packed.weights = Blocks::of(&weights);
@@ -111,8 +116,11 @@ impl Weights {
                 at.extend((0..width).map(|tap| [channel, row, tap]));
             }
         }
-        let term = |&[channel, row, tap]: &[usize; 3]| {
-            Term { block: 0, offset: offset(channel, row, tap) as u32, first: 0, end: 1 }
+        let term = |&[channel, row, tap]: &[usize; 3]| Term {
+            block: 0,
+            offset: offset(channel, row, tap) as u32,
+            first: 0,
+            end: 1,
         };
         let (mut panels, mut weights) = (Vec::new(), Vec::new());
         for first in (0..blocks_of(self.outputs)).step_by(most) {
@@ -120,7 +128,8 @@ impl Weights {
             let start = weights.len();
             for &[channel, row, tap] in &at {
                 weights.extend(
-                    (first..first + blocks).map(|block| self.block(block, channel, row * width + tap)),
+                    (first..first + blocks)
+                        .map(|block| self.block(block, channel, row * width + tap)),
                 );
             }
             panels.push(Panel { first, blocks, terms: 0..at.len(), weights: start..weights.len() });

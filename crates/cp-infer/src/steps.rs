@@ -1,11 +1,12 @@
 //! The kinds of [`Step`](crate::step::Step)s, one algorithm a file.
 
+pub(crate) mod across;
 pub(crate) mod chain;
 pub(crate) mod depthwise;
 pub(crate) mod direct;
 pub(crate) mod elementwise;
 pub(crate) mod first;
-pub(crate) mod lanes;
+pub(crate) mod place;
 pub(crate) mod pointwise;
 pub(crate) mod pool;
 pub(crate) mod reference;
@@ -33,7 +34,12 @@ impl Ends {
     }
 
     /// The sink of sums that are stored from pixel `start` of the chunk on.
-    pub(crate) fn sink<'a>(&self, residual: Input<'a>, output: &Output<'_>, start: usize) -> Sink<'a> {
+    pub(crate) fn sink<'a>(
+        &self,
+        residual: Input<'a>,
+        output: &Output<'_>,
+        start: usize,
+    ) -> Sink<'a> {
         Sink {
             start: output.start + start,
             stride: output.stride,

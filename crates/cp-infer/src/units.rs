@@ -61,9 +61,11 @@ pub(crate) fn units(net: &Network, shapes: &Shapes) -> Vec<Unit> {
         graph.extend(&mut unit, last, &mut taken);
         // The clamps inside of a chain are nodes as well.
         if let Kind::Chain(parts, last) = &unit.kind {
-            for (first, next) in parts.iter().map(|part| part.0).zip(
-                parts.iter().skip(1).map(|part| part.0).chain([*last]),
-            ) {
+            for (first, next) in parts
+                .iter()
+                .map(|part| part.0)
+                .zip(parts.iter().skip(1).map(|part| part.0).chain([*last]))
+            {
                 graph.between(first, next).for_each(|node| taken[node] = true);
                 taken[next] = true;
             }
@@ -182,7 +184,8 @@ impl<'a> Graph<'a> {
                     unit.residual = node.inputs.iter().find(|input| *input != value).cloned();
                 }
                 Op::Maxout(maxout)
-                    if adds && unit.residual.is_none() && self.is_map(self.node(at).output()) => {
+                    if adds && unit.residual.is_none() && self.is_map(self.node(at).output()) =>
+                {
                     unit.pieces = maxout.pieces;
                 }
                 op => match clamp_of(op).and_then(|next| unit.clamp.then(next)) {
@@ -235,7 +238,10 @@ pub(crate) fn is_depthwise(conv: &Conv) -> bool {
 /// Whether a window has one tap, and moves by one pixel, but along `axis`.
 fn is_along(geometry: Geometry, axis: usize) -> bool {
     let other = 1 - axis;
-    let same = [(geometry.input.height, geometry.output.height), (geometry.input.width, geometry.output.width)];
+    let same = [
+        (geometry.input.height, geometry.output.height),
+        (geometry.input.width, geometry.output.width),
+    ];
     geometry.kernel[other] == 1
         && geometry.stride[other] == 1
         && geometry.before[other] == 0

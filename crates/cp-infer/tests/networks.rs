@@ -20,8 +20,17 @@ fn check(name: &str, shape: [usize; 3], images: usize) {
     let made = t.elapsed();
     let t = std::time::Instant::now();
     let found = compiled.run(&views).unwrap();
-    println!("{name}: eval {slow:?} compile {made:?} run {:?} far {} slow {:?}", t.elapsed(), distance(&found[0].view(), &expected[0].view()),
-        compiled.steps().iter().filter(|s| s.algorithm == "reference").map(|s| s.layer.clone()).collect::<Vec<_>>());
+    println!(
+        "{name}: eval {slow:?} compile {made:?} run {:?} far {} slow {:?}",
+        t.elapsed(),
+        distance(&found[0].view(), &expected[0].view()),
+        compiled
+            .steps()
+            .iter()
+            .filter(|s| s.algorithm == "reference")
+            .map(|s| s.layer.clone())
+            .collect::<Vec<_>>()
+    );
     for (found, expected) in found.iter().zip(&expected) {
         let far = distance(&found.view(), &expected.view());
         assert!(far <= 1e-5, "{name}: {far}");

@@ -1,4 +1,4 @@
-//! [`Each`] and [`Pairs`]: functions of one value, and sums and products of two.
+//! [`Each`], [`Pairs`] and [`Largest`]: functions of one value, sums and products of two, the largest of several.
 
 use pulp::{Simd, WithSimd};
 
@@ -130,6 +130,35 @@ fn pairs<S: Simd>(simd: S, kernel: Pairs<'_>, function: impl Fn(S::f32s, S::f32s
         for v in 0..LANES / S::F32_LANES {
             let value = function(load::<S>(a, v), load::<S>(b, v));
             store::<S>(y, v, clamp.apply(simd, value));
+        }
+    }
+}
+
+/// The largest of the same pixel in `pieces` neighboring blocks.
+pub(crate) struct Largest<'a> {
+    pub(crate) pieces: usize,
+    /// `[pieces, stride]`.
+    pub(crate) input: &'a [Block],
+    pub(crate) stride: usize,
+    /// `[pixels]`.
+    pub(crate) output: &'a mut [Block],
+}
+
+impl WithSimd for Largest<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { pieces, input, stride, output } = self;
+        for (pixel, y) in output.iter_mut().enumerate() {
+            for v in 0..LANES / S::F32_LANES {
+                let mut largest = load::<S>(&input[pixel], v);
+                for piece in 1..pieces {
+                    let x = load::<S>(&input[piece * stride + pixel], v);
+                    largest = simd.max_f32s(x, largest);
+                }
+                store::<S>(y, v, largest);
+            }
         }
     }
 }

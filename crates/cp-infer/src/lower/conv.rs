@@ -12,11 +12,11 @@ use crate::map::Map;
 use crate::pack::Weights;
 use crate::step::BufferId;
 use crate::steps::Ends;
+use crate::steps::across::MaxBlocks;
 use crate::steps::chain::{Chain, Middle, Spatial, joined};
 use crate::steps::depthwise::SeparateChannels;
 use crate::steps::direct::Direct;
 use crate::steps::first::First;
-use crate::steps::lanes::MaxBlocks;
 use crate::steps::pointwise::Pointwise;
 use crate::units::{Unit, is_depthwise};
 
@@ -136,13 +136,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn dense(
-        &mut self,
-        unit: &Unit,
-        weights: &Weights,
-        geometry: Geometry,
-        input: BufferId,
-    ) {
+    fn dense(&mut self, unit: &Unit, weights: &Weights, geometry: Geometry, input: BufferId) {
         let (weights, ends, made) = self.ends(unit, weights, geometry.output, input);
         let panel = self.level.panel_blocks();
         if geometry.is_pointwise() {
@@ -203,16 +197,16 @@ impl Lowering<'_> {
         if let Some((map, pieces)) = maxout {
             let value = self.names[ends.output.0].clone();
             let (input, output) = (ends.output, self.made(&value, map));
-            self.task("maxout", MaxBlocks { pieces, map, input, output }, vec![input], vec![output]);
+            self.task(
+                "maxout",
+                MaxBlocks { pieces, map, input, output },
+                vec![input],
+                vec![output],
+            );
         }
     }
 
-    fn weights(
-        &self,
-        node: &Node,
-        conv: &Conv,
-        kernel: [usize; 2],
-    ) -> Result<Weights, InferError> {
+    fn weights(&self, node: &Node, conv: &Conv, kernel: [usize; 2]) -> Result<Weights, InferError> {
         let mut params = self.params(node)?.into_iter();
         Ok(Weights {
             outputs: conv.out_channels,

@@ -3,8 +3,10 @@
 use cp_net::{Node, Op, PadMode};
 
 use super::{Lowering, Value};
+use crate::kernels::normalize::Normalize;
 use crate::map::Map;
-use crate::steps::lanes::{Normalize, Place, Taken};
+use crate::steps::across::Across;
+use crate::steps::place::{Place, Taken};
 
 impl Lowering<'_> {
     /// The steps of an op that has such a kernel; `None` of any other.
@@ -50,7 +52,7 @@ impl Lowering<'_> {
                 let (input, map) = self.map(&node.inputs[0])?;
                 let output = self.made(node.output(), map);
                 let known = (lrn.beta - 0.75).abs() < f64::EPSILON;
-                let step = Normalize {
+                let step = Across {
                     size: lrn.size,
                     alpha: (lrn.alpha / lrn.size as f64) as f32,
                     beta: (!known).then_some(lrn.beta as f32),
@@ -69,7 +71,9 @@ impl Lowering<'_> {
     /// The same values under another name and in another shape; a flattened map stays as it lies.
     pub(super) fn alias(&mut self, from: &str, to: &str) {
         let shape = self.shape(to);
-        let Some(Value::Memory { blocked, plain, .. }) = self.values.get(from).cloned() else { return };
+        let Some(Value::Memory { blocked, plain, .. }) = self.values.get(from).cloned() else {
+            return;
+        };
         // A vector and the map that it was are both read in blocks; any other shape only in order.
         let kept = blocked.filter(|(_, map)| shape.len() == 1 || Map::of(&shape) == Some(*map));
         let plain = if kept.is_none() && plain.is_none() { Some(self.plain(from)) } else { plain };
@@ -151,7 +155,8 @@ impl Lowering<'_> {
                 Some(axis) => pixels[axis] = Taken { first: start, count: size, step: 1, to: 0 },
             }
             let output = self.made(name, to);
-            let step = Place { from, to, channels, channel: 0, pixels, zeros: false, input, output };
+            let step =
+                Place { from, to, channels, channel: 0, pixels, zeros: false, input, output };
             self.task("copy", step, vec![input], vec![output]);
             start += size;
         }

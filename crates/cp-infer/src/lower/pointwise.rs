@@ -31,12 +31,16 @@ impl Lowering<'_> {
     fn pairs(&mut self, unit: &Unit, node: &Node, pair: Pair) -> Option<()> {
         let [a, b] = &node.inputs[..] else { return None };
         let [(a, from), (b, other)] = [self.map(a)?, self.map(b)?];
-        let (whole, part) = if from.pixels() < other.pixels() { (other, from) } else { (from, other) };
+        let (whole, part) =
+            if from.pixels() < other.pixels() { (other, from) } else { (from, other) };
         let inputs = if whole == from { [a, b] } else { [b, a] };
         let per_channel = part != whole;
         // Aligned at the last axis, a vector goes along a row, and only with its unit axes along the channels.
         let axes = |input: usize| self.shape(&node.inputs[input]).len();
-        if axes(0) != axes(1) || part.channels != whole.channels || (per_channel && part.pixels() > 1) {
+        if axes(0) != axes(1)
+            || part.channels != whole.channels
+            || (per_channel && part.pixels() > 1)
+        {
             return None;
         }
         let output = self.made(&unit.output, whole);
@@ -61,7 +65,9 @@ impl Lowering<'_> {
         let (input, input_map) = self.map(&node.inputs[0])?;
         let output_map = Map { height: rows.len(), width: columns.len(), ..input_map };
         let same = |extents: &[Extent]| {
-            let one = |(at, extent): (usize, &Extent)| (extent.start, extent.count, extent.of) == (at, 1, 1);
+            let one = |(at, extent): (usize, &Extent)| {
+                (extent.start, extent.count, extent.of) == (at, 1, 1)
+            };
             extents.iter().enumerate().all(one)
         };
         if output_map == input_map && same(&rows) && same(&columns) {

@@ -230,7 +230,14 @@ impl Chain {
                 for row in 0..rows {
                     let output = &mut output[row * width..][..width];
                     let starts = &[(row * pitch) as u32];
-                    level.run(Depthwise { window, input: between, starts, output, pitch: width, width });
+                    level.run(Depthwise {
+                        window,
+                        input: between,
+                        starts,
+                        output,
+                        pitch: width,
+                        width,
+                    });
                 }
             }
         }

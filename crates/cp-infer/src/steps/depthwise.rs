@@ -24,7 +24,10 @@ pub(crate) struct SeparateChannels {
 impl SeparateChannels {
     pub(crate) fn new(spatial: Spatial, geometry: Geometry, ends: Ends) -> Self {
         let mut height = geometry.output.height;
-        while !geometry.is_inside() && height > 1 && geometry.rows(height) * geometry.pitch() > STRIP {
+        while !geometry.is_inside()
+            && height > 1
+            && geometry.rows(height) * geometry.pitch() > STRIP
+        {
             height = height.div_ceil(2);
         }
         Self { spatial, geometry, height, ends }

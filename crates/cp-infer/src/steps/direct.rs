@@ -56,7 +56,8 @@ impl Direct {
         if listed {
             for image in 0..images {
                 for row in 0..height {
-                    let start = image * rows.image(height) + row * geometry.stride[0] * rows.pitch();
+                    let start =
+                        image * rows.image(height) + row * geometry.stride[0] * rows.pitch();
                     for column in 0..output.width {
                         to.push(from.len() as u32);
                         from.push((start + column) as u32);

@@ -1,17 +1,17 @@
 //! [`First`]: a convolution of few channels, straight from the planes of an image as it was given.
 
-use crate::kernels::plain::{PlainInto, PlainProduct};
-use crate::kernels::product::Packed;
 use crate::block::LANES;
 use crate::geometry::Geometry;
+use crate::kernels::plain::{PlainInto, PlainProduct};
+use crate::kernels::product::Packed;
 use crate::pack::Weights;
 use crate::step::{Frame, Scratch, Step};
 use crate::steps::Ends;
 use crate::steps::direct::WIDTH;
 use crate::steps::rows::Rows;
 
-/// Numbers of the rows that are copied for a strip: half of a usual first cache.
-const STRIP: usize = 16 * 1024 / size_of::<f32>();
+/// Numbers of the rows that are copied for a strip: so many that few of them are copied twice.
+const STRIP: usize = 64 * 1024 / size_of::<f32>();
 
 /// A convolution of a plain value over strips of output rows, whose planes are copied with their padding.
 #[derive(Debug)]
@@ -61,7 +61,11 @@ impl Step for First {
             let image_planes = &input[image * planes.channels * planes.pixels()..];
             for row in (0..map.height).step_by(self.height) {
                 let rows = self.height.min(map.height - row);
-                for (line, to) in scratch.chunks_exact_mut(pitch).enumerate().take(geometry.rows(rows) * planes.channels) {
+                for (line, to) in scratch
+                    .chunks_exact_mut(pitch)
+                    .enumerate()
+                    .take(geometry.rows(rows) * planes.channels)
+                {
                     let (line, channel) = (line / planes.channels, line % planes.channels);
                     let plane = &image_planes[channel * planes.pixels()..][..planes.pixels()];
                     self.rows.copy_row(plane, row * geometry.stride[0] + line, to, 0.0);

@@ -37,12 +37,20 @@ impl Rows {
 
     /// Pixels from row to row.
     pub(crate) fn pitch(self) -> usize {
-        if self.copied { self.columns() * self.geometry.stride[1] } else { self.geometry.input.width }
+        if self.copied {
+            self.columns() * self.geometry.stride[1]
+        } else {
+            self.geometry.input.width
+        }
     }
 
     /// Pixels from image to image, for `rows` output rows.
     pub(crate) fn image(self, rows: usize) -> usize {
-        if self.copied { self.geometry.rows(rows) * self.pitch() } else { self.geometry.input.pixels() }
+        if self.copied {
+            self.geometry.rows(rows) * self.pitch()
+        } else {
+            self.geometry.input.pixels()
+        }
     }
 
     /// Where column `column` of a row with its padding lies.
@@ -66,12 +74,14 @@ impl Rows {
         if !self.copied {
             return;
         }
-        let (map, pitch, rows) = (self.geometry.input, self.pitch(), self.geometry.rows(strip.rows));
+        let (map, pitch, rows) =
+            (self.geometry.input, self.pitch(), self.geometry.rows(strip.rows));
         let mut lines = to.chunks_exact_mut(pitch);
         for block in 0..map.blocks() {
             for image in 0..strip.images {
                 let image = (strip.image + image) * map.pixels();
-                let from = &input.blocks()[input.start + block * input.stride + image..][..map.pixels()];
+                let from =
+                    &input.blocks()[input.start + block * input.stride + image..][..map.pixels()];
                 for row in 0..rows {
                     let is_read = is_read(row, self.geometry, 0);
                     if let Some(to) = lines.next().filter(|_| is_read) {
