@@ -3,6 +3,10 @@
 //! A kernel is a struct of slices and sizes with [`pulp::WithSimd`]; [`Level::run`](crate::Level::run) compiles it once for every level. What it
 //! calls is `#[inline(always)]`, since a function that is not part of it would be compiled without the vectors. Loops count: closures and
 //! adapters in them were seen to cost most of the speed.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops that count are what is compiled into registers"
+)]
 
 pub(crate) mod activation;
 pub(crate) mod depthwise;

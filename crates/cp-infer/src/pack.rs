@@ -84,8 +84,8 @@ impl Weights {
                     }
                 }
             }
-            let known = packed.panels.iter().map(|panel| panel.terms.clone());
-            let known = known.last().filter(|last| packed.terms[last.clone()] == terms[..]);
+            let known = packed.panels.last().map(|panel| panel.terms.clone());
+            let known = known.filter(|last| packed.terms[last.clone()] == terms[..]);
             let terms = known.unwrap_or_else(|| {
                 let start = packed.terms.len();
                 packed.terms.extend(terms);

@@ -129,3 +129,85 @@ fn tile<S: Simd, const K: usize, const STEP: usize, const C: usize, const V: usi
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::float_cmp, reason = "sums of small whole numbers are exact")]
+
+    use super::*;
+    use crate::block::ZERO;
+    use crate::level::Level;
+
+    fn pixel(index: usize) -> Block {
+        std::array::from_fn(|lane| ((index * 5 + lane) % 7) as f32 - 3.0)
+    }
+
+    /// Two rows of `width` windows, between NaN that must stay.
+    fn check(
+        level: Level,
+        [height, taps]: [usize; 2],
+        stride: usize,
+        dilation: usize,
+        width: usize,
+    ) {
+        let reach = (width - 1) * stride + (taps - 1) * dilation + 1;
+        let input: Vec<Block> = (0..(height + 1) * reach).map(pixel).collect();
+        let weights: Vec<Block> = (0..height * taps).map(|tap| pixel(tap + 2)).collect();
+        let window = Window {
+            weights: &weights,
+            bias: &pixel(9),
+            taps,
+            stride,
+            dilation,
+            clamp: Clamp::Relu,
+        };
+        let starts: Vec<u32> = (0..2)
+            .flat_map(|row| (0..height).map(move |tap| ((row + tap) * reach) as u32))
+            .collect();
+        let pitch = width + 3;
+        let mut output = vec![[f32::NAN; LANES]; 2 * pitch];
+        level.run(Depthwise {
+            window,
+            input: &input,
+            starts: &starts,
+            output: &mut output,
+            pitch,
+            width,
+        });
+        for (index, found) in output.iter().enumerate() {
+            let (row, column) = (index / pitch, index % pitch);
+            if column >= width {
+                assert!(found.iter().all(|value| value.is_nan()), "{level}: wrote at {index}");
+                continue;
+            }
+            let mut expected = ZERO;
+            for (lane, expected) in expected.iter_mut().enumerate() {
+                let mut sum = pixel(9)[lane];
+                for y in 0..height {
+                    for x in 0..taps {
+                        let at = (row + y) * reach + column * stride + x * dilation;
+                        sum += input[at][lane] * weights[y * taps + x][lane];
+                    }
+                }
+                *expected = sum.max(0.0);
+            }
+            assert_eq!(
+                found, &expected,
+                "{level} {height}×{taps}, {stride}, {dilation}, {width}: {index}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_kind_of_row_at_every_level() {
+        for level in Level::all() {
+            for width in [1, 2, 4, 7, 8, 9, 13, 21] {
+                for kernel in [[1, 1], [3, 3], [5, 5], [2, 4], [1, 9]] {
+                    for (stride, dilation) in [(1, 1), (2, 1), (1, 2), (3, 2)] {
+                        check(level, kernel, stride, dilation, width);
+                    }
+                }
+            }
+        }
+    }
+}

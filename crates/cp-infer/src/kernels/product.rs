@@ -176,3 +176,121 @@ pub(super) fn too_long() {
 pub(crate) fn part(len: usize, parts: usize, index: usize) -> Range<usize> {
     len * index / parts..len * (index + 1) / parts
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::float_cmp, reason = "sums of small whole numbers are exact")]
+
+    use super::*;
+    use crate::level::Level;
+    use crate::pack::Weights;
+
+    /// Weights of whole numbers from 1 × 1 windows.
+    fn weights(inputs: usize, outputs: usize) -> Weights {
+        Weights {
+            outputs,
+            inputs,
+            groups: 1,
+            kernel: [1; 2],
+            values: (0..inputs * outputs).map(|index| (index % 5) as f32 - 2.0).collect(),
+            bias: (0..outputs).map(|index| (index % 3) as f32).collect(),
+        }
+    }
+
+    fn value(pixel: usize, channel: usize) -> f32 {
+        ((pixel * 7 + channel * 3) % 9) as f32 - 4.0
+    }
+
+    /// A map of `pixels`, NaN where there is no channel.
+    fn map(pixels: usize, channels: usize) -> Vec<Block> {
+        let blocks = channels.div_ceil(LANES);
+        let block = |index: usize| {
+            std::array::from_fn(|lane| match index / pixels * LANES + lane {
+                channel if channel < channels => value(index % pixels, channel),
+                _ => f32::NAN,
+            })
+        };
+        (0..blocks * pixels).map(block).collect()
+    }
+
+    /// `pixels` of one map into another at a distance from its start, as neighbors or each by itself, between NaN that must stay.
+    fn check(level: Level, [inputs, outputs]: [usize; 2], pixels: usize, each: bool) {
+        let weights = weights(inputs, outputs);
+        let packed = weights.packed(level.panel_blocks(), |_, _| 0);
+        let input = map(pixels, inputs);
+        let (start, stride) = (3, pixels + 5);
+        let blocks = outputs.div_ceil(LANES);
+        let added = vec![[1.0; LANES]; blocks * stride + start];
+        let mut output = vec![[f32::NAN; LANES]; blocks * stride + start];
+        // Read backwards, written forwards.
+        let from: Vec<u32> = (0..pixels as u32).rev().collect();
+        let to: Vec<u32> = (0..pixels as u32).collect();
+        let product = Product {
+            packed: &packed,
+            panels: 0..packed.panels.len(),
+            input: &input,
+            input_start: 0,
+            input_stride: pixels,
+            pixels: if each {
+                Pixels::Each { inputs: &from, outputs: &to }
+            } else {
+                Pixels::flat(pixels)
+            },
+            sink: Sink {
+                start,
+                stride,
+                residual: Some(Residual { values: &added, start, stride }),
+                clamp: Clamp::Between(-20.0, 30.0),
+            },
+        };
+        level.run(ProductInto(&product, &mut output));
+        for (index, block) in output.iter().enumerate() {
+            let (panel, place) = (index / stride, index % stride);
+            let Some(pixel) = place.checked_sub(start).filter(|pixel| *pixel < pixels) else {
+                assert!(
+                    block.iter().all(|value| value.is_nan()),
+                    "{level} {pixels}: wrote at {index}"
+                );
+                continue;
+            };
+            let source = if each { pixels - 1 - pixel } else { pixel };
+            for (lane, &found) in block.iter().enumerate() {
+                let channel = panel * LANES + lane;
+                let sum: f32 = (0..inputs)
+                    .filter(|_| channel < outputs)
+                    .map(|k| value(source, k) * weights.values[channel * inputs + k])
+                    .sum();
+                let bias = if channel < outputs { weights.bias[channel] } else { 0.0 };
+                let expected = (sum + bias + 1.0).clamp(-20.0, 30.0);
+                assert_eq!(found, expected, "{level} {inputs}→{outputs}, {pixels} pixels");
+            }
+        }
+    }
+
+    #[test]
+    fn every_size_of_a_tile_at_every_level() {
+        for level in Level::all() {
+            for pixels in (1..=15).chain([28, 29]) {
+                for channels in [[1, 1], [15, 16], [16, 17], [17, 32], [33, 40]] {
+                    for each in [false, true] {
+                        check(level, channels, pixels, each);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn parts_differ_by_one_at_most() {
+        for len in 0..40 {
+            for parts in 1..9 {
+                let sizes: Vec<usize> =
+                    (0..parts).map(|index| part(len, parts, index).len()).collect();
+                assert_eq!(sizes.iter().sum::<usize>(), len);
+                assert!(
+                    sizes.iter().all(|size| (len / parts..=len.div_ceil(parts)).contains(size))
+                );
+            }
+        }
+    }
+}
