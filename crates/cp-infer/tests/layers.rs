@@ -60,7 +60,11 @@ fn differences(net: &Network) -> Vec<String> {
         for (level, options) in levels() {
             let found = run(net, &options, &x);
             if found != expected {
-                let wrong = found[0].iter().zip(&expected[0]).filter(|(a, b)| a != b).count();
+                let wrong = found[0]
+                    .iter()
+                    .zip(&expected[0])
+                    .filter(|(a, b)| (*a - *b).abs() > 0.0)
+                    .count();
                 failures
                     .push(format!("{level}, {images} images: {wrong} of {}", expected[0].len()));
             }
