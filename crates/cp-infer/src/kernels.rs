@@ -16,6 +16,7 @@ pub(crate) mod plain;
 pub(crate) mod pool;
 pub(crate) mod product;
 mod tile;
+pub(crate) mod winograd;
 
 use pulp::Simd;
 

@@ -23,7 +23,7 @@
 //!
 //! # Results
 //! Sums are in f32, in an order that depends on the [`Level`] alone: neither on the threads, nor on how many images there are. They are within
-//! 1e-5 of the largest value of what the ops are defined to give. Every op of cp-net runs: those without a kernel by their definition, slowly
+//! 1e-5 of the largest value of what the ops are defined to give, or 1e-4 with [`Options::winograd`]. Every op of cp-net runs: those without a kernel by their definition, slowly
 //! ([`Options::fast_only`] refuses them, [`Compiled::steps`] tells them).
 //!
 //! # How it runs

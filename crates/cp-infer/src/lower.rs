@@ -6,6 +6,7 @@
 //! | 1×1 convolution, stride 1, no padding | [`Pointwise`] |
 //! | depthwise convolution, scale and shift | [`SeparateChannels`](crate::steps::depthwise::SeparateChannels) |
 //! | a convolution of up to four channels of an input of the network | [`First`](crate::steps::first::First) |
+//! | a dense 3×3 convolution at distance 1 over a map of [enough pixels and channels](crate::steps::winograd::Winograd::suits) | [`Winograd`](crate::steps::winograd::Winograd) |
 //! | any other convolution over one or two axes; a linear layer, as a window over the whole map | [`Direct`] |
 //! | poolings, sums, products, activations, concatenations, slices, paddings, local response normalization | a step of their own |
 //! | anything else, such as a convolution over three axes | [`Reference`] |
@@ -70,17 +71,20 @@ pub(crate) struct Lowered {
     pub(crate) outputs: Vec<BufferId>,
 }
 
+/// What the choice of steps depends on, beside ops and shapes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    pub(crate) level: Level,
+    pub(crate) winograd: bool,
+    pub(crate) fast_only: bool,
+}
+
 /// The steps of a folded network.
-pub(crate) fn lower(
-    net: &Network,
-    shapes: &Shapes,
-    level: Level,
-    fast_only: bool,
-) -> Result<Lowered, InferError> {
+pub(crate) fn lower(net: &Network, shapes: &Shapes, rules: Rules) -> Result<Lowered, InferError> {
     let mut lowering = Lowering {
         net,
         shapes,
-        level,
+        rules,
         values: BTreeMap::new(),
         tasks: Vec::new(),
         layouts: Vec::new(),
@@ -110,7 +114,7 @@ pub(crate) fn lower(
             lowering.reference(node, &unit)?;
         }
     }
-    if fast_only && !slow.is_empty() {
+    if rules.fast_only && !slow.is_empty() {
         return Err(InferError::NoKernel { layers: slow });
     }
     let mut outputs = Vec::new();
@@ -125,7 +129,7 @@ pub(crate) fn lower(
 struct Lowering<'a> {
     net: &'a Network,
     shapes: &'a Shapes,
-    level: Level,
+    rules: Rules,
     values: BTreeMap<String, Value>,
     tasks: Vec<Task>,
     layouts: Vec<Layout>,

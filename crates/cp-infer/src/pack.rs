@@ -2,6 +2,7 @@
 
 use crate::block::{Block, Blocks, LANES, ZERO, blocks_of};
 use crate::kernels::product::{Packed, Panel, Term};
+use crate::kernels::winograd;
 
 /// The weights of a convolution.
 #[derive(Debug, Clone)]
@@ -138,6 +139,25 @@ impl Weights {
         Packed { terms, panels, weights: Blocks::of(&weights), bias: self.bias_blocks() }
     }
 
+    /// Of a 3×3 window, those of one point of Winograd's products, G g Gᵀ, as a 1×1 window without a bias.
+    pub(crate) fn at_point(&self, point: usize) -> Weights {
+        let (row, column) = (
+            winograd::WEIGHTS[point / winograd::INPUTS],
+            winograd::WEIGHTS[point % winograd::INPUTS],
+        );
+        let value = |g: &[f32]| {
+            let mut sum = 0.0;
+            for y in 0..3 {
+                for x in 0..3 {
+                    sum += row[y] * column[x] * f64::from(g[y * 3 + x]);
+                }
+            }
+            sum as f32
+        };
+        let values = self.values.chunks_exact(9).map(value).collect();
+        Weights { kernel: [1; 2], values, bias: Vec::new(), ..self.clone() }
+    }
+
     /// For depthwise kernels: `[blocks, kh · kw]`, and the biases `[blocks]`.
     pub(crate) fn depthwise(&self) -> (Blocks, Blocks) {
         let taps = self.kernel[0] * self.kernel[1];
@@ -162,7 +182,8 @@ impl Weights {
         weights
     }
 
-    fn bias_blocks(&self) -> Blocks {
+    /// The biases, `[blocks]`.
+    pub(crate) fn bias_blocks(&self) -> Blocks {
         let mut blocks = Blocks::zeros(blocks_of(self.outputs));
         for output in 0..self.outputs {
             blocks[output / LANES][output % LANES] = self.bias(output);

@@ -12,6 +12,7 @@ pub(crate) mod pool;
 pub(crate) mod reference;
 pub(crate) mod reorder;
 pub(crate) mod rows;
+pub(crate) mod winograd;
 
 use crate::kernels::activation::Clamp;
 use crate::kernels::product::{Residual, Sink};

@@ -3,9 +3,14 @@
 
 mod common;
 
-use common::{evaluated, levels, none, run, single, whole_inputs, whole_numbers};
+use common::{
+    distance, evaluated, initialized, inputs as inputs_of, levels, none, run, single, views,
+    whole_inputs, whole_numbers,
+};
 use cp_infer::{Compiled, Options};
-use cp_net::{Architecture, Conv, Form, Linear, Network, Padding, Rank};
+use cp_net::{
+    Add, Architecture, Conv, Form, InputSpec, Linear, Network, Node, Padding, Rank, Relu,
+};
 
 /// A convolution: channels in and out, groups, kernel, stride, dilation, padding, and the size of the map.
 #[derive(Clone)]
@@ -240,6 +245,40 @@ fn linear_layers() {
         let linear = Linear { in_features: inputs, out_features: outputs, bias: true };
         let net = whole_numbers(&single(linear, &[vec![inputs]]), 3);
         failures.extend(differences(&net));
+    }
+    none(&failures);
+}
+
+/// Dense 3×3 layers by Winograd's transform, at every level, within 1e-4 of the definition; with a sum and an activation behind.
+#[test]
+fn winograd() {
+    let mut failures = Vec::new();
+    for ([inputs, outputs], size, pads) in [
+        ([32, 32], [12, 12], [[1, 1], [1, 1]]),
+        ([33, 40], [13, 19], [[1, 1], [1, 1]]),
+        ([40, 33], [16, 30], [[0, 0], [0, 2]]),
+        ([64, 48], [50, 33], [[2, 1], [0, 1]]),
+        ([48, 300], [14, 14], [[1, 1], [1, 1]]),
+    ] {
+        let padding = Padding::Each(pads.to_vec());
+        let conv = Conv { padding, ..Conv::new(inputs, outputs, vec![3; 2]) };
+        let mut arch = single(conv, &[[&[inputs], &size[..]].concat()]);
+        let made = arch.shapes(arch.input_shapes()).unwrap().get("layer").unwrap().to_vec();
+        arch.inputs.push(InputSpec::features(made).named("other"));
+        arch.nodes.push(Node::new("sum", Add {}, ["layer", "other"]));
+        arch.nodes.push(Node::new("relu", Relu {}, ["sum"]));
+        arch.outputs = vec!["relu".into()];
+        let net = initialized(&arch, 3);
+        let x = inputs_of(&net, 2, 5);
+        let expected = evaluated(&net, &x);
+        for (level, options) in levels() {
+            let compiled = Compiled::new(&net, &options).unwrap();
+            assert!(compiled.steps().iter().any(|step| step.algorithm == "winograd"));
+            let far = distance(&compiled.run(&views(&x)).unwrap()[0], &expected[0]);
+            if far > 1e-4 {
+                failures.push(format!("{level} {inputs}→{outputs} {size:?}: {far}"));
+            }
+        }
     }
     none(&failures);
 }

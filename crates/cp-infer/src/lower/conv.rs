@@ -18,6 +18,7 @@ use crate::steps::depthwise::SeparateChannels;
 use crate::steps::direct::Direct;
 use crate::steps::first::First;
 use crate::steps::pointwise::Pointwise;
+use crate::steps::winograd::Winograd;
 use crate::units::{Unit, is_depthwise};
 
 impl Lowering<'_> {
@@ -42,7 +43,7 @@ impl Lowering<'_> {
         {
             let input = *input;
             let (weights, ends, made) = self.ends(unit, &weights, geometry.output, input);
-            let step = First::new(&weights, geometry, self.level.panel_blocks(), ends);
+            let step = First::new(&weights, geometry, self.rules.level.panel_blocks(), ends);
             self.ended("first", step, ends, made);
             return Ok(Some(()));
         }
@@ -113,7 +114,7 @@ impl Lowering<'_> {
             weights.push(self.weights(node, conv, geometry.kernel)?);
             geometries.push(geometry);
         }
-        let reduce = weights.remove(0).packed(self.level.panel_blocks(), |_, _| 0);
+        let reduce = weights.remove(0).packed(self.rules.level.panel_blocks(), |_, _| 0);
         let spatial: Vec<Spatial> = (1..parts.len())
             .map(|part| spatial(&weights[part - 1], geometries[part], parts[part].1))
             .collect();
@@ -130,7 +131,7 @@ impl Lowering<'_> {
         };
         let map = geometries[geometries.len() - 1].output;
         let (expand, ends, made) = self.ends(unit, &weights[weights.len() - 1], map, input);
-        let expand = expand.packed(self.level.panel_blocks(), |_, _| 0);
+        let expand = expand.packed(self.rules.level.panel_blocks(), |_, _| 0);
         let step = Chain::new([reduce, expand], parts[0].1, middle, geometry, ends);
         self.ended("chain", step, ends, made);
         Ok(())
@@ -138,10 +139,13 @@ impl Lowering<'_> {
 
     fn dense(&mut self, unit: &Unit, weights: &Weights, geometry: Geometry, input: BufferId) {
         let (weights, ends, made) = self.ends(unit, weights, geometry.output, input);
-        let panel = self.level.panel_blocks();
+        let panel = self.rules.level.panel_blocks();
         if geometry.is_pointwise() {
             let (packed, map) = (weights.packed(panel, |_, _| 0), geometry.input);
             self.ended("pointwise", Pointwise { packed, map, ends }, ends, made);
+        } else if self.rules.winograd && Winograd::suits(&weights, geometry) {
+            let step = Winograd::new(&weights, geometry, panel, ends);
+            self.ended("winograd", step, ends, made);
         } else {
             let step = Direct::new(&weights, geometry, panel, ends);
             self.ended("direct", step, ends, made);

@@ -41,7 +41,12 @@ impl Lowering<'_> {
                 self.task("copy", step, vec![input], vec![output]);
                 Some(())
             }
-            Op::Flatten(_) | Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => {
+            Op::Flatten(_)
+            | Op::Reshape(_)
+            | Op::Squeeze(_)
+            | Op::Unsqueeze(_)
+            | Op::Identity(_)
+            | Op::Dropout(_) => {
                 if !matches!(self.values.get(&node.inputs[0]), Some(Value::Memory { .. })) {
                     return None;
                 }
