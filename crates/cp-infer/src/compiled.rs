@@ -33,8 +33,8 @@ impl Options {
     /// [`Options::batch`] by default.
     pub const BATCH: usize = 16;
 
-    /// Parts into which the images of a call are divided, which run side by side on the current rayon pool; [`Options::THREADS`] by
-    /// default. The result does not depend on it.
+    /// Threads of the current rayon pool that share the images of a call, or the work of each layer where there are fewer images than threads;
+    /// [`Options::THREADS`] by default. The result does not depend on it.
     pub fn threads(self, threads: usize) -> Self {
         Self { threads: threads.max(1), ..self }
     }
@@ -149,19 +149,18 @@ impl Compiled {
         let arch = net.architecture();
         let shapes = arch.shapes(arch.input_shapes())?;
         let level = options.level.unwrap_or_else(Level::best);
-        let (winograd, fast_only) = (options.winograd, options.fast_only);
-        let lowered = lower(&net, &shapes, Rules { level, winograd, fast_only })?;
+        let rules = Rules {
+            level,
+            workers: options.threads,
+            winograd: options.winograd,
+            fast_only: options.fast_only,
+        };
+        let lowered = lower(&net, &shapes, rules)?;
         let batch = options.batch.div_ceil(options.threads);
         let segments = segments(&lowered, batch);
         let (places, size) = placed(&lowered, &segments, batch)?;
-        let mut scratch = Scratch::default();
-        let mut start = 0;
-        for segment in &segments {
-            for task in &lowered.tasks[start..segment.end] {
-                scratch = scratch.max(task.step.scratch(segment.chunk));
-            }
-            start = segment.end;
-        }
+        let needs = lowered.tasks.iter().map(|task| task.step.scratch());
+        let scratch = needs.fold(Scratch::default(), Scratch::max);
         let end = |name: &String, &buffer: &BufferId| {
             let shape = shapes.get(name).unwrap_or_default().to_vec();
             End { name: name.clone(), shape, buffer }
@@ -250,30 +249,41 @@ impl Compiled {
 
     /// Images `first..first + count`, at most a batch for each thread.
     fn round(&self, first: usize, count: usize, inputs: &[&[f32]], outputs: &mut [&mut [f32]]) {
-        let threads = self.threads.min(count);
-        if threads == 1 {
-            let mut memory = self.take();
-            self.part(first, count, inputs, &mut memory);
-            self.copy(first, count, &memory, outputs);
+        if count < self.threads || self.threads == 1 {
+            // Too few images to go round: the threads share the work of each step.
+            let mut memory = self.take(self.threads);
+            for part in (first..first + count).step_by(self.batch) {
+                let images = self.batch.min(first + count - part);
+                self.part(part, images, self.threads, inputs, &mut memory);
+                self.copy(part, images, &memory, outputs);
+            }
             self.give(memory);
             return;
         }
-        let mut memories: Vec<Memory> = (0..threads).map(|_| self.take()).collect();
+        let mut memories: Vec<Memory> = (0..self.threads).map(|_| self.take(1)).collect();
         memories.par_iter_mut().enumerate().for_each(|(thread, memory)| {
-            let part = part(count, threads, thread);
-            self.part(first + part.start, part.len(), inputs, memory);
+            let part = part(count, self.threads, thread);
+            self.part(first + part.start, part.len(), 1, inputs, memory);
         });
         for (thread, memory) in memories.into_iter().enumerate() {
-            let part = part(count, threads, thread);
+            let part = part(count, self.threads, thread);
             self.copy(first + part.start, part.len(), &memory, outputs);
             self.give(memory);
         }
     }
 
-    /// Runs images `first..first + count` on the current thread.
-    fn part(&self, first: usize, count: usize, inputs: &[&[f32]], memory: &mut Memory) {
+    /// Runs images `first..first + count`, each step on so many threads.
+    fn part(
+        &self,
+        first: usize,
+        count: usize,
+        workers: usize,
+        inputs: &[&[f32]],
+        memory: &mut Memory,
+    ) {
         let mut frame = Frame {
             level: self.level,
+            workers,
             places: &self.places,
             memory: &mut memory.values,
             scratch: &mut memory.scratch,
@@ -308,13 +318,21 @@ impl Compiled {
         }
     }
 
-    fn take(&self) -> Memory {
+    /// Memory for steps that run on `workers` threads.
+    fn take(&self, workers: usize) -> Memory {
         let idle = self.idle.lock().map(|mut idle| idle.pop()).unwrap_or_default();
-        idle.unwrap_or_else(|| Memory {
+        let mut memory = idle.unwrap_or_else(|| Memory {
             values: Blocks::zeros(self.size),
-            scratch: Blocks::zeros(self.scratch.blocks),
-            table: vec![0; self.scratch.table],
-        })
+            scratch: Blocks::default(),
+            table: Vec::new(),
+        });
+        if memory.scratch.len() < workers * self.scratch.blocks {
+            memory.scratch = Blocks::zeros(workers * self.scratch.blocks);
+        }
+        if memory.table.len() < workers * self.scratch.table {
+            memory.table = vec![0; workers * self.scratch.table];
+        }
+        memory
     }
 
     fn give(&self, memory: Memory) {
@@ -337,8 +355,10 @@ impl Compiled {
 
     /// Bytes that a call works in, beside weights, inputs and outputs, on all its threads; steps that run by their definition need more.
     pub fn peak_memory(&self) -> usize {
-        let blocks = self.size + self.scratch.blocks;
-        self.threads * (blocks * size_of::<Block>() + self.scratch.table * size_of::<u32>())
+        // Either each thread runs images of its own, or all of them share the steps of one memory, which keeps their scratch.
+        let scratch = 2 * self.threads - 1;
+        let blocks = self.threads * self.size + scratch * self.scratch.blocks;
+        blocks * size_of::<Block>() + scratch * self.scratch.table * size_of::<u32>()
     }
 
     /// The steps in their order.

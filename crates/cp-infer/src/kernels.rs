@@ -15,6 +15,7 @@ pub(crate) mod normalize;
 pub(crate) mod plain;
 pub(crate) mod pool;
 pub(crate) mod product;
+pub(crate) mod target;
 mod tile;
 pub(crate) mod winograd;
 

@@ -75,6 +75,8 @@ pub(crate) struct Lowered {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
     pub(crate) level: Level,
+    /// Threads that a step may have, for which strips are cut.
+    pub(crate) workers: usize,
     pub(crate) winograd: bool,
     pub(crate) fast_only: bool,
 }

@@ -6,6 +6,7 @@ use crate::block::Block;
 use crate::level::Level;
 use crate::map::Layout;
 use crate::plan::Place;
+use crate::steps::workers::Workers;
 
 /// A value, or the copy of it in one of its layouts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,8 +17,8 @@ pub(crate) trait Step: fmt::Debug + Send + Sync {
     /// Runs it.
     fn run(&self, frame: &mut Frame<'_>);
 
-    /// Scratch memory that it needs for a chunk of `images`.
-    fn scratch(&self, _images: usize) -> Scratch {
+    /// Scratch memory that each thread needs.
+    fn scratch(&self) -> Scratch {
         Scratch::default()
     }
 }
@@ -40,9 +41,12 @@ impl Scratch {
 /// The memory of a run, as a step sees it.
 pub(crate) struct Frame<'a> {
     pub(crate) level: Level,
+    /// Threads that share the work of a step.
+    pub(crate) workers: usize,
     pub(crate) places: &'a [Place],
     /// All values.
     pub(crate) memory: &'a mut [Block],
+    /// Of all workers.
     pub(crate) scratch: &'a mut [Block],
     pub(crate) table: &'a mut [u32],
     /// The network's inputs as they were given, `[images, …]`.
@@ -99,8 +103,7 @@ impl Output<'_> {
 pub(crate) struct Open<'a, const N: usize> {
     pub(crate) output: Output<'a>,
     pub(crate) inputs: [Input<'a>; N],
-    pub(crate) scratch: &'a mut [Block],
-    pub(crate) table: &'a mut [u32],
+    pub(crate) workers: Workers<'a>,
 }
 
 impl Frame<'_> {
@@ -131,7 +134,8 @@ impl Frame<'_> {
             Input { values, start, stride }
         });
         let output = Output { blocks, start, stride };
-        Open { output, inputs, scratch: &mut *self.scratch, table: &mut *self.table }
+        let (scratch, table) = (&mut *self.scratch, &mut *self.table);
+        Open { output, inputs, workers: Workers { count: self.workers, scratch, table } }
     }
 
     /// A plain value.

@@ -13,10 +13,11 @@ pub(crate) mod reference;
 pub(crate) mod reorder;
 pub(crate) mod rows;
 pub(crate) mod winograd;
+pub(crate) mod workers;
 
 use crate::kernels::activation::Clamp;
 use crate::kernels::product::{Residual, Sink};
-use crate::step::{BufferId, Frame, Input, Open, Output};
+use crate::step::{BufferId, Frame, Input, Open};
 
 /// What a layer reads and makes, and what is done to its sums before they are stored.
 #[derive(Debug, Clone, Copy)]
@@ -35,15 +36,9 @@ impl Ends {
     }
 
     /// The sink of sums that are stored from pixel `start` of the chunk on.
-    pub(crate) fn sink<'a>(
-        &self,
-        residual: Input<'a>,
-        output: &Output<'_>,
-        start: usize,
-    ) -> Sink<'a> {
+    pub(crate) fn sink<'a>(&self, residual: Input<'a>, start: usize) -> Sink<'a> {
         Sink {
-            start: output.start + start,
-            stride: output.stride,
+            start,
             residual: self.residual.map(|_| Residual {
                 values: residual.blocks(),
                 start: residual.start + start,

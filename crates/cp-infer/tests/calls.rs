@@ -8,6 +8,7 @@ use std::cell::Cell;
 
 use common::{initialized, inputs, run, views};
 use cp_infer::{Compiled, Options};
+use cp_net::arch::{Builder, window};
 use cp_net::{Architecture, Form, InputSpec, Network, Node, Relu, arch};
 use ndarray::{ArrayD, Axis, IxDyn};
 
@@ -44,6 +45,26 @@ fn resnet() -> Network {
     initialized(&arch, 3)
 }
 
+/// A network with every kind of layer that threads share: large and small maps, few and many channels, strides, a chain of two passes.
+fn wide() -> Network {
+    let mut arch = Builder::new("wide", InputSpec::imagenet(37))
+        .conv("first", 40, window(5).stride(2).pad(2))
+        .conv("winograd", 40, window(3).pad(1))
+        .conv("chain", 33, window(3).pad(1))
+        .conv("passes", 50, window(3).stride(2).pad(1))
+        .depthwise("depthwise", window(3).pad(1))
+        .conv("pointwise", 70, window(1))
+        .conv("strided", 40, window(2).stride(2))
+        .conv("small", 40, window(3).stride(2).pad(1))
+        .flatten("flatten")
+        .linear("linear", 100)
+        .build()
+        .unwrap();
+    arch.factorize("chain", Form::Cp3, 20).unwrap();
+    arch.factorize("passes", Form::Cp4, 20).unwrap();
+    initialized(&arch, 3)
+}
+
 #[test]
 fn a_call_allocates_nothing_after_the_first() {
     let net = resnet();
@@ -71,18 +92,23 @@ fn memory_is_known_before() {
     assert!((2 * map..10 * map).contains(&memory(1, 1)), "{}", memory(1, 1));
     // Images run one behind the other, so that more of them need little more.
     assert!(memory(64, 1) < 3 * memory(4, 1), "{} {}", memory(64, 1), memory(4, 1));
-    assert!(memory(8, 2) <= 2 * memory(8, 1));
+    assert!(memory(8, 2) <= 3 * memory(8, 1));
 }
 
 #[test]
 fn results_do_not_depend_on_threads_nor_on_the_other_images() {
+    for net in [resnet(), wide()] {
+        let x = inputs(&net, 7, 1);
+        let expected = run(&net, &Options::default().batch(16), &x);
+        // Fewer threads than images, as many, and more, which share the work of each layer.
+        for (batch, threads) in [(1, 1), (3, 1), (7, 2), (4, 3), (16, 7), (16, 9), (1, 64)] {
+            let options = Options::default().batch(batch).threads(threads);
+            assert_eq!(run(&net, &options, &x), expected, "batch {batch}, {threads} threads");
+        }
+    }
     let net = resnet();
     let x = inputs(&net, 7, 1);
-    let expected = run(&net, &Options::default().batch(16), &x);
-    for (batch, threads) in [(1, 1), (3, 1), (7, 2), (4, 3), (16, 7), (1, 64)] {
-        let options = Options::default().batch(batch).threads(threads);
-        assert_eq!(run(&net, &options, &x), expected, "batch {batch}, {threads} threads");
-    }
+    let expected = run(&net, &Options::default(), &x);
     let one = vec![x[0].slice_axis(Axis(0), (4..5).into()).to_owned()];
     let alone = run(&net, &Options::default(), &one);
     assert_eq!(alone[0].index_axis(Axis(0), 0), expected[0].index_axis(Axis(0), 4));

@@ -4,8 +4,9 @@ use pulp::{Simd, WithSimd};
 
 use super::load;
 use super::product::{Packed, Panel, Sink, part, tiles, too_long};
+use super::target::Target;
 use super::tile::bias;
-use crate::block::{Block, LANES};
+use crate::block::LANES;
 
 /// output = clamp(weights · input + bias + residual), where every term of [`Packed`] is one number for each pixel: `offset` numbers behind
 /// that of the first term.
@@ -22,9 +23,9 @@ pub(crate) struct PlainProduct<'a> {
 }
 
 /// A [`PlainProduct`] and where it goes.
-pub(crate) struct PlainInto<'a>(pub(crate) &'a PlainProduct<'a>, pub(crate) &'a mut [Block]);
+pub(crate) struct PlainInto<'a, 'b>(pub(crate) &'a PlainProduct<'a>, pub(crate) &'a mut Target<'b>);
 
-impl WithSimd for PlainInto<'_> {
+impl WithSimd for PlainInto<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -48,7 +49,7 @@ macro_rules! panel {
             simd: S,
             product: &PlainProduct<'_>,
             panel: &Panel,
-            output: &mut [Block],
+            output: &mut Target<'_>,
         ) {
             let tiles = product.width.div_ceil($most);
             for row in 0..product.rows {
@@ -58,7 +59,7 @@ macro_rules! panel {
                     let at = row * product.width + part.start;
                     tiles!(run part.len() as u32, $sizes, |_G, C| {
                         let output = &mut *output;
-                        simd.vectorize(PlainTile::<'_, C, V> { product, panel, input, at, output });
+                        simd.vectorize(PlainTile::<'_, '_, C, V> { product, panel, input, at, output });
                     });
                 }
             }
@@ -71,15 +72,15 @@ panel!(wide, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
 panel!(narrow, 6, [1 2 3 4 5 6]);
 
 /// C neighboring pixels times V vectors of output channels.
-struct PlainTile<'a, const C: usize, const V: usize> {
+struct PlainTile<'a, 'b, const C: usize, const V: usize> {
     product: &'a PlainProduct<'a>,
     panel: &'a Panel,
     input: usize,
     at: usize,
-    output: &'a mut [Block],
+    output: &'a mut Target<'b>,
 }
 
-impl<const C: usize, const V: usize> WithSimd for PlainTile<'_, C, V> {
+impl<const C: usize, const V: usize> WithSimd for PlainTile<'_, '_, C, V> {
     type Output = ();
 
     #[inline(always)]

@@ -5,6 +5,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::activation::Clamp;
+use super::target::Target;
 use super::tile::Tile;
 use crate::block::{Block, Blocks, LANES};
 
@@ -66,11 +67,10 @@ pub(crate) struct Residual<'a> {
     pub(crate) stride: usize,
 }
 
-/// Where sums go, and what is done to them before.
+/// What is done to sums before they are stored, and the first pixel that is made.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sink<'a> {
     pub(crate) start: usize,
-    pub(crate) stride: usize,
     pub(crate) residual: Option<Residual<'a>>,
     pub(crate) clamp: Clamp,
 }
@@ -78,7 +78,7 @@ pub(crate) struct Sink<'a> {
 /// output = clamp(weights · input + bias + residual) for some pixels and some panels.
 ///
 /// # Shapes
-/// Block b of pixel p lies at `start + b · stride + p`, in the input and in the output alike.
+/// Block b of pixel p of the input lies at `input_start + b · input_stride + p`.
 pub(crate) struct Product<'a> {
     pub(crate) packed: &'a Packed,
     pub(crate) panels: Range<usize>,
@@ -90,9 +90,9 @@ pub(crate) struct Product<'a> {
 }
 
 /// A [`Product`] and where it goes.
-pub(crate) struct ProductInto<'a>(pub(crate) &'a Product<'a>, pub(crate) &'a mut [Block]);
+pub(crate) struct ProductInto<'a, 'b>(pub(crate) &'a Product<'a>, pub(crate) &'a mut Target<'b>);
 
-impl WithSimd for ProductInto<'_> {
+impl WithSimd for ProductInto<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -127,7 +127,7 @@ macro_rules! panel {
             simd: S,
             product: &Product<'_>,
             panel: &Panel,
-            output: &mut [Block],
+            output: &mut Target<'_>,
         ) {
             match product.pixels {
                 Pixels::Rows { rows, width, input, output: to } => {
@@ -139,7 +139,7 @@ macro_rules! panel {
                             let outputs = &[(row * to + part.start) as u32];
                             tiles!(run part.len(), $sizes, |G, C| {
                                 let output = &mut *output;
-                                simd.vectorize(Tile::<'_, G, C, V> { product, panel, inputs, outputs, output });
+                                simd.vectorize(Tile::<'_, '_, G, C, V> { product, panel, inputs, outputs, output });
                             });
                         }
                     }
@@ -151,7 +151,7 @@ macro_rules! panel {
                         let (inputs, outputs) = (&inputs[part.clone()], &outputs[part]);
                         tiles!(each inputs.len(), $sizes, |G, C| {
                             let output = &mut *output;
-                            simd.vectorize(Tile::<'_, G, C, V> { product, panel, inputs, outputs, output });
+                            simd.vectorize(Tile::<'_, '_, G, C, V> { product, panel, inputs, outputs, output });
                         });
                     }
                 }
@@ -237,13 +237,12 @@ mod tests {
                 Pixels::flat(pixels)
             },
             sink: Sink {
-                start,
-                stride,
+                start: 0,
                 residual: Some(Residual { values: &added, start, stride }),
                 clamp: Clamp::Between(-20.0, 30.0),
             },
         };
-        level.run(ProductInto(&product, &mut output));
+        level.run(ProductInto(&product, &mut Target::whole(&mut output, start, stride)));
         for (index, block) in output.iter().enumerate() {
             let (panel, place) = (index / stride, index % stride);
             let Some(pixel) = place.checked_sub(start).filter(|pixel| *pixel < pixels) else {

@@ -3,6 +3,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::product::{Packed, Panel, Product, Sink};
+use super::target::Target;
 use super::{load, store};
 use crate::block::{Block, LANES};
 
@@ -10,17 +11,17 @@ use crate::block::{Block, LANES};
 ///
 /// Every input channel costs V loads of weights and a broadcast for each pixel. The pixels come in G runs of C neighbors; the address of a
 /// run is a register, so that C is as large as a map is wide, or 1 where pixels lie anywhere.
-pub(super) struct Tile<'a, const G: usize, const C: usize, const V: usize> {
+pub(super) struct Tile<'a, 'b, const G: usize, const C: usize, const V: usize> {
     pub(super) product: &'a Product<'a>,
     pub(super) panel: &'a Panel,
     /// Where the runs start in the input, `[G]`.
     pub(super) inputs: &'a [u32],
     /// Where they start in the output, `[G]`.
     pub(super) outputs: &'a [u32],
-    pub(super) output: &'a mut [Block],
+    pub(super) output: &'a mut Target<'b>,
 }
 
-impl<const G: usize, const C: usize, const V: usize> WithSimd for Tile<'_, G, C, V> {
+impl<const G: usize, const C: usize, const V: usize> WithSimd for Tile<'_, '_, G, C, V> {
     type Output = ();
 
     #[inline(always)]
@@ -95,7 +96,7 @@ impl Sink<'_> {
         panel: &Panel,
         at: usize,
         mut sums: [[S::f32s; V]; C],
-        output: &mut [Block],
+        output: &mut Target<'_>,
     ) {
         let vectors = LANES / S::F32_LANES;
         for block in 0..V / vectors {
@@ -110,7 +111,7 @@ impl Sink<'_> {
                     }
                 }
             }
-            let made = &mut output[self.start + channels * self.stride + at..][..C];
+            let made = output.row(channels, self.start + at, C);
             for c in 0..C {
                 for v in 0..vectors {
                     let sum = sums[c][block * vectors + v];

@@ -43,7 +43,7 @@ impl Lowering<'_> {
         {
             let input = *input;
             let (weights, ends, made) = self.ends(unit, &weights, geometry.output, input);
-            let step = First::new(&weights, geometry, self.rules.level.panel_blocks(), ends);
+            let step = First::new(&weights, geometry, self.rules, ends);
             self.ended("first", step, ends, made);
             return Ok(Some(()));
         }
@@ -132,7 +132,7 @@ impl Lowering<'_> {
         let map = geometries[geometries.len() - 1].output;
         let (expand, ends, made) = self.ends(unit, &weights[weights.len() - 1], map, input);
         let expand = expand.packed(self.rules.level.panel_blocks(), |_, _| 0);
-        let step = Chain::new([reduce, expand], parts[0].1, middle, geometry, ends);
+        let step = Chain::new([reduce, expand], parts[0].1, middle, geometry, self.rules, ends);
         self.ended("chain", step, ends, made);
         Ok(())
     }
@@ -144,10 +144,10 @@ impl Lowering<'_> {
             let (packed, map) = (weights.packed(panel, |_, _| 0), geometry.input);
             self.ended("pointwise", Pointwise { packed, map, ends }, ends, made);
         } else if self.rules.winograd && Winograd::suits(&weights, geometry) {
-            let step = Winograd::new(&weights, geometry, panel, ends);
+            let step = Winograd::new(&weights, geometry, self.rules, ends);
             self.ended("winograd", step, ends, made);
         } else {
-            let step = Direct::new(&weights, geometry, panel, ends);
+            let step = Direct::new(&weights, geometry, self.rules, ends);
             self.ended("direct", step, ends, made);
         }
     }
@@ -155,7 +155,12 @@ impl Lowering<'_> {
     fn separate(&mut self, unit: &Unit, weights: &Weights, geometry: Geometry, input: BufferId) {
         let output = self.made(&unit.output, geometry.output);
         let ends = Ends { input, output, residual: None, clamp: unit.clamp };
-        let step = SeparateChannels::new(spatial(weights, geometry, unit.clamp), geometry, ends);
+        let step = SeparateChannels::new(
+            spatial(weights, geometry, unit.clamp),
+            geometry,
+            self.rules,
+            ends,
+        );
         self.task("depthwise", step, vec![input], vec![output]);
     }
 

@@ -11,10 +11,14 @@ use crate::geometry::Geometry;
 use crate::kernels::activation::Clamp;
 use crate::kernels::depthwise::{Depthwise, Window};
 use crate::kernels::product::{Packed, Pixels, Product, ProductInto, Sink};
+use crate::kernels::target::Target;
 use crate::level::Level;
+use crate::lower::Rules;
 use crate::step::{Frame, Input, Scratch, Step};
 use crate::steps::Ends;
 use crate::steps::direct::{PIXELS, WIDTH};
+use crate::steps::rows::{Strip, Strips};
+use crate::steps::workers::Own;
 
 /// A depthwise convolution: its weights, and how it moves along a row.
 #[derive(Debug)]
@@ -80,13 +84,15 @@ impl Chain {
         reduce_clamp: Clamp,
         middle: Middle,
         geometry: Geometry,
+        rules: Rules,
         ends: Ends,
     ) -> Self {
         let (input, output) = (geometry.input, geometry.output);
         let listed = input.width < WIDTH;
         // Strips of about a few tiles and of at least two rows, which share what they read.
         let target = PIXELS.div_ceil(output.width).max(2);
-        let strips = if listed { 1 } else { (output.height / target).max(1) };
+        let strips = (output.height / target).max(rules.workers.min(output.height));
+        let strips = if listed { 1 } else { strips };
         let height = output.height.div_ceil(strips);
         let images = if listed { PIXELS.div_ceil(output.pixels()) } else { 1 };
         let (mut from, mut to) = (Vec::new(), Vec::new());
@@ -163,6 +169,7 @@ impl Chain {
                 }
             }
         }
+        let mut ring = Target::whole(ring, 0, self.ring_stride());
         let mut product = Product {
             packed: &self.reduce,
             panels: panel..panel + 1,
@@ -170,17 +177,12 @@ impl Chain {
             input_start: input.start + image * map.pixels(),
             input_stride: input.stride,
             pixels: Pixels::Each { inputs: &[], outputs: &[] },
-            sink: Sink {
-                start: 0,
-                stride: self.ring_stride(),
-                residual: None,
-                clamp: self.reduce_clamp,
-            },
+            sink: Sink { start: 0, residual: None, clamp: self.reduce_clamp },
         };
         if !self.from.is_empty() {
             let len = self.from.len() / self.images * images;
             product.pixels = Pixels::Each { inputs: &self.from[..len], outputs: &self.to[..len] };
-            level.run(ProductInto(&product, ring));
+            level.run(ProductInto(&product, &mut ring));
             return;
         }
         let mut row = rows.start;
@@ -192,7 +194,7 @@ impl Chain {
             product.sink.start = slot * pitch + left;
             product.pixels =
                 Pixels::Rows { rows: count, width: map.width, input: map.width, output: pitch };
-            level.run(ProductInto(&product, &mut *ring));
+            level.run(ProductInto(&product, &mut ring));
             row += count;
         }
     }
@@ -248,31 +250,29 @@ impl Step for Chain {
     fn run(&self, frame: &mut Frame<'_>) {
         let (level, count) = (frame.level, frame.count);
         let open = self.ends.open(frame);
-        let (input, output) = (open.inputs[0], open.output);
+        let [input, residual] = open.inputs;
         let (geometry, map) = (self.geometry, self.geometry.output);
-        let blocks = map.blocks();
-        let (ring, rest) = open.scratch.split_at_mut(blocks * self.ring_stride());
-        let (strip, rest) = rest.split_at_mut(blocks * self.strip_stride());
-        let between = &mut rest[..self.between()];
-        self.clear(ring, between);
-
-        for image in (0..count).step_by(self.images) {
-            let images = self.images.min(count - image);
+        let strips = Strips { map, height: self.height, images: self.images, count };
+        let run = |range: Range<usize>, mut own: Own<'_>| {
+            let (ring, rest) = own.scratch.split_at_mut(map.blocks() * self.ring_stride());
+            let (strip, rest) = rest.split_at_mut(map.blocks() * self.strip_stride());
+            let between = &mut rest[..self.between()];
+            self.clear(ring, between);
             // The first row that the ring does not have yet.
             let mut next = 0;
-            for row in (0..map.height).step_by(self.height) {
-                let rows = self.height.min(map.height - row);
+            for index in range {
+                let Strip { image, images, row, rows } = strips.strip(index);
                 let first = row * geometry.stride[0];
-                let new = next.max(first)..first + geometry.rows(rows);
+                let new = if row == 0 { first } else { next.max(first) };
+                let new = new..first + geometry.rows(rows);
                 next = new.end;
-                let starts = self.starts(row..row + rows, images, open.table);
+                let starts = self.starts(row..row + rows, images, own.table);
                 for (index, panel) in self.reduce.panels.iter().enumerate() {
                     self.fill(level, input, index, (image, images), new.clone(), ring);
                     for block in panel.first..panel.first + panel.blocks {
                         self.convolve(level, block, ring, starts, between, strip);
                     }
                 }
-                let made = image * map.pixels() + row * map.width;
                 let product = Product {
                     packed: &self.expand,
                     panels: 0..self.expand.panels.len(),
@@ -280,14 +280,17 @@ impl Step for Chain {
                     input_start: 0,
                     input_stride: self.strip_stride(),
                     pixels: Pixels::flat(images * rows * map.width),
-                    sink: self.ends.sink(open.inputs[1], &output, made),
+                    sink: self.ends.sink(residual, image * map.pixels() + row * map.width),
                 };
-                level.run(ProductInto(&product, &mut *output.blocks));
+                level.run(ProductInto(&product, &mut own.target));
             }
-        }
+        };
+        let start = |strip| strips.start(strip);
+        let blocks = self.expand.bias.len();
+        open.workers.strips(open.output, blocks, self.scratch(), strips.len(), start, run);
     }
 
-    fn scratch(&self, _images: usize) -> Scratch {
+    fn scratch(&self) -> Scratch {
         let blocks = blocks_of(self.geometry.output.channels);
         Scratch {
             blocks: blocks * (self.ring_stride() + self.strip_stride()) + self.between(),

@@ -1,12 +1,18 @@
 //! [`Direct`]: a convolution with a window, as a product whose terms are the taps (an implicit im2col).
 
+use std::ops::Range;
+
 use crate::block::Block;
 use crate::geometry::Geometry;
 use crate::kernels::product::{Packed, Pixels, Product, ProductInto};
+use crate::kernels::target::Target;
+use crate::level::Level;
+use crate::lower::Rules;
 use crate::pack::Weights;
-use crate::step::{Frame, Scratch, Step};
+use crate::step::{Frame, Input, Scratch, Step};
 use crate::steps::Ends;
-use crate::steps::rows::{Rows, Strip};
+use crate::steps::rows::{Rows, Strip, Strips};
+use crate::steps::workers::Own;
 
 /// Blocks that are copied for a strip: a fifth of a usual L2 cache, which weights and outputs share with them.
 const STRIP: usize = 192 * 1024 / size_of::<Block>();
@@ -33,11 +39,11 @@ pub(crate) struct Direct {
 }
 
 impl Direct {
-    /// With panels of `panel` blocks.
-    pub(crate) fn new(weights: &Weights, geometry: Geometry, panel: usize, ends: Ends) -> Self {
+    pub(crate) fn new(weights: &Weights, geometry: Geometry, rules: Rules, ends: Ends) -> Self {
         let rows = Rows::new(geometry);
         let down = geometry.dilation[0] * rows.pitch();
-        let packed = weights.packed(panel, |row, tap| row * down + rows.tap(tap));
+        let packed =
+            weights.packed(rules.level.panel_blocks(), |row, tap| row * down + rows.tap(tap));
         let output = geometry.output;
         let listed = output.width < WIDTH;
         let (mut height, mut images) = (output.height, 1);
@@ -49,6 +55,9 @@ impl Direct {
         }
         while height > 1 && images == 1 && rows.size(1, height) > STRIP {
             height -= height.div_ceil(8);
+        }
+        if !listed {
+            height = height.min(output.height.div_ceil(rules.workers));
         }
         // Strips of the same height.
         height = output.height.div_ceil(output.height.div_ceil(height));
@@ -69,48 +78,76 @@ impl Direct {
     }
 }
 
+impl Direct {
+    /// Makes one strip of some panels.
+    fn strip(
+        &self,
+        level: Level,
+        [input, residual]: [Input<'_>; 2],
+        (panels, strip): (Range<usize>, Strip),
+        target: &mut Target<'_>,
+        scratch: &mut [Block],
+    ) {
+        let Strip { image, images, row, rows } = strip;
+        let geometry = self.rows.geometry;
+        let (pitch, map) = (self.rows.pitch(), geometry.output);
+        self.rows.copy(input, strip, scratch);
+        let (values, input_start, input_stride) = if self.rows.copied {
+            (&*scratch, 0, images * self.rows.image(rows))
+        } else {
+            let above = row * geometry.stride[0] * pitch;
+            let start = input.start + image * geometry.input.pixels() + above;
+            (input.blocks(), start, input.stride)
+        };
+        let pixels = if self.from.is_empty() {
+            let (input, output) = (geometry.stride[0] * pitch, map.width);
+            Pixels::Rows { rows, width: map.width, input, output }
+        } else {
+            let len = images * rows * map.width;
+            Pixels::Each { inputs: &self.from[..len], outputs: &self.to[..len] }
+        };
+        let product = Product {
+            packed: &self.packed,
+            panels,
+            input: values,
+            input_start,
+            input_stride,
+            pixels,
+            sink: self.ends.sink(residual, image * map.pixels() + row * map.width),
+        };
+        level.run(ProductInto(&product, target));
+    }
+}
+
 impl Step for Direct {
     fn run(&self, frame: &mut Frame<'_>) {
         let (level, count) = (frame.level, frame.count);
         let open = self.ends.open(frame);
-        let (input, output, scratch) = (open.inputs[0], open.output, open.scratch);
-        let geometry = self.rows.geometry;
-        let (pitch, map) = (self.rows.pitch(), geometry.output);
-        for image in (0..count).step_by(self.images) {
-            for row in (0..map.height).step_by(self.height) {
-                let images = self.images.min(count - image);
-                let rows = self.height.min(map.height - row);
-                self.rows.copy(input, Strip { image, images, row, rows }, scratch);
-                let (values, input_start, input_stride) = if self.rows.copied {
-                    (&*scratch, 0, images * self.rows.image(rows))
-                } else {
-                    let above = row * geometry.stride[0] * pitch;
-                    let start = input.start + image * geometry.input.pixels() + above;
-                    (input.blocks(), start, input.stride)
-                };
-                let pixels = if self.from.is_empty() {
-                    let (input, output) = (geometry.stride[0] * pitch, map.width);
-                    Pixels::Rows { rows, width: map.width, input, output }
-                } else {
-                    let len = images * rows * map.width;
-                    Pixels::Each { inputs: &self.from[..len], outputs: &self.to[..len] }
-                };
-                let made = image * map.pixels() + row * map.width;
-                let product = Product {
-                    packed: &self.packed,
-                    panels: 0..self.packed.panels.len(),
-                    input: values,
-                    input_start,
-                    input_stride,
-                    pixels,
-                    sink: self.ends.sink(open.inputs[1], &output, made),
-                };
-                level.run(ProductInto(&product, output.blocks));
-            }
+        let inputs = open.inputs;
+        let map = self.rows.geometry.output;
+        let strips = Strips { map, height: self.height, images: self.images, count };
+        if strips.len() < open.workers.count && !self.rows.copied {
+            // A few pixels of many channels, such as those of a linear layer.
+            open.workers.panels(open.output, &self.packed, |panels, mut target| {
+                for index in 0..strips.len() {
+                    let work = (panels.clone(), strips.strip(index));
+                    self.strip(level, inputs, work, &mut target, &mut []);
+                }
+            });
+            return;
         }
+        let (need, panels) = (self.scratch(), self.packed.panels.len());
+        let start = |strip| strips.start(strip);
+        let run = |range: Range<usize>, mut own: Own<'_>| {
+            for index in range {
+                let work = (0..panels, strips.strip(index));
+                self.strip(level, inputs, work, &mut own.target, own.scratch);
+            }
+        };
+        open.workers.strips(open.output, map.blocks(), need, strips.len(), start, run);
     }
 
-    fn scratch(&self, _images: usize) -> Scratch {
+    fn scratch(&self) -> Scratch {
         Scratch { blocks: self.rows.size(self.images, self.height), table: 0 }
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::block::{Block, ZERO};
 use crate::geometry::Geometry;
+use crate::map::Map;
 use crate::step::Input;
 
 /// The rows of a convolution's input.
@@ -22,6 +23,40 @@ pub(crate) struct Strip {
     pub(crate) images: usize,
     pub(crate) row: usize,
     pub(crate) rows: usize,
+}
+
+/// All strips of some images: `height` output rows of one image, or all rows of `images`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Strips {
+    pub(crate) map: Map,
+    pub(crate) height: usize,
+    pub(crate) images: usize,
+    /// Images in all.
+    pub(crate) count: usize,
+}
+
+impl Strips {
+    /// How many for each image, or for several.
+    pub(crate) fn of_image(self) -> usize {
+        self.map.height.div_ceil(self.height)
+    }
+
+    pub(crate) fn len(self) -> usize {
+        self.count.div_ceil(self.images) * self.of_image()
+    }
+
+    pub(crate) fn strip(self, index: usize) -> Strip {
+        let image = index / self.of_image() * self.images;
+        let row = index % self.of_image() * self.height;
+        let images = self.images.min(self.count - image);
+        Strip { image, images, row, rows: self.height.min(self.map.height - row) }
+    }
+
+    /// The first pixel of a strip, of all images; of the one behind the last, the end.
+    pub(crate) fn start(self, index: usize) -> usize {
+        let image = (index / self.of_image() * self.images).min(self.count);
+        image * self.map.pixels() + index % self.of_image() * self.height * self.map.width
+    }
 }
 
 impl Rows {
