@@ -1,0 +1,117 @@
+//! Networks in this engine and in ONNX Runtime, one thread each, in turn.
+//!
+//! ```text
+//! taskset -c 1 cargo bench -p cp-infer --bench engines [-- NETWORK... BATCH...]
+//! ```
+//!
+//! For each network, dense and in CP-3 at about 2, 3 and 5 times fewer multiply-adds, with ranks in multiples of 16 and odd ones. Columns:
+//! multiply-adds against dense; milliseconds (quartiles) in both engines; the speed-up against ONNX Runtime, and against dense in the
+//! better of both engines as a share of what the multiply-adds promise. Random weights.
+
+mod common;
+
+use common::{factorized, interleaved, peak, vgg16_cifar};
+use cp_infer::{Compiled, Options};
+use cp_net::{Architecture, Draw, arch};
+use cp_onnx::{ExportOptions, export};
+use cp_ort::{Inputs, Model, Session, SessionOptions, Tensor};
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Name, input size and rounds of timing.
+const NETWORKS: [(&str, [usize; 3], usize); 7] = [
+    ("resnet20", [3, 32, 32], 201),
+    ("resnet56", [3, 32, 32], 101),
+    ("resnet18", [3, 224, 224], 31),
+    ("vgg16-cifar", [3, 32, 32], 31),
+    ("alexnet", [3, 224, 224], 31),
+    ("googlenet", [3, 224, 224], 31),
+    ("charnet", [1, 24, 24], 101),
+];
+
+fn main() -> Result<(), Failure> {
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let batches: Vec<usize> = wanted.iter().filter_map(|word| word.parse().ok()).collect();
+    let words: Vec<&str> =
+        wanted.iter().map(String::as_str).filter(|word| word.parse::<usize>().is_err()).collect();
+    println!("peak of one core: {:.1} GFLOP/s; level {}", 2e-9 * peak(), cp_infer::Level::best());
+    match cp_ort::library() {
+        Ok(library) => println!("ONNX Runtime {}", library.version()),
+        Err(error) => println!("{error}"),
+    }
+    println!(
+        "| network | form | batch | MACs | this, ms | ONNX Runtime, ms | faster | of the ratio |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    for (name, shape, rounds) in NETWORKS {
+        if !words.is_empty() && !words.contains(&name) {
+            continue;
+        }
+        let dense = match name {
+            "vgg16-cifar" => vgg16_cifar(),
+            name => arch::by_name(name)?.with_input_shape(shape)?,
+        };
+        let mut forms = vec![("dense".to_string(), dense.clone())];
+        for ratio in [2.0, 3.0, 5.0] {
+            for multiple in [true, false] {
+                let ranks = if multiple { "16s" } else { "odd" };
+                forms.push((format!("{ratio}x {ranks}"), factorized(&dense, ratio, multiple)));
+            }
+        }
+        for batch in [1, 8] {
+            if !batches.is_empty() && !batches.contains(&batch) {
+                continue;
+            }
+            let mut best = None;
+            for (form, arch) in &forms {
+                let [this, other] = time(arch, batch, rounds)?;
+                let macs = dense.cost(&shape[..])?.total.macs as f64
+                    / arch.cost(&shape[..])?.total.macs as f64;
+                let base = *best.get_or_insert(this[1].min(other[1]));
+                println!(
+                    "| {name} | {form} | {batch} | {macs:.2} | {} | {} | {:.2} | {:.0} % |",
+                    text(this),
+                    text(other),
+                    other[1] / this[1],
+                    100.0 * base / this[1] / macs
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn text([low, median, high]: [f64; 3]) -> String {
+    format!("{:.3} ({:.3}–{:.3})", 1e3 * median, 1e3 * low, 1e3 * high)
+}
+
+/// Quartiles of both engines, NaN where there is no ONNX Runtime.
+fn time(arch: &Architecture, batch: usize, rounds: usize) -> Result<[[f64; 3]; 2], Failure> {
+    let net = arch.initialize(1)?;
+    let compiled = Compiled::new(&net, &Options::default().batch(batch))?;
+    let shape = [&[batch], &arch.input().shape[..]].concat();
+    let x = Draw::new(2).array(&shape, (-1.0, 1.0));
+    let values = x.as_slice().unwrap_or_default();
+    let mut y =
+        vec![0.0; batch * arch.output_shape(arch.input_shapes())?.iter().product::<usize>()];
+    let mut this = || {
+        let run = compiled.run_into(batch, &[values], &mut [&mut y]);
+        assert!(run.is_ok(), "{run:?}");
+    };
+    if cp_ort::library().is_err() {
+        return Ok([interleaved(rounds, &mut [&mut this])[0], [f64::NAN; 3]]);
+    }
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("model.onnx");
+    export(&net, &ExportOptions { fold: true, ..ExportOptions::default() })?.save(&path)?;
+    let options = SessionOptions { threads: 1, ..SessionOptions::default() };
+    let mut session = Session::new(Model::File(&path), &options)?;
+    let inputs = Inputs::new([(arch.input().name.as_str(), Tensor::from(x.clone()))])?;
+    let mut other = || {
+        let run = session.run_prepared(&inputs);
+        assert!(run.is_ok(), "{run:?}");
+    };
+    let times = interleaved(rounds, &mut [&mut this, &mut other]);
+    Ok([times[0], times[1]])
+}

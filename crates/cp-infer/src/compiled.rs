@@ -1,0 +1,455 @@
+//! [`Compiled`]: a network that is ready to run.
+
+use std::sync::Mutex;
+
+use cp_net::Network;
+use ndarray::{ArrayD, ArrayViewD, IxDyn};
+use rayon::prelude::*;
+
+use crate::block::{Block, Blocks};
+use crate::error::InferError;
+use crate::kernels::product::part;
+use crate::level::Level;
+use crate::lower::{Lowered, Rules, Task, lower};
+use crate::map::Layout;
+use crate::plan::{Life, Place, plan};
+use crate::step::{BufferId, Frame, Scratch};
+
+/// How a network is made ready.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Options {
+    threads: usize,
+    batch: usize,
+    level: Option<Level>,
+    winograd: bool,
+    fast_only: bool,
+}
+
+impl Options {
+    /// [`Options::threads`] by default.
+    pub const THREADS: usize = 1;
+
+    /// [`Options::batch`] by default.
+    pub const BATCH: usize = 16;
+
+    /// Threads of the current rayon pool that share the images of a call, or the work of each layer where there are fewer images than threads;
+    /// [`Options::THREADS`] by default. The result does not depend on it.
+    pub fn threads(self, threads: usize) -> Self {
+        Self { threads: threads.max(1), ..self }
+    }
+
+    /// Most images for which memory is planned; [`Options::BATCH`] by default. More are taken in several rounds.
+    pub fn batch(self, batch: usize) -> Self {
+        Self { batch: batch.max(1), ..self }
+    }
+
+    /// The vector instructions; the fastest of this machine by default.
+    pub fn level(self, level: Level) -> Self {
+        Self { level: Some(level), ..self }
+    }
+
+    /// Whether dense 3×3 layers on large maps are computed by Winograd's transform, which takes a third to a half of the time; yes by default.
+    /// What they give is then within 1e-4 of its largest value, otherwise within 1e-5.
+    pub fn winograd(self, winograd: bool) -> Self {
+        Self { winograd, ..self }
+    }
+
+    /// Whether a layer that would run by its slow definition is an error; no by default.
+    pub fn fast_only(self, fast_only: bool) -> Self {
+        Self { fast_only, ..self }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            threads: Self::THREADS,
+            batch: Self::BATCH,
+            level: None,
+            winograd: true,
+            fast_only: false,
+        }
+    }
+}
+
+/// A part of the steps, and how many images run through it at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Segment {
+    end: usize,
+    chunk: usize,
+}
+
+/// Blocks of a layer's input and output that are to stay in an L2 cache together.
+const CACHED: usize = 512 * 1024 / size_of::<Block>();
+
+/// Maps of fewer pixels do not fill the tiles of a layer by themselves.
+const SMALL: usize = 56;
+
+/// A name and a shape, `[…]` for one image.
+#[derive(Debug, Clone)]
+struct End {
+    name: String,
+    shape: Vec<usize>,
+    buffer: BufferId,
+}
+
+impl End {
+    fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// A step of a [`Compiled`] network: which layer runs by which algorithm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepInfo {
+    /// The layer; the first of them where a step runs several.
+    pub layer: String,
+    /// `chain`, `pointwise`, `direct`, `depthwise`, `pool`, …; `reference` is an op by its slow definition.
+    pub algorithm: &'static str,
+    /// How many images it takes at once.
+    pub images: usize,
+}
+
+/// A network that is ready to run: folded, its weights packed, its memory planned. See the crate documentation for an example.
+#[derive(Debug)]
+pub struct Compiled {
+    name: String,
+    level: Level,
+    threads: usize,
+    /// Images of one thread.
+    batch: usize,
+    tasks: Vec<Task>,
+    segments: Vec<Segment>,
+    places: Vec<Place>,
+    inputs: Vec<End>,
+    outputs: Vec<End>,
+    /// Blocks of all values.
+    size: usize,
+    scratch: Scratch,
+    /// Memory that no call is using.
+    idle: Mutex<Vec<Memory>>,
+}
+
+/// The memory of one thread.
+#[derive(Debug)]
+struct Memory {
+    values: Blocks,
+    scratch: Blocks,
+    table: Vec<u32>,
+}
+
+impl Compiled {
+    /// Makes a network ready for inputs of the shape that it was built for.
+    ///
+    /// # Errors
+    /// What [`Network::folded`] reports; [`InferError::TooLarge`]; [`InferError::NoKernel`] with [`Options::fast_only`].
+    pub fn new(net: &Network, options: &Options) -> Result<Self, InferError> {
+        let net = net.folded()?;
+        let arch = net.architecture();
+        let shapes = arch.shapes(arch.input_shapes())?;
+        let level = options.level.unwrap_or_else(Level::best);
+        let rules = Rules {
+            level,
+            workers: options.threads,
+            winograd: options.winograd,
+            fast_only: options.fast_only,
+        };
+        let lowered = lower(&net, &shapes, rules)?;
+        let batch = options.batch.div_ceil(options.threads);
+        let segments = segments(&lowered, batch);
+        let (places, size) = placed(&lowered, &segments, batch)?;
+        let needs = lowered.tasks.iter().map(|task| task.step.scratch());
+        let scratch = needs.fold(Scratch::default(), Scratch::max);
+        let end = |name: &String, &buffer: &BufferId| {
+            let shape = shapes.get(name).unwrap_or_default().to_vec();
+            End { name: name.clone(), shape, buffer }
+        };
+        let inputs = arch.inputs.iter().map(|input| &input.name).zip(&lowered.inputs);
+        let outputs = arch.outputs.iter().zip(&lowered.outputs);
+        Ok(Self {
+            name: arch.name.clone(),
+            level,
+            threads: options.threads,
+            batch,
+            inputs: inputs.map(|(name, buffer)| end(name, buffer)).collect(),
+            outputs: outputs.map(|(name, buffer)| end(name, buffer)).collect(),
+            tasks: lowered.tasks,
+            segments,
+            places,
+            size,
+            scratch,
+            idle: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// The network's outputs in their order.
+    ///
+    /// # Shapes
+    /// `inputs`: one for each input of the network, `[N, …]` each; results `[N, …]`.
+    ///
+    /// # Errors
+    /// [`InferError::Count`], [`InferError::Shape`].
+    pub fn run(&self, inputs: &[ArrayViewD<'_, f32>]) -> Result<Vec<ArrayD<f32>>, InferError> {
+        self.check_count("inputs", self.inputs.len(), inputs.len())?;
+        let images = inputs.first().and_then(|input| input.shape().first()).copied().unwrap_or(1);
+        for (end, input) in self.inputs.iter().zip(inputs) {
+            if input.shape() != [&[images], &end.shape[..]].concat() {
+                return Err(InferError::Shape {
+                    input: end.name.clone(),
+                    expected: end.shape.clone(),
+                    got: input.shape().to_vec(),
+                });
+            }
+        }
+        let ordered: Vec<_> = inputs.iter().map(|input| input.as_standard_layout()).collect();
+        let slices: Vec<&[f32]> =
+            ordered.iter().map(|input| input.as_slice().unwrap_or_default()).collect();
+        let zeros = |end: &End| ArrayD::zeros(IxDyn(&[&[images], &end.shape[..]].concat()));
+        let mut outputs: Vec<ArrayD<f32>> = self.outputs.iter().map(zeros).collect();
+        let mut made: Vec<&mut [f32]> =
+            outputs.iter_mut().map(|output| output.as_slice_mut().unwrap_or_default()).collect();
+        self.run_into(images, &slices, &mut made)?;
+        Ok(outputs)
+    }
+
+    /// As [`Compiled::run`], from slices into slices. On one thread it allocates nothing once as many calls have run side by side before, but
+    /// for steps that run by their definition.
+    ///
+    /// # Shapes
+    /// `inputs` and `outputs`: `[images, …]` each, in the order of their axes.
+    ///
+    /// # Errors
+    /// [`InferError::Count`], [`InferError::Length`].
+    pub fn run_into(
+        &self,
+        images: usize,
+        inputs: &[&[f32]],
+        outputs: &mut [&mut [f32]],
+    ) -> Result<(), InferError> {
+        self.check_count("inputs", self.inputs.len(), inputs.len())?;
+        self.check_count("outputs", self.outputs.len(), outputs.len())?;
+        let given = self.inputs.iter().zip(inputs.iter().map(|input| input.len()));
+        let made = self.outputs.iter().zip(outputs.iter().map(|output| output.len()));
+        for (what, end, got) in given
+            .map(|(end, got)| ("input", end, got))
+            .chain(made.map(|(end, got)| ("output", end, got)))
+        {
+            let expected = images * end.len();
+            if got != expected {
+                return Err(InferError::Length { what, name: end.name.clone(), expected, got });
+            }
+        }
+        let round = self.batch * self.threads;
+        for first in (0..images).step_by(round) {
+            self.round(first, round.min(images - first), inputs, outputs);
+        }
+        Ok(())
+    }
+
+    /// Images `first..first + count`, at most a batch for each thread.
+    fn round(&self, first: usize, count: usize, inputs: &[&[f32]], outputs: &mut [&mut [f32]]) {
+        if count < self.threads || self.threads == 1 {
+            // Too few images to go round: the threads share the work of each step.
+            let mut memory = self.take(self.threads);
+            for part in (first..first + count).step_by(self.batch) {
+                let images = self.batch.min(first + count - part);
+                self.part(part, images, self.threads, inputs, &mut memory);
+                self.copy(part, images, &memory, outputs);
+            }
+            self.give(memory);
+            return;
+        }
+        let mut memories: Vec<Memory> = (0..self.threads).map(|_| self.take(1)).collect();
+        memories.par_iter_mut().enumerate().for_each(|(thread, memory)| {
+            let part = part(count, self.threads, thread);
+            self.part(first + part.start, part.len(), 1, inputs, memory);
+        });
+        for (thread, memory) in memories.into_iter().enumerate() {
+            let part = part(count, self.threads, thread);
+            self.copy(first + part.start, part.len(), &memory, outputs);
+            self.give(memory);
+        }
+    }
+
+    /// Runs images `first..first + count`, each step on so many threads.
+    fn part(
+        &self,
+        first: usize,
+        count: usize,
+        workers: usize,
+        inputs: &[&[f32]],
+        memory: &mut Memory,
+    ) {
+        let mut frame = Frame {
+            level: self.level,
+            workers,
+            places: &self.places,
+            memory: &mut memory.values,
+            scratch: &mut memory.scratch,
+            table: &mut memory.table,
+            inputs,
+            before: first,
+            images: count,
+            first: 0,
+            count: 0,
+        };
+        let mut start = 0;
+        for segment in &self.segments {
+            let chunks = count.div_ceil(segment.chunk);
+            for chunk in 0..chunks {
+                let part = part(count, chunks, chunk);
+                (frame.first, frame.count) = (part.start, part.len());
+                for task in &self.tasks[start..segment.end] {
+                    task.step.run(&mut frame);
+                }
+            }
+            start = segment.end;
+        }
+    }
+
+    /// Outputs from memory to where they belong.
+    fn copy(&self, first: usize, count: usize, memory: &Memory, outputs: &mut [&mut [f32]]) {
+        for (end, output) in self.outputs.iter().zip(outputs) {
+            let place = &self.places[end.buffer.0];
+            let values = memory.values[place.range()].as_flattened();
+            let to = &mut output[first * end.len()..][..count * end.len()];
+            to.copy_from_slice(&values[..count * end.len()]);
+        }
+    }
+
+    /// Memory for steps that run on `workers` threads.
+    fn take(&self, workers: usize) -> Memory {
+        let idle = self.idle.lock().map(|mut idle| idle.pop()).unwrap_or_default();
+        let mut memory = idle.unwrap_or_else(|| Memory {
+            values: Blocks::zeros(self.size),
+            scratch: Blocks::default(),
+            table: Vec::new(),
+        });
+        if memory.scratch.len() < workers * self.scratch.blocks {
+            memory.scratch = Blocks::zeros(workers * self.scratch.blocks);
+        }
+        if memory.table.len() < workers * self.scratch.table {
+            memory.table = vec![0; workers * self.scratch.table];
+        }
+        memory
+    }
+
+    fn give(&self, memory: Memory) {
+        if let Ok(mut idle) = self.idle.lock() {
+            idle.push(memory);
+        }
+    }
+
+    fn check_count(
+        &self,
+        what: &'static str,
+        expected: usize,
+        got: usize,
+    ) -> Result<(), InferError> {
+        if expected == got {
+            return Ok(());
+        }
+        Err(InferError::Count { network: self.name.clone(), what, expected, got })
+    }
+
+    /// Bytes that a call works in, beside weights, inputs and outputs, on all its threads; steps that run by their definition need more.
+    pub fn peak_memory(&self) -> usize {
+        // Either each thread runs images of its own, or all of them share the steps of one memory, which keeps their scratch.
+        let scratch = 2 * self.threads - 1;
+        let blocks = self.threads * self.size + scratch * self.scratch.blocks;
+        blocks * size_of::<Block>() + scratch * self.scratch.table * size_of::<u32>()
+    }
+
+    /// The steps in their order.
+    pub fn steps(&self) -> Vec<StepInfo> {
+        let mut start = 0;
+        let mut steps = Vec::new();
+        for segment in &self.segments {
+            steps.extend(self.tasks[start..segment.end].iter().map(|task| StepInfo {
+                layer: task.layer.clone(),
+                algorithm: task.algorithm,
+                images: segment.chunk,
+            }));
+            start = segment.end;
+        }
+        steps
+    }
+
+    /// The vector instructions that it was compiled for.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+}
+
+/// Depth first: all steps over a chunk of images whose maps stay in the cache, until maps are so small that a chunk would not fill the tiles and
+/// weights would be read over and over; from there on all images together.
+fn segments(lowered: &Lowered, batch: usize) -> Vec<Segment> {
+    let pixels = |buffer: &BufferId| match lowered.layouts[buffer.0] {
+        Layout::Blocked(map) => map.pixels(),
+        Layout::Plain(_) => 1,
+    };
+    let is_small =
+        |task: &Task| task.reads.iter().chain(&task.writes).map(pixels).max().unwrap_or(1) < SMALL;
+    let tasks = &lowered.tasks;
+    let front = tasks.iter().rposition(|task| !is_small(task)).map_or(0, |last| last + 1);
+    let size = |task: &Task| -> usize {
+        let buffers = task.reads.iter().chain(&task.writes);
+        buffers.map(|buffer| lowered.layouts[buffer.0].size(1)).sum()
+    };
+    let largest = tasks[..front].iter().map(size).max().unwrap_or(1);
+    let chunk = (CACHED / largest.max(1)).clamp(1, batch);
+    let segments = [Segment { end: front, chunk }, Segment { end: tasks.len(), chunk: batch }];
+    segments.into_iter().filter(|segment| segment.end > 0).collect()
+}
+
+/// Where all values lie, and the blocks that they need together.
+fn placed(
+    lowered: &Lowered,
+    segments: &[Segment],
+    batch: usize,
+) -> Result<(Vec<Place>, usize), InferError> {
+    let segment_of = |step: usize| {
+        let index = segments.iter().position(|segment| step < segment.end);
+        index.unwrap_or(segments.len().saturating_sub(1))
+    };
+    let range_of = |segment: usize| {
+        let start = segment.checked_sub(1).map_or(0, |before| segments[before].end);
+        start..segments[segment].end
+    };
+    let mut places = Vec::with_capacity(lowered.layouts.len());
+    let mut lives = Vec::new();
+    for (index, &layout) in lowered.layouts.iter().enumerate() {
+        let buffer = BufferId(index);
+        let uses = lowered.tasks.iter().enumerate();
+        let uses =
+            uses.filter(|(_, task)| task.reads.contains(&buffer) || task.writes.contains(&buffer));
+        let steps: Vec<usize> = uses.map(|(step, _)| step).collect();
+        let external = lowered.inputs.iter().position(|input| *input == buffer);
+        let is_output = lowered.outputs.contains(&buffer);
+        let (first, last) = (steps.first().copied(), steps.last().copied());
+        let (first, last) = (first.unwrap_or(0), last.unwrap_or(0));
+        let whole = is_output || external.is_some() || segment_of(first) != segment_of(last);
+        let mut steps = first..last + 1;
+        if whole && !segments.is_empty() {
+            // A segment runs once for each chunk, and what all chunks share is there all the while.
+            steps = range_of(segment_of(first)).start..range_of(segment_of(last)).end;
+        }
+        if is_output {
+            steps.end = lowered.tasks.len() + 1;
+        }
+        let chunk = segments.get(segment_of(first)).map_or(batch, |segment| segment.chunk);
+        let images = if whole { batch } else { chunk };
+        let size = layout.size(images);
+        if u32::try_from(size).is_err() {
+            let (value, shape) = (lowered.names[index].clone(), vec![layout.size(1)]);
+            return Err(InferError::TooLarge { value, images, shape });
+        }
+        places.push(Place { layout, whole, external, offset: 0, size });
+        if external.is_none() {
+            lives.push(Life { buffer, steps });
+        }
+    }
+    let size = plan(&mut places, &lives);
+    Ok((places, size))
+}

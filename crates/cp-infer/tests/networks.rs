@@ -1,0 +1,109 @@
+//! The built-in architectures, dense and factorized, against the definitions of their ops or, where these take too long, ONNX Runtime.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
+mod common;
+
+use common::{distance, evaluated, in_onnx_runtime, initialized, inputs, run};
+use cp_infer::{Compiled, Options};
+use cp_net::{Architecture, Form, Op, Rank, arch};
+
+/// `name` at another size of its input.
+fn sized(name: &str, shape: [usize; 3]) -> Architecture {
+    arch::by_name(name).unwrap().with_input_shape(shape).unwrap()
+}
+
+/// Every convolution and linear layer that takes it in `form`, at the rank of a third of its smaller side, odd; 1×1 layers in low rank.
+fn factorized(arch: &Architecture, form: Form) -> Architecture {
+    let mut made = arch.clone();
+    for layer in arch.compressible() {
+        let op = &arch.node(&layer).unwrap().op;
+        let Some(form) = form.suited_to(op) else { continue };
+        let shape = op.params().remove(0).shape;
+        let rank = (shape[0].min(shape[1]) / 3) | 1;
+        let rank: Rank = match form {
+            Form::Tucker2 => [rank, rank].into(),
+            Form::TkdCpd => [rank, rank, rank + 3].into(),
+            _ => rank.into(),
+        };
+        // Layers of one channel, and ranks that a form does not have.
+        let mut changed = made.clone();
+        if changed.factorize(&layer, form, rank).is_ok() {
+            made = changed;
+        }
+    }
+    made
+}
+
+/// Runs two images through `arch` and compares.
+fn check(arch: &Architecture, by_definition: bool) {
+    let net = initialized(arch, 3);
+    let x = inputs(&net, 2, 5);
+    let expected = if by_definition {
+        evaluated(&net, &x).remove(0)
+    } else {
+        let Some(expected) = in_onnx_runtime(&net, &x) else { return };
+        expected
+    };
+    for (winograd, most) in [(false, 1e-5), (true, 1e-4)] {
+        let found = run(&net, &Options::default().winograd(winograd), &x).remove(0);
+        let far = distance(&found, &expected);
+        assert!(far <= most, "{}: {far}", arch.name);
+    }
+}
+
+#[test]
+fn by_their_definitions() {
+    for arch in [sized("small-cnn", [1, 28, 28]), sized("resnet20", [3, 32, 32])] {
+        check(&arch, true);
+        check(&factorized(&arch, Form::Cp3), true);
+    }
+}
+
+/// All but `unet`, whose crops are made for the one size of its paper: 572 × 572 pixels take seconds.
+#[test]
+fn in_onnx_runtime_by_name() {
+    for (name, shape) in [
+        ("alexnet(classes=9)", [3, 64, 64]),
+        ("charnet", [1, 24, 24]),
+        ("efficientnet-b0", [3, 64, 64]),
+        ("googlenet", [3, 64, 64]),
+        ("mobilenet-v2", [3, 64, 64]),
+        ("resnet18", [3, 64, 64]),
+        ("resnet50", [3, 32, 32]),
+        ("resnet56", [3, 32, 32]),
+        ("squeezenet1_1", [3, 40, 40]),
+        ("yolox-nano", [3, 416, 416]),
+    ] {
+        check(&sized(name, shape), false);
+    }
+}
+
+#[test]
+fn factorized_in_onnx_runtime() {
+    for form in [Form::Cp3, Form::Cp4, Form::Tucker2, Form::TkdCpd] {
+        for (name, shape) in [
+            ("alexnet(classes=9)", [3, 64, 64]),
+            ("charnet", [1, 24, 24]),
+            ("googlenet", [3, 64, 64]),
+            ("resnet18", [3, 64, 64]),
+            ("resnet56", [3, 32, 32]),
+        ] {
+            check(&factorized(&sized(name, shape), form), false);
+        }
+    }
+}
+
+#[test]
+fn blocks_of_layers_run_as_one_step() {
+    let arch = factorized(&sized("resnet20", [3, 32, 32]), Form::Cp3);
+    let compiled = Compiled::new(&arch.initialize(1).unwrap(), &Options::default()).unwrap();
+    let steps: Vec<(String, &str)> =
+        compiled.steps().into_iter().map(|step| (step.layer, step.algorithm)).collect();
+    // The first has one channel between, too few for a depthwise convolution.
+    let (layer, algorithm) = &steps[0];
+    assert_eq!((layer.as_str(), *algorithm), ("conv1.reduce", "first"));
+    // One chain for each of the 18 others; the sums and activations are in them.
+    assert_eq!(steps.iter().filter(|(_, algorithm)| *algorithm == "chain").count(), 18);
+    assert!(!steps.iter().any(|(_, algorithm)| *algorithm == "elementwise"), "{steps:?}");
+    assert_eq!(arch.nodes.iter().filter(|node| matches!(node.op, Op::Add(_))).count(), 9);
+}
