@@ -139,6 +139,8 @@ pub(crate) enum EngineRequest {
     /// ONNX Runtime; an error where its library is not found.
     #[value(name = "onnxruntime")]
     OnnxRuntime,
+    /// Our own, in Rust, on the processor.
+    Infer,
     /// libtorch.
     Torch,
 }
@@ -148,10 +150,12 @@ impl EngineRequest {
     pub(crate) fn engine(self, device: Device) -> anyhow::Result<Engine> {
         match self {
             EngineRequest::Torch => Ok(Engine::Torch(device)),
-            EngineRequest::OnnxRuntime if device != Device::Cpu => {
-                Err(Usage("--engine onnxruntime runs on the processor: leave --device out".into())
-                    .into())
+            EngineRequest::OnnxRuntime | EngineRequest::Infer if device != Device::Cpu => {
+                let name = if self == EngineRequest::Infer { "infer" } else { "onnxruntime" };
+                let told = format!("--engine {name} runs on the processor: leave --device out");
+                Err(Usage(told).into())
             }
+            EngineRequest::Infer => Ok(Engine::Infer),
             EngineRequest::OnnxRuntime => {
                 cp_ort::library().context("--engine onnxruntime")?;
                 Ok(Engine::OnnxRuntime)

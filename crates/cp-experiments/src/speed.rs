@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use cp_net::{Form, Network, arch};
 use cp_plan::{Budget, RankPlan};
 use cp_report::{Axis, Cell, Column, Report, Series, Table, XyPlot};
+use cp_train::engine::{Engine, EngineName, Inputs, Subject};
 use cp_train::timing::{self, Timing, TimingOptions};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,7 @@ pub(crate) struct Settings {
     ratios: Vec<f64>,
     batches: Vec<usize>,
     threads: Vec<usize>,
+    engines: Vec<EngineName>,
     form: Form,
     multiple: usize,
     seed: u64,
@@ -47,6 +49,7 @@ pub(crate) struct Outcome {
 /// Times of a batch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Times {
+    engine: EngineName,
     batch: usize,
     threads: usize,
     dense: Timing,
@@ -57,6 +60,15 @@ struct Times {
 impl Times {
     fn speedup(&self, at: usize) -> f64 {
         self.dense.median / self.compressed[at].median
+    }
+}
+
+impl Outcome {
+    /// Seconds of the dense network in the engine in which it is the fastest.
+    fn best_dense(&self, times: &Times) -> f64 {
+        let same = |other: &&Times| (other.batch, other.threads) == (times.batch, times.threads);
+        let all = self.times.iter().filter(same).map(|other| other.dense.median);
+        all.fold(f64::INFINITY, f64::min)
     }
 }
 
@@ -94,17 +106,18 @@ impl Experiment for Speed {
     fn run(&self, context: &Context, name: &String) -> Result<Outcome> {
         let config = &self.settings;
         let dense = arch::by_name(name)?.initialize(config.seed)?;
-        let settings = (config, self.threads, context.stages.engine().name());
+        let settings = (config, self.threads);
         context.stage(name, &settings, &[&dense], || self.one(context, name, &dense))
     }
 
-    fn report(&self, context: &Context, outcomes: Vec<Outcome>) -> Result<Findings> {
-        let engine = context.stages.engine().name();
+    fn report(&self, _context: &Context, outcomes: Vec<Outcome>) -> Result<Findings> {
         let mut report = Report::new("Multiply-adds and time", self.verdict(&outcomes));
-        for (batch, threads) in self.settings() {
-            report.add(self.plot(&outcomes, batch, threads));
+        for &engine in &self.settings.engines {
+            for (batch, threads) in self.settings() {
+                report.add(self.plot(&outcomes, engine, batch, threads));
+            }
         }
-        report.add(self.table(&outcomes, engine));
+        report.add(self.table(&outcomes));
         let rows = outcomes.iter().filter_map(|one| self.row(one)).collect();
         let result = serde_json::json!({ "outcomes": outcomes });
         Ok(Findings { report, result, rows, fault: None })
@@ -130,19 +143,45 @@ impl Speed {
                 .push([all.macs as f64 / cost.macs as f64, all.params as f64 / cost.params as f64]);
             networks.push(small);
         }
-        let subjects: Vec<&Network> = std::iter::once(dense).chain(&networks).collect();
+        let all: Vec<&Network> = std::iter::once(dense).chain(&networks).collect();
         let options =
             TimingOptions { warmup: 2, repeats: config.repeats, ..TimingOptions::default() };
         let mut times = Vec::new();
         for (batch, threads) in self.settings() {
             timing::set_threads(threads);
-            let found = context.stages.latency(&subjects, batch, &options);
+            let found = self.time(context, &all, batch, &options);
             timing::set_threads(self.threads);
-            let mut found = found?.into_iter();
-            let dense = found.next().context("a time of the dense network")?;
-            times.push(Times { batch, threads, dense, compressed: found.collect() });
+            for (engine, found) in config.engines.iter().zip(found?.chunks(all.len())) {
+                let [dense, compressed @ ..] = found else { continue };
+                let (engine, dense, compressed) = (*engine, *dense, compressed.to_vec());
+                times.push(Times { engine, batch, threads, dense, compressed });
+            }
         }
         Ok(Outcome { network: name.into(), fewer, times })
+    }
+
+    /// Every network in every engine, all of them in turn; engine by engine.
+    fn time(
+        &self,
+        context: &Context,
+        networks: &[&Network],
+        batch: usize,
+        options: &TimingOptions,
+    ) -> Result<Vec<Timing>> {
+        let shape = &networks[0].input().shape;
+        let inputs = Inputs::one(shape, batch);
+        let mut ready = Vec::new();
+        for name in &self.settings.engines {
+            let engine = match name {
+                EngineName::Torch => Engine::Torch(context.stages.device()),
+                EngineName::OnnxRuntime => Engine::OnnxRuntime,
+                EngineName::Infer => Engine::Infer,
+            };
+            for network in networks {
+                ready.push(engine.ready(Subject::Network(network), &inputs)?);
+            }
+        }
+        Ok(timing::in_turn(&mut ready, options)?)
     }
 
     /// Batches and threads, each pair once.
@@ -160,42 +199,59 @@ impl Speed {
     }
 
     fn verdict(&self, outcomes: &[Outcome]) -> String {
-        let mut shares: Vec<f64> = outcomes
+        let told: Vec<String> = self
+            .settings
+            .engines
             .iter()
-            .flat_map(|one| {
-                let shares = |times: &Times| -> Vec<f64> {
-                    let of = |(at, [macs, _]): (usize, &[f64; 2])| times.speedup(at) / macs;
-                    one.fewer.iter().enumerate().map(of).collect()
+            .filter_map(|&engine| {
+                let mut shares: Vec<f64> = outcomes
+                    .iter()
+                    .flat_map(|one| one.times.iter().map(move |times| (one, times)))
+                    .filter(|(_, times)| times.engine == engine)
+                    .flat_map(|(one, times)| {
+                        let of = |(at, [macs, _]): (usize, &[f64; 2])| times.speedup(at) / macs;
+                        one.fewer.iter().enumerate().map(of).collect::<Vec<_>>()
+                    })
+                    .collect();
+                shares.sort_by(f64::total_cmp);
+                let at = |part: f64| {
+                    shares.get(((shares.len().max(1) - 1) as f64 * part).round() as usize)
                 };
-                one.times.iter().flat_map(shares).collect::<Vec<_>>()
+                let [least, middle, most] = [at(0.0)?, at(0.5)?, at(1.0)?];
+                Some(format!(
+                    "in {engine} {:.0} % in the middle, from {:.0} to {:.0} %",
+                    100.0 * middle,
+                    100.0 * least,
+                    100.0 * most
+                ))
             })
             .collect();
-        shares.sort_by(f64::total_cmp);
-        let at = |part: f64| shares[((shares.len() - 1) as f64 * part).round() as usize];
-        if shares.is_empty() {
-            return "Nothing was timed.".into();
-        }
         format!(
-            "Of {} networks at {} ratios, the time saved is {:.0} % of the multiply-adds saved in the middle, from {:.0} to {:.0} %.",
+            "Of {} networks at {} ratios, the time saved of the multiply-adds saved, against the dense network in the same engine: {}.",
             outcomes.len(),
             self.settings.ratios.len(),
-            100.0 * at(0.5),
-            100.0 * at(0.0),
-            100.0 * at(1.0)
+            told.join("; ")
         )
     }
 
-    fn plot(&self, outcomes: &[Outcome], batch: usize, threads: usize) -> XyPlot {
+    fn plot(
+        &self,
+        outcomes: &[Outcome],
+        engine: EngineName,
+        batch: usize,
+        threads: usize,
+    ) -> XyPlot {
         let most = outcomes.iter().flat_map(|one| &one.fewer).map(|[macs, _]| *macs);
         let most = most.fold(1.0, f64::max);
         let mut plot = XyPlot::new(
-            format!("Batch {batch}, {}", threads_text(threads)),
+            format!("{engine}, batch {batch}, {}", threads_text(threads)),
             Axis::ratio("multiply-adds, dense / compressed").include(1.0),
             Axis::ratio("time, dense / compressed").include(1.0),
         )
         .series(Series::line("as many times faster", [(1.0, 1.0), (most, most)]));
         for one in outcomes {
-            let times = one.times.iter().find(|t| (t.batch, t.threads) == (batch, threads));
+            let asked = |t: &&Times| (t.engine, t.batch, t.threads) == (engine, batch, threads);
+            let times = one.times.iter().find(asked);
             let Some(times) = times else { continue };
             let points =
                 one.fewer.iter().enumerate().map(|(at, [macs, _])| (*macs, times.speedup(at)));
@@ -204,11 +260,12 @@ impl Speed {
         plot
     }
 
-    fn table(&self, outcomes: &[Outcome], engine: cp_train::EngineName) -> Table {
+    fn table(&self, outcomes: &[Outcome]) -> Table {
         let mut table = Table::new(
-            format!("In {engine}"),
+            "Dense and compressed",
             [
                 Column::text("network"),
+                Column::text("engine"),
                 Column::number("batch"),
                 Column::number("threads"),
                 Column::number("fewer multiply-adds"),
@@ -216,6 +273,7 @@ impl Speed {
                 Column::number("compressed").unit("ms"),
                 Column::number("faster"),
                 Column::number("share").unit("%"),
+                Column::number("faster than the best dense"),
             ],
         );
         for one in outcomes {
@@ -223,6 +281,7 @@ impl Speed {
                 for (at, [macs, _]) in one.fewer.iter().enumerate() {
                     table.row([
                         Cell::text(&one.network),
+                        Cell::text(times.engine.to_string()),
                         Cell::count(times.batch as u64),
                         Cell::count(times.threads as u64),
                         Cell::ratio(*macs, 2),
@@ -230,13 +289,14 @@ impl Speed {
                         Cell::millis(times.compressed[at].median),
                         Cell::ratio(times.speedup(at), 2).strong(),
                         Cell::percent(times.speedup(at) / macs, 0),
+                        Cell::ratio(one.best_dense(times) / times.compressed[at].median, 2),
                     ]);
                 }
             }
         }
         table.note(
-            "Medians of forward passes, the dense network and all compressed ones in turn, batch norms folded in both. Share: times faster / \
-             times fewer multiply-adds. Quartiles are in result.json.",
+            "Medians of forward passes, all networks in all engines in turn, batch norms folded in all. Share: times faster / times fewer \
+             multiply-adds. The best dense: of any of these engines. Quartiles are in result.json.",
         );
         table
     }
@@ -248,8 +308,8 @@ impl Speed {
         let speeds: Vec<String> = one
             .times
             .iter()
-            .filter(|times| times.threads == 1)
-            .map(|times| format!("{:.2}× (batch {}, 1 thread)", times.speedup(at), times.batch))
+            .filter(|times| times.threads == 1 && times.batch == 1)
+            .map(|times| format!("{:.2}× ({}, batch 1, 1 thread)", times.speedup(at), times.engine))
             .collect();
         Some(Row {
             network: format!(

@@ -4,6 +4,7 @@
 //! time. Training and its evaluations are libtorch's alone.
 
 mod foreign;
+mod infer;
 mod onnxruntime;
 mod torch;
 
@@ -12,7 +13,7 @@ use std::fmt;
 use std::path::Path;
 
 use cp_net::{Architecture, InputShapes, InputSpec, Network};
-use cp_torch::tch::Device;
+use cp_torch::tch::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
@@ -22,7 +23,6 @@ pub use crate::timing::Ready;
 
 pub(crate) use foreign::tapped;
 pub use foreign::{Change, changes, changes_on, value_shapes};
-pub(crate) use onnxruntime::Classifier;
 pub use onnxruntime::node_times;
 
 /// What runs networks forward.
@@ -32,6 +32,8 @@ pub enum Engine {
     Torch(Device),
     /// ONNX Runtime with all its optimizations, on the CPU.
     OnnxRuntime,
+    /// cp-infer, on the CPU.
+    Infer,
 }
 
 /// The engine's name in files.
@@ -43,6 +45,8 @@ pub enum EngineName {
     Torch,
     /// ONNX Runtime.
     OnnxRuntime,
+    /// cp-infer.
+    Infer,
 }
 
 impl fmt::Display for EngineName {
@@ -50,6 +54,7 @@ impl fmt::Display for EngineName {
         f.pad(match self {
             EngineName::Torch => "libtorch",
             EngineName::OnnxRuntime => "ONNX Runtime",
+            EngineName::Infer => "cp-infer",
         })
     }
 }
@@ -59,7 +64,7 @@ impl fmt::Display for EngineName {
 pub enum Subject<'a> {
     /// A network, as it runs forward: [`Network::folded`].
     Network(&'a Network),
-    /// An ONNX model, as it lies in its file; ONNX Runtime alone runs it.
+    /// An ONNX model: as it lies in its file in ONNX Runtime, as a network where all of it is understood in cp-infer; not in libtorch.
     Model(&'a Path),
 }
 
@@ -97,7 +102,26 @@ impl Inputs {
     }
 }
 
+/// A network of one input that is made ready for its outputs, and not to be timed.
+pub(crate) trait Forward {
+    /// What the network puts out for `x`, and the tapped value, on the CPU.
+    fn forward(&mut self, x: &Tensor) -> Result<(Tensor, Option<Tensor>), TrainError>;
+}
+
 impl Engine {
+    /// `network` with the first of `taps` put out, too, in an engine other than libtorch; `None` for that.
+    pub(crate) fn classifier(
+        self,
+        network: &Network,
+        taps: &[String],
+    ) -> Result<Option<Box<dyn Forward>>, TrainError> {
+        Ok(match self {
+            Engine::Torch(_) => None,
+            Engine::OnnxRuntime => Some(Box::new(onnxruntime::Classifier::new(network, taps)?)),
+            Engine::Infer => Some(Box::new(infer::Classifier::new(network, taps)?)),
+        })
+    }
+
     /// The fastest engine at hand for networks on `device`: ONNX Runtime on the CPU, libtorch on others. Without ONNX Runtime's library it
     /// is libtorch, and the second value says so.
     pub fn auto(device: Device) -> (Self, Option<String>) {
@@ -118,6 +142,7 @@ impl Engine {
         match self {
             Engine::Torch(_) => EngineName::Torch,
             Engine::OnnxRuntime => EngineName::OnnxRuntime,
+            Engine::Infer => EngineName::Infer,
         }
     }
 
@@ -126,6 +151,7 @@ impl Engine {
         match self {
             Engine::Torch(_) => None,
             Engine::OnnxRuntime => cp_ort::library().ok().map(cp_ort::Library::version),
+            Engine::Infer => Some(env!("CARGO_PKG_VERSION")),
         }
     }
 
@@ -146,6 +172,7 @@ impl Engine {
                 Err(TrainError::EngineModel { path: path.into() })
             }
             (Engine::OnnxRuntime, subject) => onnxruntime::ready(subject, inputs),
+            (Engine::Infer, subject) => infer::ready(subject, inputs),
         }
     }
 

@@ -154,6 +154,9 @@ pub enum TrainError {
         /// Why not.
         why: String,
     },
+    /// Our own engine.
+    #[error(transparent)]
+    Infer(#[from] cp_infer::InferError),
     /// The decompositions.
     #[error(transparent)]
     Decompose(#[from] cp_core::CpError),

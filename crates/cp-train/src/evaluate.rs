@@ -9,7 +9,7 @@ use cp_torch::{Executor, Mode};
 use serde::{Deserialize, Serialize};
 
 use crate::batch;
-use crate::engine::{Classifier, Engine};
+use crate::engine::Engine;
 use crate::error::TrainError;
 use crate::fit::{check_fit, check_takes};
 use crate::memory::{Purpose, check_memory};
@@ -89,28 +89,29 @@ pub fn evaluate_in(
     options: &EvalOptions,
 ) -> Result<Evaluation, TrainError> {
     let folded = network.folded()?;
-    match engine {
-        Engine::Torch(device) => evaluate(&Executor::new(&folded, device)?, data, options),
-        Engine::OnnxRuntime => {
-            let watch = Stopwatch::start();
-            let arch = folded.architecture();
-            check_fit(arch, data.as_ref())?;
-            let config = loading(arch, Device::Cpu, data, options)?;
-            let scores = Scores::of(arch);
-            let mut model = Classifier::new(&folded, scores.taps())?;
-            let bar = progress::bar(data.len() as u64, "evaluate");
-            let mut totals = Totals::default();
-            for batch in Loader::new(data.clone(), config)? {
-                let batch = batch?;
-                let (x, labels) = batch::to_tensors(&batch, arch.input(), Device::Cpu)?;
-                let (output, tapped) = model.forward(&x)?;
-                totals.add(&scores.logits(output, tapped.as_ref())?, &labels)?;
-                bar.inc(batch.labels.len() as u64);
-            }
-            bar.finish_and_clear();
-            Ok(totals.evaluation(watch.seconds()))
+    let arch = folded.architecture();
+    let scores = Scores::of(arch);
+    let watch = Stopwatch::start();
+    check_fit(arch, data.as_ref())?;
+    let mut model = match (engine, engine.classifier(&folded, scores.taps())?) {
+        (Engine::Torch(device), _) => {
+            return evaluate(&Executor::new(&folded, device)?, data, options);
         }
+        (_, None) => return evaluate(&Executor::new(&folded, Device::Cpu)?, data, options),
+        (_, Some(model)) => model,
+    };
+    let config = loading(arch, Device::Cpu, data, options)?;
+    let bar = progress::bar(data.len() as u64, "evaluate");
+    let mut totals = Totals::default();
+    for batch in Loader::new(data.clone(), config)? {
+        let batch = batch?;
+        let (x, labels) = batch::to_tensors(&batch, arch.input(), Device::Cpu)?;
+        let (output, tapped) = model.forward(&x)?;
+        totals.add(&scores.logits(output, tapped.as_ref())?, &labels)?;
+        bar.inc(batch.labels.len() as u64);
     }
+    bar.finish_and_clear();
+    Ok(totals.evaluation(watch.seconds()))
 }
 
 /// The logits of every example in order, `[N, classes]`, on the CPU: for comparing two networks example by example.

@@ -13,7 +13,7 @@ use crate::timing::TimingOptions;
 /// Fills in the seconds of every layer and choice of `profile`, and those of the whole network, for batches of `batch` examples
 /// in `engine` with the threads set.
 ///
-/// ONNX Runtime tells what each node of the running network takes; in libtorch each layer is timed alone. Values do not matter to the
+/// ONNX Runtime tells what each node of the running network takes; in libtorch and cp-infer each layer is timed alone. Values do not matter to the
 /// time, so weights are drawn. Where the layers together take longer than the whole network, as on a busy machine they may, all
 /// their times are scaled down to its time: what a plan saves is then never more than there is.
 ///
@@ -27,7 +27,7 @@ pub fn time_choices(
     options: &TimingOptions,
 ) -> Result<(), TrainError> {
     match engine {
-        Engine::Torch(device) => alone::time(network, profile, batch, device, options)?,
+        Engine::Torch(_) | Engine::Infer => alone::time(network, profile, batch, engine, options)?,
         Engine::OnnxRuntime => in_context::time(network, profile, batch, options)?,
     }
     fit_into_whole(profile);

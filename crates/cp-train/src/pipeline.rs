@@ -9,6 +9,7 @@ use cp_plan::{
     Decomposer, DenseLayer, LayerReport, LayerStatistics, Models, Objective, PlanOptions,
     PlannedLayer, Predicted, Profile, ProfileOptions, RankPlan, ShareBudgets,
 };
+use cp_torch::tch::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::compress::{Known, StageReport, compress_from};
@@ -53,7 +54,7 @@ pub struct Outcome {
     pub cost: [Totals; 2],
     /// The dense network and this one on the test data.
     pub test: Option<[Evaluation; 2]>,
-    /// Times beside the dense network: of the engine that plans go by first, then of libtorch where that is another.
+    /// Times beside the dense network: of the engine that plans go by first, then of our own and of libtorch.
     pub latency: Vec<Latency>,
 }
 
@@ -503,8 +504,12 @@ impl Pipeline<'_> {
         if batches.is_empty() {
             return Ok(Vec::new());
         }
-        let mut engines = vec![self.stages.engine(), Engine::Torch(self.stages.device())];
-        engines.dedup();
+        let mut engines = vec![self.stages.engine()];
+        let others = match self.stages.device() {
+            device @ Device::Cpu => vec![Engine::Infer, Engine::Torch(device)],
+            device => vec![Engine::Torch(device)],
+        };
+        engines.extend(others.into_iter().filter(|other| *other != self.stages.engine()));
         let names: Vec<EngineName> = engines.iter().map(|engine| engine.name()).collect();
         let key = Key::new("latency", 3)
             .network("dense", self.dense)

@@ -11,7 +11,7 @@ use ndarray::ArrayD;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Inputs, Ready, Subject};
+use super::{Forward, Inputs, Ready, Subject};
 use crate::error::TrainError;
 use crate::memory::{Purpose, available, check_memory};
 use crate::timing;
@@ -73,7 +73,7 @@ fn prepared(
 }
 
 /// A network of one input in a session, for its outputs.
-pub(crate) struct Classifier {
+pub(super) struct Classifier {
     session: Session,
     input: String,
     output: String,
@@ -82,7 +82,7 @@ pub(crate) struct Classifier {
 
 impl Classifier {
     /// `network` with the first of `taps` put out, too.
-    pub(crate) fn new(network: &Network, taps: &[String]) -> Result<Self, TrainError> {
+    pub(super) fn new(network: &Network, taps: &[String]) -> Result<Self, TrainError> {
         let arch = network.architecture();
         let names: Vec<&str> = taps.iter().map(String::as_str).collect();
         let model = cp_onnx::export(network, &ExportOptions::default())?.taps(&names)?;
@@ -95,9 +95,10 @@ impl Classifier {
             tap: taps.first().cloned(),
         })
     }
+}
 
-    /// What the network puts out for `x`, and the tapped value.
-    pub(crate) fn forward(
+impl Forward for Classifier {
+    fn forward(
         &mut self,
         x: &cp_torch::tch::Tensor,
     ) -> Result<(cp_torch::tch::Tensor, Option<cp_torch::tch::Tensor>), TrainError> {

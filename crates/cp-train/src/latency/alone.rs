@@ -1,11 +1,10 @@
-//! Each layer alone in libtorch, dense and in all its forms in turn, in the layout that the whole network runs in; layers of one shape
-//! are timed once.
+//! Each layer alone, dense and in all its forms in turn, in libtorch in the layout that the whole network runs in; layers of one shape are
+//! timed once.
 
 use std::collections::BTreeMap;
 
 use cp_net::{Architecture, Form, InputSpec, Network, Node, Op, Rank};
 use cp_plan::Profile;
-use cp_torch::tch::Device;
 use cp_torch::{Executor, Layout};
 
 use crate::engine::{Engine, Inputs, Subject};
@@ -17,15 +16,17 @@ pub(super) fn time(
     network: &Network,
     profile: &mut Profile,
     batch: usize,
-    device: Device,
+    engine: Engine,
     options: &TimingOptions,
 ) -> Result<(), TrainError> {
     let arch = network.architecture();
-    let whole = Executor::new(network, device)?;
-    let layout = whole.layout();
+    let layout = match engine {
+        Engine::Torch(device) => Executor::new(network, device)?.layout(),
+        _ => Layout::Nchw,
+    };
     let (subject, inputs) =
         (Subject::Network(network), Inputs::of(network, &profile.inputs, batch));
-    let seconds = Engine::Torch(device).latency(&[subject], &inputs, options)?;
+    let seconds = engine.latency(&[subject], &inputs, options)?;
     profile.dense_seconds = seconds.first().map(|timing| timing.median);
 
     let shapes = arch.shapes(&profile.inputs)?;
@@ -46,7 +47,7 @@ pub(super) fn time(
                 Some(times) => times.clone(),
                 None => {
                     let times =
-                        time_layer(&node.op, input, &forms, batch, device, layout, options)?;
+                        time_layer(&node.op, input, &forms, batch, engine, layout, options)?;
                     all.extend(&times);
                     let times: Vec<f64> = times.iter().map(|timing| timing.median).collect();
                     known.insert(key, times.clone());
@@ -74,19 +75,25 @@ fn time_layer(
     input: &[usize],
     forms: &[(Form, Rank)],
     batch: usize,
-    device: Device,
+    engine: Engine,
     layout: Layout,
     options: &TimingOptions,
 ) -> Result<Vec<Timing>, TrainError> {
     const LAYER: &str = "layer";
     let node = Node::new(LAYER, op.clone(), [cp_net::INPUT]);
     let dense = Architecture::new(LAYER, InputSpec::features(input), vec![node]);
-    let mut models = vec![Executor::with_layout(&dense.initialize(0)?, device, layout)?];
+    let mut networks = vec![dense.initialize(0)?];
     for &(form, rank) in forms {
         let mut arch = dense.clone();
         arch.factorize(LAYER, form, rank)?;
-        models.push(Executor::with_layout(&arch.initialize(0)?, device, layout)?);
+        networks.push(arch.initialize(0)?);
     }
+    let Engine::Torch(device) = engine else {
+        let subjects: Vec<Subject<'_>> = networks.iter().map(Subject::Network).collect();
+        return engine.latency(&subjects, &Inputs::one(input, batch), options);
+    };
+    let models = networks.iter().map(|network| Executor::with_layout(network, device, layout));
+    let models = models.collect::<Result<Vec<_>, _>>()?;
     let models: Vec<&Executor> = models.iter().collect();
     timing::latency_in_layout(&models, input, batch, options)
 }
