@@ -3,11 +3,11 @@
 //! | unit | step |
 //! |---|---|
 //! | 1×1 · depthwise · 1×1, also with two depthwise passes | [`Chain`](crate::steps::chain::Chain) |
-//! | 1×1 convolution, stride 1, no padding | [`Pointwise`] |
+//! | 1×1 convolution, stride 1, no padding | [`Pointwise`](crate::steps::pointwise::Pointwise) |
 //! | depthwise convolution, scale and shift | [`SeparateChannels`](crate::steps::depthwise::SeparateChannels) |
 //! | a convolution of up to four channels of an input of the network | [`First`](crate::steps::first::First) |
 //! | a dense 3×3 convolution at distance 1 over a map of [enough pixels and channels](crate::steps::winograd::Winograd::suits) | [`Winograd`](crate::steps::winograd::Winograd) |
-//! | any other convolution over one or two axes; a linear layer, as a window over the whole map | [`Direct`] |
+//! | any other convolution over one or two axes; a linear layer, as a window over the whole map | [`Direct`](crate::steps::direct::Direct) |
 //! | poolings, sums, products, activations, concatenations, slices, paddings, local response normalization | a step of their own |
 //! | anything else, such as a convolution over three axes | [`Reference`] |
 //!
