@@ -202,7 +202,7 @@ impl Compiled {
         }
     }
 
-    /// Runs images `first..first + count`, each step on so many threads.
+    /// Runs images `first..first + count`, each step on up to so many threads.
     fn part(
         &self,
         first: usize,
@@ -231,6 +231,7 @@ impl Compiled {
                 let part = part(count, chunks, chunk);
                 (frame.first, frame.count) = (part.start, part.len());
                 for task in &self.tasks[start..segment.end] {
+                    frame.workers = workers.min(task.workers);
                     task.step.run(&mut frame);
                 }
             }

@@ -20,7 +20,7 @@ impl Options {
     /// [`Options::batch`] by default.
     pub const BATCH: usize = 16;
 
-    /// Threads of the current rayon pool that share the images of a call, or the work of each layer where there are fewer images than threads;
+    /// Threads of the current rayon pool that share the images of a call, or the work of large layers where there are fewer images than threads;
     /// [`Options::THREADS`] by default. The result does not depend on it.
     pub fn threads(self, threads: usize) -> Self {
         Self { threads: threads.max(1), ..self }
