@@ -8,7 +8,7 @@
 //! Columns: multiply-adds against dense; milliseconds, the median and the quartiles, in both engines; how much faster this one is; and the
 //! speed-up over the dense network as a share of what the multiply-adds promise, against the better direct convolution of both engines and
 //! against the best dense network of all, which may use Winograd's transform. The dense network runs in turn with each of the others, since
-//! machines drift.
+//! machines drift; ratios are those of the lower quartiles, since other work on a machine only adds.
 
 mod common;
 
@@ -75,19 +75,19 @@ fn main() -> Result<(), Failure> {
                 let [this, other, by_direct, by_any] =
                     time(arch, !direct, &dense, batch, rounds.div_ceil(batch.div_ceil(3)))?;
                 if direct {
-                    better = [by_direct[1], by_any[1]].map(|dense| (dense / other[1]).max(1.0));
+                    better = [by_direct[0], by_any[0]].map(|dense| (dense / other[0]).max(1.0));
                 }
                 let all = |arch: &Architecture| {
                     Ok::<_, Failure>(arch.cost(&shape[..])?.total.macs as f64)
                 };
                 let macs = all(&dense)? / all(arch)?;
                 let share =
-                    |dense: [f64; 3], better: f64| 100.0 * dense[1] / better / this[1] / macs;
+                    |dense: [f64; 3], better: f64| 100.0 * dense[0] / better / this[0] / macs;
                 println!(
                     "| {name} | {form} | {batch} | {macs:.2} | {} | {} | {:.2} | {:.0} % | {:.0} % |",
                     text(this),
                     text(other),
-                    other[1] / this[1],
+                    other[0] / this[0],
                     share(by_direct, better[0]),
                     share(by_any, better[1])
                 );

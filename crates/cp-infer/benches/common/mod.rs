@@ -20,8 +20,8 @@ pub(crate) fn interleaved(rounds: usize, subjects: &mut [&mut dyn FnMut()]) -> V
         }
         let start = Instant::now();
         subject();
-        // Longer than the grain of the clock, and shorter than what a scheduler gives to another process in between.
-        repeats.push((3e-4 / start.elapsed().as_secs_f64()).ceil().max(1.0) as usize);
+        // Long enough that caches are warm again after the other subjects.
+        repeats.push((2e-3 / start.elapsed().as_secs_f64()).ceil().max(1.0) as usize);
     }
     for _ in 0..rounds {
         for ((subject, repeats), seconds) in subjects.iter_mut().zip(&repeats).zip(&mut seconds) {
