@@ -8,7 +8,8 @@
 //! Columns: multiply-adds against dense; milliseconds, the median and the quartiles, in both engines; how much faster this one is; and the
 //! speed-up over the dense network as a share of what the multiply-adds promise, against the better direct convolution of both engines and
 //! against the best dense network of all, which may use Winograd's transform. The dense network runs in turn with each of the others, since
-//! machines drift; ratios are those of the lower quartiles, since other work on a machine only adds.
+//! machines drift. Seconds are those that the thread has run; ratios are those of the lower quartiles, since other work on a machine, which takes
+//! caches with it, only adds.
 
 mod common;
 
