@@ -4,9 +4,12 @@
 //! taskset -c 1 cargo bench -p cp-infer --bench engines [-- NETWORK... BATCH...]
 //! ```
 //!
-//! For each network, dense and in CP-3 at about 2, 3 and 5 times fewer multiply-adds, with ranks in multiples of 16 and odd ones. Columns:
-//! multiply-adds against dense; milliseconds (quartiles) in both engines; the speed-up against ONNX Runtime, and against dense in the
-//! better of both engines as a share of what the multiply-adds promise. Random weights.
+//! For each network, dense and in CP-3 at about 2, 3 and 5 times fewer multiply-adds, with ranks in multiples of 16 and odd ones; random weights.
+//! Columns: multiply-adds against dense; milliseconds, the median and the quartiles, in both engines; how much faster this one is; and the
+//! speed-up over the dense network as a share of what the multiply-adds promise, against the better direct convolution of both engines and
+//! against the best dense network of all, which may use Winograd's transform. The dense network runs in turn with each of the others, since
+//! machines drift. Seconds are those that the thread has run; ratios are those of the lower quartiles, since other work on a machine, which takes
+//! caches with it, only adds.
 
 mod common;
 
@@ -19,12 +22,13 @@ use cp_ort::{Inputs, Model, Session, SessionOptions, Tensor};
 type Failure = Box<dyn std::error::Error>;
 
 /// Name, input size and rounds of timing.
-const NETWORKS: [(&str, [usize; 3], usize); 7] = [
+const NETWORKS: [(&str, [usize; 3], usize); 8] = [
     ("resnet20", [3, 32, 32], 201),
     ("resnet56", [3, 32, 32], 101),
     ("resnet18", [3, 224, 224], 31),
     ("vgg16-cifar", [3, 32, 32], 31),
     ("alexnet", [3, 224, 224], 31),
+    ("alexnet-features", [3, 224, 224], 31),
     ("googlenet", [3, 224, 224], 31),
     ("charnet", [1, 24, 24], 101),
 ];
@@ -41,18 +45,20 @@ fn main() -> Result<(), Failure> {
         Err(error) => println!("{error}"),
     }
     println!(
-        "| network | form | batch | MACs | this, ms | ONNX Runtime, ms | faster | of the ratio |"
+        "| network | form | batch | MACs | this, ms | ONNX Runtime, ms | faster | of the ratio, direct | any dense |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|");
     for (name, shape, rounds) in NETWORKS {
         if !words.is_empty() && !words.contains(&name) {
             continue;
         }
         let dense = match name {
             "vgg16-cifar" => vgg16_cifar(),
+            "alexnet-features" => alexnet_features()?,
             name => arch::by_name(name)?.with_input_shape(shape)?,
         };
-        let mut forms = vec![("dense".to_string(), dense.clone())];
+        let mut forms =
+            vec![("dense, direct".to_string(), dense.clone()), ("dense".into(), dense.clone())];
         for ratio in [2.0, 3.0, 5.0] {
             for multiple in [true, false] {
                 let ranks = if multiple { "16s" } else { "odd" };
@@ -63,18 +69,28 @@ fn main() -> Result<(), Failure> {
             if !batches.is_empty() && !batches.contains(&batch) {
                 continue;
             }
-            let mut best = None;
+            // How much faster the better engine is than this one at the dense network, by direct convolutions and by any.
+            let mut better = [1.0_f64; 2];
             for (form, arch) in &forms {
-                let [this, other] = time(arch, batch, rounds)?;
-                let macs = dense.cost(&shape[..])?.total.macs as f64
-                    / arch.cost(&shape[..])?.total.macs as f64;
-                let base = *best.get_or_insert(this[1].min(other[1]));
+                let direct = form == "dense, direct";
+                let [this, other, by_direct, by_any] =
+                    time(arch, !direct, &dense, batch, rounds.div_ceil(batch.div_ceil(3)))?;
+                if direct {
+                    better = [by_direct[0], by_any[0]].map(|dense| (dense / other[0]).max(1.0));
+                }
+                let all = |arch: &Architecture| {
+                    Ok::<_, Failure>(arch.cost(&shape[..])?.total.macs as f64)
+                };
+                let macs = all(&dense)? / all(arch)?;
+                let share =
+                    |dense: [f64; 3], better: f64| 100.0 * dense[0] / better / this[0] / macs;
                 println!(
-                    "| {name} | {form} | {batch} | {macs:.2} | {} | {} | {:.2} | {:.0} % |",
+                    "| {name} | {form} | {batch} | {macs:.2} | {} | {} | {:.2} | {:.0} % | {:.0} % |",
                     text(this),
                     text(other),
-                    other[1] / this[1],
-                    100.0 * base / this[1] / macs
+                    other[0] / this[0],
+                    share(by_direct, better[0]),
+                    share(by_any, better[1])
                 );
             }
         }
@@ -82,25 +98,52 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
+/// AlexNet's convolutions and poolings: what is left reads its weights from memory, in any engine.
+fn alexnet_features() -> Result<Architecture, Failure> {
+    let mut arch = arch::by_name("alexnet")?;
+    let last = arch.position("features.12")?;
+    arch.nodes.truncate(last + 1);
+    arch.outputs = vec!["features.12".into()];
+    arch.classes.clear();
+    Ok(arch)
+}
+
 fn text([low, median, high]: [f64; 3]) -> String {
     format!("{:.3} ({:.3}–{:.3})", 1e3 * median, 1e3 * low, 1e3 * high)
 }
 
-/// Quartiles of both engines, NaN where there is no ONNX Runtime.
-fn time(arch: &Architecture, batch: usize, rounds: usize) -> Result<[[f64; 3]; 2], Failure> {
+/// Quartiles of `arch` in this engine and in the other (NaN where there is no ONNX Runtime), and of `dense` in this one by direct convolutions
+/// and by any.
+fn time(
+    arch: &Architecture,
+    winograd: bool,
+    dense: &Architecture,
+    batch: usize,
+    rounds: usize,
+) -> Result<[[f64; 3]; 4], Failure> {
     let net = arch.initialize(1)?;
-    let compiled = Compiled::new(&net, &Options::default().batch(batch))?;
+    let dense = dense.initialize(1)?;
+    let options = Options::default().batch(batch);
+    let compiled = [
+        Compiled::new(&net, &options.clone().winograd(winograd))?,
+        Compiled::new(&dense, &options.clone().winograd(false))?,
+        Compiled::new(&dense, &options)?,
+    ];
     let shape = [&[batch], &arch.input().shape[..]].concat();
     let x = Draw::new(2).array(&shape, (-1.0, 1.0));
     let values = x.as_slice().unwrap_or_default();
-    let mut y =
-        vec![0.0; batch * arch.output_shape(arch.input_shapes())?.iter().product::<usize>()];
-    let mut this = || {
-        let run = compiled.run_into(batch, &[values], &mut [&mut y]);
-        assert!(run.is_ok(), "{run:?}");
-    };
+    let outputs: usize = arch.output_shape(arch.input_shapes())?.iter().product();
+    let mut runs = compiled.each_ref().map(|compiled| {
+        let mut y = vec![0.0; batch * outputs];
+        move || {
+            let run = compiled.run_into(batch, &[values], &mut [&mut y]);
+            assert!(run.is_ok(), "{run:?}");
+        }
+    });
+    let [this, by_direct, by_any] = &mut runs;
     if cp_ort::library().is_err() {
-        return Ok([interleaved(rounds, &mut [&mut this])[0], [f64::NAN; 3]]);
+        let times = interleaved(rounds, &mut [this, by_direct, by_any]);
+        return Ok([times[0], [f64::NAN; 3], times[1], times[2]]);
     }
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("model.onnx");
@@ -112,6 +155,6 @@ fn time(arch: &Architecture, batch: usize, rounds: usize) -> Result<[[f64; 3]; 2
         let run = session.run_prepared(&inputs);
         assert!(run.is_ok(), "{run:?}");
     };
-    let times = interleaved(rounds, &mut [&mut this, &mut other]);
-    Ok([times[0], times[1]])
+    let times = interleaved(rounds, &mut [this, &mut other, by_direct, by_any]);
+    Ok([times[0], times[1], times[2], times[3]])
 }

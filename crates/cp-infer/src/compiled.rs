@@ -10,81 +10,11 @@ use crate::block::{Block, Blocks};
 use crate::error::InferError;
 use crate::kernels::product::part;
 use crate::level::Level;
-use crate::lower::{Lowered, Rules, Task, lower};
-use crate::map::Layout;
-use crate::plan::{Life, Place, plan};
+use crate::lower::{Rules, Task, lower};
+use crate::options::Options;
+use crate::plan::Place;
+use crate::schedule::{Segment, placed, segments};
 use crate::step::{BufferId, Frame, Scratch};
-
-/// How a network is made ready.
-#[derive(Debug, Clone)]
-#[must_use]
-pub struct Options {
-    threads: usize,
-    batch: usize,
-    level: Option<Level>,
-    winograd: bool,
-    fast_only: bool,
-}
-
-impl Options {
-    /// [`Options::threads`] by default.
-    pub const THREADS: usize = 1;
-
-    /// [`Options::batch`] by default.
-    pub const BATCH: usize = 16;
-
-    /// Threads of the current rayon pool that share the images of a call, or the work of each layer where there are fewer images than threads;
-    /// [`Options::THREADS`] by default. The result does not depend on it.
-    pub fn threads(self, threads: usize) -> Self {
-        Self { threads: threads.max(1), ..self }
-    }
-
-    /// Most images for which memory is planned; [`Options::BATCH`] by default. More are taken in several rounds.
-    pub fn batch(self, batch: usize) -> Self {
-        Self { batch: batch.max(1), ..self }
-    }
-
-    /// The vector instructions; the fastest of this machine by default.
-    pub fn level(self, level: Level) -> Self {
-        Self { level: Some(level), ..self }
-    }
-
-    /// Whether dense 3×3 layers on large maps are computed by Winograd's transform, which takes a third to a half of the time; yes by default.
-    /// What they give is then within 1e-4 of its largest value, otherwise within 1e-5.
-    pub fn winograd(self, winograd: bool) -> Self {
-        Self { winograd, ..self }
-    }
-
-    /// Whether a layer that would run by its slow definition is an error; no by default.
-    pub fn fast_only(self, fast_only: bool) -> Self {
-        Self { fast_only, ..self }
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            threads: Self::THREADS,
-            batch: Self::BATCH,
-            level: None,
-            winograd: true,
-            fast_only: false,
-        }
-    }
-}
-
-/// A part of the steps, and how many images run through it at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Segment {
-    end: usize,
-    chunk: usize,
-}
-
-/// Blocks of a layer's input and output that are to stay in an L2 cache together.
-const CACHED: usize = 512 * 1024 / size_of::<Block>();
-
-/// Maps of fewer pixels do not fill the tiles of a layer by themselves.
-const SMALL: usize = 56;
 
 /// A name and a shape, `[…]` for one image.
 #[derive(Debug, Clone)]
@@ -272,7 +202,7 @@ impl Compiled {
         }
     }
 
-    /// Runs images `first..first + count`, each step on so many threads.
+    /// Runs images `first..first + count`, each step on up to so many threads.
     fn part(
         &self,
         first: usize,
@@ -301,6 +231,7 @@ impl Compiled {
                 let part = part(count, chunks, chunk);
                 (frame.first, frame.count) = (part.start, part.len());
                 for task in &self.tasks[start..segment.end] {
+                    frame.workers = workers.min(task.workers);
                     task.step.run(&mut frame);
                 }
             }
@@ -380,76 +311,4 @@ impl Compiled {
     pub fn level(&self) -> Level {
         self.level
     }
-}
-
-/// Depth first: all steps over a chunk of images whose maps stay in the cache, until maps are so small that a chunk would not fill the tiles and
-/// weights would be read over and over; from there on all images together.
-fn segments(lowered: &Lowered, batch: usize) -> Vec<Segment> {
-    let pixels = |buffer: &BufferId| match lowered.layouts[buffer.0] {
-        Layout::Blocked(map) => map.pixels(),
-        Layout::Plain(_) => 1,
-    };
-    let is_small =
-        |task: &Task| task.reads.iter().chain(&task.writes).map(pixels).max().unwrap_or(1) < SMALL;
-    let tasks = &lowered.tasks;
-    let front = tasks.iter().rposition(|task| !is_small(task)).map_or(0, |last| last + 1);
-    let size = |task: &Task| -> usize {
-        let buffers = task.reads.iter().chain(&task.writes);
-        buffers.map(|buffer| lowered.layouts[buffer.0].size(1)).sum()
-    };
-    let largest = tasks[..front].iter().map(size).max().unwrap_or(1);
-    let chunk = (CACHED / largest.max(1)).clamp(1, batch);
-    let segments = [Segment { end: front, chunk }, Segment { end: tasks.len(), chunk: batch }];
-    segments.into_iter().filter(|segment| segment.end > 0).collect()
-}
-
-/// Where all values lie, and the blocks that they need together.
-fn placed(
-    lowered: &Lowered,
-    segments: &[Segment],
-    batch: usize,
-) -> Result<(Vec<Place>, usize), InferError> {
-    let segment_of = |step: usize| {
-        let index = segments.iter().position(|segment| step < segment.end);
-        index.unwrap_or(segments.len().saturating_sub(1))
-    };
-    let range_of = |segment: usize| {
-        let start = segment.checked_sub(1).map_or(0, |before| segments[before].end);
-        start..segments[segment].end
-    };
-    let mut places = Vec::with_capacity(lowered.layouts.len());
-    let mut lives = Vec::new();
-    for (index, &layout) in lowered.layouts.iter().enumerate() {
-        let buffer = BufferId(index);
-        let uses = lowered.tasks.iter().enumerate();
-        let uses =
-            uses.filter(|(_, task)| task.reads.contains(&buffer) || task.writes.contains(&buffer));
-        let steps: Vec<usize> = uses.map(|(step, _)| step).collect();
-        let external = lowered.inputs.iter().position(|input| *input == buffer);
-        let is_output = lowered.outputs.contains(&buffer);
-        let (first, last) = (steps.first().copied(), steps.last().copied());
-        let (first, last) = (first.unwrap_or(0), last.unwrap_or(0));
-        let whole = is_output || external.is_some() || segment_of(first) != segment_of(last);
-        let mut steps = first..last + 1;
-        if whole && !segments.is_empty() {
-            // A segment runs once for each chunk, and what all chunks share is there all the while.
-            steps = range_of(segment_of(first)).start..range_of(segment_of(last)).end;
-        }
-        if is_output {
-            steps.end = lowered.tasks.len() + 1;
-        }
-        let chunk = segments.get(segment_of(first)).map_or(batch, |segment| segment.chunk);
-        let images = if whole { batch } else { chunk };
-        let size = layout.size(images);
-        if u32::try_from(size).is_err() {
-            let (value, shape) = (lowered.names[index].clone(), vec![layout.size(1)]);
-            return Err(InferError::TooLarge { value, images, shape });
-        }
-        places.push(Place { layout, whole, external, offset: 0, size });
-        if external.is_none() {
-            lives.push(Life { buffer, steps });
-        }
-    }
-    let size = plan(&mut places, &lives);
-    Ok((places, size))
 }

@@ -21,15 +21,15 @@ pub enum InferError {
 
     /// A value of more pixels than a position can count.
     #[error(
-        "value '{value}' of {images} images of {shape:?} is too large; plan for fewer images with `Options::batch`"
+        "value '{value}' of {images} images needs {bytes} bytes, more than one can have; plan for fewer images with `Options::batch`"
     )]
     TooLarge {
         /// The value.
         value: String,
         /// Images that it was to hold.
         images: usize,
-        /// Its shape for one image.
-        shape: Vec<usize>,
+        /// Bytes for all of them.
+        bytes: usize,
     },
 
     /// More or fewer arrays than the network has inputs or outputs.

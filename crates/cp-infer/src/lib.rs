@@ -44,12 +44,15 @@ mod kernels;
 mod level;
 mod lower;
 mod map;
+mod options;
 mod pack;
 mod plan;
+mod schedule;
 mod step;
 mod steps;
 mod units;
 
-pub use compiled::{Compiled, Options, StepInfo};
+pub use compiled::{Compiled, StepInfo};
 pub use error::InferError;
 pub use level::Level;
+pub use options::Options;

@@ -3,11 +3,11 @@
 //! | unit | step |
 //! |---|---|
 //! | 1×1 · depthwise · 1×1, also with two depthwise passes | [`Chain`](crate::steps::chain::Chain) |
-//! | 1×1 convolution, stride 1, no padding | [`Pointwise`] |
+//! | 1×1 convolution, stride 1, no padding | [`Pointwise`](crate::steps::pointwise::Pointwise) |
 //! | depthwise convolution, scale and shift | [`SeparateChannels`](crate::steps::depthwise::SeparateChannels) |
 //! | a convolution of up to four channels of an input of the network | [`First`](crate::steps::first::First) |
 //! | a dense 3×3 convolution at distance 1 over a map of [enough pixels and channels](crate::steps::winograd::Winograd::suits) | [`Winograd`](crate::steps::winograd::Winograd) |
-//! | any other convolution over one or two axes; a linear layer, as a window over the whole map | [`Direct`] |
+//! | any other convolution over one or two axes; a linear layer, as a window over the whole map | [`Direct`](crate::steps::direct::Direct) |
 //! | poolings, sums, products, activations, concatenations, slices, paddings, local response normalization | a step of their own |
 //! | anything else, such as a convolution over three axes | [`Reference`] |
 //!
@@ -41,6 +41,8 @@ pub(crate) struct Task {
     /// The algorithm.
     pub(crate) algorithm: &'static str,
     pub(crate) step: Box<dyn Step>,
+    /// Threads that its work is enough for.
+    pub(crate) workers: usize,
     pub(crate) reads: Vec<BufferId>,
     pub(crate) writes: Vec<BufferId>,
 }
@@ -75,11 +77,14 @@ pub(crate) struct Lowered {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
     pub(crate) level: Level,
-    /// Threads that a step may have, for which strips are cut.
+    /// Threads that a step may have, and into how many parts it is to be cut at least.
     pub(crate) workers: usize,
     pub(crate) winograd: bool,
     pub(crate) fast_only: bool,
 }
+
+/// Multiply-adds that are worth a thread: about a tenth of a millisecond, many times what it takes to wake one.
+const SHARE: usize = 6_000_000;
 
 /// The steps of a folded network.
 pub(crate) fn lower(net: &Network, shapes: &Shapes, rules: Rules) -> Result<Lowered, InferError> {
@@ -109,6 +114,7 @@ pub(crate) fn lower(net: &Network, shapes: &Shapes, rules: Rules) -> Result<Lowe
         };
         let node = &net.nodes()[first];
         lowering.layer.clone_from(&node.name);
+        lowering.rules.workers = (lowering.macs(&unit) / SHARE).clamp(1, rules.workers);
         if lowering.fast(&unit)?.is_none() {
             if !matches!(node.op, Op::Constant(_)) {
                 slow.push(format!("{} ({})", node.name, node.op.kind()));
@@ -156,6 +162,20 @@ impl Lowering<'_> {
             Op::Linear(_) => self.linear(unit, node),
             Op::ScaleShift(_) => self.scale_shift(unit, node),
             _ => Ok(self.pointwise(unit, node).or_else(|| self.moved(node))),
+        }
+    }
+
+    /// Multiply-adds of a unit for one image.
+    fn macs(&self, unit: &Unit) -> usize {
+        let macs = |position: usize| {
+            let node = &self.net.nodes()[position];
+            node.op.macs(&self.shapes.inputs_of(node), &self.shapes.outputs_of(node))
+        };
+        match &unit.kind {
+            Kind::Node(node) => macs(*node),
+            Kind::Chain(parts, last) => {
+                parts.iter().map(|part| macs(part.0)).sum::<usize>() + macs(*last)
+            }
         }
     }
 
@@ -235,8 +255,8 @@ impl Lowering<'_> {
         reads: Vec<BufferId>,
         writes: Vec<BufferId>,
     ) {
-        let layer = self.layer.clone();
-        self.tasks.push(Task { layer, algorithm, step: Box::new(step), reads, writes });
+        let (layer, workers) = (self.layer.clone(), self.rules.workers);
+        self.tasks.push(Task { layer, algorithm, step: Box::new(step), workers, reads, writes });
     }
 
     /// A value that a step makes as a map.

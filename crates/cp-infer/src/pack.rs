@@ -20,9 +20,13 @@ pub(crate) struct Weights {
 
 impl Weights {
     fn at(&self, output: usize, input: usize, tap: usize) -> f32 {
+        let taps = self.kernel[0] * self.kernel[1];
+        if self.groups == 1 {
+            // The usual case by itself: there are as many calls as weights, and the divisions below are slow.
+            return self.values[(output * self.inputs + input) * taps + tap];
+        }
         let columns = self.inputs / self.groups;
         let group = output / (self.outputs / self.groups);
-        let taps = self.kernel[0] * self.kernel[1];
         match input.checked_sub(group * columns).filter(|column| *column < columns) {
             Some(column) => self.values[(output * columns + column) * taps + tap],
             None => 0.0,

@@ -164,7 +164,8 @@ impl<'a> Graph<'a> {
         let clamps = adds
             || matches!(&node.op, Op::Conv(conv) if conv.kernel.len() <= 2)
             || matches!(node.op, Op::Add(_) | Op::ScaleShift(_));
-        if !clamps {
+        // Values of more axes are no maps, and have no steps of their own.
+        if !clamps || !self.is_map(node.output()) {
             return;
         }
         let mut at = last;

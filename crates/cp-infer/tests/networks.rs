@@ -5,7 +5,8 @@ mod common;
 
 use common::{distance, evaluated, in_onnx_runtime, initialized, inputs, run};
 use cp_infer::{Compiled, Options};
-use cp_net::{Architecture, Form, Op, Rank, arch};
+use cp_net::arch::{Builder, window};
+use cp_net::{Architecture, Form, InputSpec, Op, Rank, arch};
 
 /// `name` at another size of its input.
 fn sized(name: &str, shape: [usize; 3]) -> Architecture {
@@ -57,6 +58,27 @@ fn by_their_definitions() {
         check(&arch, true);
         check(&factorized(&arch, Form::Cp3), true);
     }
+}
+
+#[test]
+fn three_axes() {
+    let net = Builder::new("volume", InputSpec::features([2, 6, 5, 4]))
+        .conv("conv1", 5, window(3).pad(1))
+        .relu("relu1");
+    let from = net.here();
+    let arch = net
+        .conv("conv2", 5, window(3).pad(1))
+        .add("add", &from)
+        .relu("relu2")
+        .batch_norm("norm")
+        .relu("relu3")
+        .conv("conv3", 6, window([3, 1, 2]).stride([2, 1, 1]))
+        .global_avg_pool("pool")
+        .flatten("flatten")
+        .linear("linear", 3)
+        .build()
+        .unwrap();
+    check(&arch, true);
 }
 
 /// All but `unet`, whose crops are made for the one size of its paper: 572 × 572 pixels take seconds.

@@ -95,28 +95,42 @@ impl Sink<'_> {
         simd: S,
         panel: &Panel,
         at: usize,
+        sums: [[S::f32s; V]; C],
+        output: &mut Target<'_>,
+    ) {
+        self.store_block::<S, C, V, 0>(simd, panel, at, sums, output);
+        if V * S::F32_LANES > LANES {
+            self.store_block::<S, C, V, 1>(simd, panel, at, sums, output);
+        }
+    }
+
+    /// The same of block `BLOCK` of the panel: a constant, since sums that are indexed by a variable lie in memory all the while.
+    #[inline(always)]
+    fn store_block<S: Simd, const C: usize, const V: usize, const BLOCK: usize>(
+        &self,
+        simd: S,
+        panel: &Panel,
+        at: usize,
         mut sums: [[S::f32s; V]; C],
         output: &mut Target<'_>,
     ) {
         let vectors = LANES / S::F32_LANES;
-        for block in 0..V / vectors {
-            let channels = panel.first + block;
-            if let Some(residual) = self.residual {
-                let start = residual.start + channels * residual.stride + at;
-                let added = &residual.values[start..][..C];
-                for c in 0..C {
-                    for v in 0..vectors {
-                        let sum = &mut sums[c][block * vectors + v];
-                        *sum = simd.add_f32s(*sum, load::<S>(&added[c], v));
-                    }
-                }
-            }
-            let made = output.row(channels, self.start + at, C);
+        let channels = panel.first + BLOCK;
+        if let Some(residual) = self.residual {
+            let start = residual.start + channels * residual.stride + at;
+            let added = &residual.values[start..][..C];
             for c in 0..C {
                 for v in 0..vectors {
-                    let sum = sums[c][block * vectors + v];
-                    store::<S>(&mut made[c], v, self.clamp.apply(simd, sum));
+                    let sum = &mut sums[c][BLOCK * vectors + v];
+                    *sum = simd.add_f32s(*sum, load::<S>(&added[c], v));
                 }
+            }
+        }
+        let made = output.row(channels, self.start + at, C);
+        for c in 0..C {
+            for v in 0..vectors {
+                let sum = sums[c][BLOCK * vectors + v];
+                store::<S>(&mut made[c], v, self.clamp.apply(simd, sum));
             }
         }
     }

@@ -45,6 +45,7 @@ impl Winograd {
         let window = (weights.groups, geometry.kernel, geometry.stride, geometry.dilation);
         window == (1, [3; 2], [1; 2], [1; 2])
             && weights.inputs.min(weights.outputs) >= 32
+            && weights.inputs + weights.outputs >= 96
             && geometry.output.pixels() >= 144
             && geometry.output.height >= TILE
             && geometry.output.width >= TILE
