@@ -110,9 +110,11 @@ fn a_profile_says_what_the_network_says() {
     }
     let conv2 = SMALL.layer("conv2").unwrap();
     let forms: Vec<Form> = conv2.choices.iter().map(|choice| choice.form).collect();
-    for form in [Form::Cp3, Form::Cp4, Form::Tucker2, Form::TkdCpd] {
+    for form in [Form::Cp3, Form::Tucker2, Form::TkdCpd] {
         assert_eq!(forms.iter().filter(|other| **other == form).count(), 5, "{form}");
     }
+    // Beside CP-3, a kernel of 3×3 is too small for two depthwise steps.
+    assert!(!forms.contains(&Form::Cp4));
     let fc1 = &SMALL.layer("fc1").unwrap().choices;
     assert!(fc1.iter().all(|choice| choice.form == Form::LowRank));
 }

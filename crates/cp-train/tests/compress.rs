@@ -321,7 +321,8 @@ fn statistics_are_the_second_moments_of_what_layers_read() {
     assert!((middle / (sum / (50.0 * 64.0)) - 1.0).abs() < 1e-4, "{middle}");
     assert_eq!(found["fc"][0].size(), 8 * 16);
     let error = input_statistics(&model, &["relu1".to_owned()], &set, &options, 1).unwrap_err();
-    assert!(error.to_string().contains("layer 'relu1' is a relu"), "{error}");
+    assert!(error.to_string().contains("layer 'relu1'"), "{error}");
+    assert!(error.to_string().contains("a relu layer's are not unfolded"), "{error}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ Examples:
   polyad compress net.safetensors --latency-ratio 0.6 --timing-batch 32 --out fast.safetensors
   polyad compress net.safetensors --macs-ratio 0.3 --dataset cifar10 --epochs 15 --out s.safetensors
   polyad compress net.safetensors --macs-ratio 0.5,0.3 --dataset cifar10 --out s.safetensors --resume
-  polyad compress detector.onnx --macs-ratio 0.5 --inputs pictures/ --preprocess unit --epochs 10 --out s.onnx
+  polyad compress net.onnx --macs-ratio 0.5 --inputs pics/ --preprocess unit --epochs 9 --out s.onnx
 
 A plan is TOML, one entry per layer; layers that it does not name stay dense:
 
@@ -163,10 +163,10 @@ pub(crate) struct Args {
     /// Component energy above which terms are made smaller by error-preserving correction; `inf` for never [default: 10].
     #[arg(long, value_name = "E", value_parser = energy, hide_short_help = true, help_heading = "Decomposition")]
     pub(super) max_energy: Option<f64>,
-    /// Data set to repair, fine-tune and choose on: a name that `polyad eval` takes.
+    /// Data set to repair, fine-tune and choose on, as of `polyad eval`.
     #[arg(long, value_name = "NAME", group = "material", help_heading = "Data")]
     pub(super) dataset: Option<String>,
-    /// What to feed an ONNX model, without labels: an .npz file of arrays by input name, or a folder of such files or of pictures.
+    /// Unlabelled examples for an ONNX model: .npz arrays, or a folder of them or of pictures.
     #[arg(long, value_name = "PATH", group = "material", help_heading = "Data")]
     pub(super) inputs: Option<PathBuf>,
     /// Its part to test on, once, before and after.
@@ -211,7 +211,7 @@ pub(crate) struct Args {
         help_heading = "Fine-tuning"
     )]
     pub(super) calibrate: Option<usize>,
-    /// Passes over the training data at the end; 0 for none [default: the preset's; 0 with --inputs].
+    /// Passes over the data at the end [default: the preset's; 0 with --inputs].
     #[arg(long, value_name = "N", value_parser = count, requires = "material", help_heading = "Fine-tuning")]
     pub(super) epochs: Option<usize>,
     /// All layers at once, one after the other, or all several times at falling ranks [default: at-once].

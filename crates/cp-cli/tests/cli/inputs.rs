@@ -48,13 +48,17 @@ fn a_model_is_decomposed_for_its_outputs_and_learns_from_the_dense_one() {
     let plain = json(&[&args[..], &REST].concat());
     assert!(plain["layers"][0]["weighted_error"].is_number(), "{plain}");
     assert!(plain.get("distilled").is_none(), "{plain}");
-    let epochs = ["--epochs", "6", "--lr", "0.001"];
+    // Decomposed for the kernels alone, there is more to learn.
+    let epochs = ["--statistics", "0", "--epochs", "6"];
     let taught = json(&[&args[..], &REST, &epochs].concat());
     let course = &taught["distilled"];
-    assert_eq!(course["epochs"].as_array().unwrap().len(), 6);
-    let change = |report: &serde_json::Value| number(&report["changes"][0], "relative");
-    assert!((change(&plain) - number(course, "before")).abs() < 1e-3, "{plain} {taught}");
-    assert!(change(&taught) < change(&plain), "{} {}", change(&taught), change(&plain));
+    let found = course["epochs"].as_array().unwrap();
+    assert_eq!(found.len(), 6);
+    let kept = &found[course["kept"].as_u64().unwrap() as usize];
+    assert!(number(kept, "held") < 0.95 * number(course, "before"), "{course}");
+    // What was written is what was looked at.
+    let change = number(&taught["changes"][0], "relative");
+    assert!((change - number(kept, "held")).abs() < 1e-3, "{change}, {course}");
     // The work is kept, and goes on.
     let work = folder.path().join("out.work");
     assert!(fs::read_to_string(work.join("report.html")).unwrap().contains("set aside"));

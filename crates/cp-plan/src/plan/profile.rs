@@ -554,3 +554,24 @@ fn singular_values(matrix: ArrayView2<'_, f32>) -> Result<Vec<f64>, CpError> {
     // With the noise given there is nothing left of the estimate but the singular values.
     Ok(cp_core::rank::evbmf(matrix, Some(0.0))?.singular_values.to_vec())
 }
+
+#[cfg(test)]
+mod tests {
+    use cp_net::Conv;
+
+    use super::*;
+
+    #[test]
+    fn two_steps_pay_for_large_kernels_on_few_channels() {
+        for (channels, kernel, pays) in [
+            ([64, 64], [3, 3], false),
+            ([8, 8], [3, 3], true),
+            ([48, 128], [5, 5], false),
+            ([96, 128], [9, 9], true),
+            ([48, 64], [9, 9], true),
+        ] {
+            let conv = Op::Conv(Conv::new(channels[0], channels[1], kernel));
+            assert_eq!(pays_in_two_steps(&conv), pays, "{channels:?} {kernel:?}");
+        }
+    }
+}
