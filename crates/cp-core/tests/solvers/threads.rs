@@ -1,12 +1,11 @@
 //! No result depends on the number of threads, bit for bit: alone on 1, 2 and 4 of them, and beside other tensors.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
+use crate::common;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use common::{gaussian, narrow, planted};
+use crate::common::{gaussian, narrow, planted};
 use cp_core::{
     Als, AlsQr, Auto, DataAwareAls, DataAwareTucker2, Delta, Epc, Hooi, Hosvd, Init,
     InputStatistics, Job, Nls, NonNegAls, PowerMethod, Precompressed, Real, Restarts, SampledAls,

@@ -5,11 +5,9 @@
     reason = "a test fails by panicking, and exact values are meant"
 )]
 
-mod common;
-
 use std::ops::ControlFlow;
 
-use common::{factors, gaussian, narrow, planted};
+use crate::common::{factors, gaussian, narrow, planted};
 use cp_core::{
     Als, CpError, CpTensor, Decomposition, Init, Job, Real, Solver, StopReason, component_energy,
     congruence, decompose_all, degeneracy, fold, gram, measure, mttkrp, mttkrp_slow, norm,

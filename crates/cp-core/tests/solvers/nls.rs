@@ -5,11 +5,9 @@
     reason = "a test fails by panicking, and exact values are meant"
 )]
 
-mod common;
-
 use std::ops::ControlFlow;
 
-use common::{factors, gaussian, narrow, planted};
+use crate::common::{factors, gaussian, narrow, planted};
 use cp_core::{
     Als, CpError, CpTensor, Decomposition, Init, Nls, Real, Solver, StopReason, congruence, norm,
     rel_error,

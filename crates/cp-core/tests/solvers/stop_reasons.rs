@@ -1,12 +1,10 @@
 //! A stop reason says what happened, for every solver; and nothing is made up where there is nothing to say.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use common::{factors, gaussian, planted};
+use crate::common::{factors, gaussian, planted};
 use cp_core::{
     Als, AlsQr, CpError, CpTensor, DataAwareAls, DataAwareTucker2, Delta, Epc, Hooi, Init,
     InputStatistics, Nls, NonNegAls, Precompressed, Solver, StopReason, TkdCpd, Tucker2,

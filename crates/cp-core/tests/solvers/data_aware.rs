@@ -5,12 +5,10 @@
     reason = "a test fails by panicking, and exact values are meant"
 )]
 
-mod common;
-
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use common::{factors, gaussian, planted};
+use crate::common::{factors, gaussian, planted};
 use cp_core::{
     Als, CpError, DataAwareAls, DataAwareTucker2, Init, InputStatistics, Real, Solver, StopReason,
     WeightedSvd, norm, rel_error, truncated_svd, weighted_rel_error, weighted_svd,

@@ -6,13 +6,11 @@
     reason = "a test fails by panicking, and exact values are meant"
 )]
 
-mod common;
-
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use common::{factors, gaussian, narrow, planted};
+use crate::common::{factors, gaussian, narrow, planted};
 use cp_core::{
     Als, CpError, CpTensor, Hooi, Hosvd, Init, Real, Solver, StopReason, TkdCpd, Tucker2,
     TuckerDecomposition, TuckerInit, TuckerSolver, TuckerTensor, gram, mode_product, norm,

@@ -5,9 +5,7 @@
     reason = "a test fails by panicking, and exact values are meant"
 )]
 
-mod common;
-
-use common::{factors, gaussian, narrow, planted};
+use crate::common::{factors, gaussian, narrow, planted};
 use cp_core::rank::{core_consistency, cp_rank_by_evbmf, evbmf, rank_for_error, tucker2_ranks};
 use cp_core::{Als, CpError, CpTensor, Decomposition, Init, Real, Solver};
 use ndarray::{Array2, ArrayD, ArrayView2, Axis, IxDyn};

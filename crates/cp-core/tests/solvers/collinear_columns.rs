@@ -1,7 +1,7 @@
 //! Nearly parallel columns: what normal equations lose, and QR does not. `examples/collinear.rs` prints the whole table.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "common/collinear.rs"]
+#[path = "../common/collinear.rs"]
 mod collinear;
 
 use collinear::{RANK, SHAPE, near, problem, sine};

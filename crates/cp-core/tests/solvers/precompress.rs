@@ -5,12 +5,10 @@
     reason = "a test fails by panicking, and exact values are meant"
 )]
 
-mod common;
-
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
-use common::{factors, gaussian, narrow, planted};
+use crate::common::{factors, gaussian, narrow, planted};
 use cp_core::{
     Als, CpError, CpTensor, Decomposition, Init, Precompressed, Real, Solver, StopReason,
     congruence, mode_product, norm, rel_error,

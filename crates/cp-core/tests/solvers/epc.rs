@@ -5,11 +5,9 @@
     reason = "a test fails by panicking, and exact values are meant"
 )]
 
-mod common;
-
 use std::ops::ControlFlow;
 
-use common::{factors, gaussian, planted};
+use crate::common::{factors, gaussian, planted};
 use cp_core::{
     Als, CpError, CpTensor, Decomposition, Delta, Epc, Init, Real, Solver, StopReason, rel_error,
 };

@@ -5,9 +5,8 @@
     reason = "a test fails by panicking, and exact values are meant"
 )]
 
-mod common;
-
-use common::{factors, gaussian, planted};
+use crate::common;
+use crate::common::{factors, gaussian, planted};
 use cp_core::{
     Als, CpError, CpTensor, Decomposition, Init, Real, Solver, StopReason, norm, rel_error,
 };

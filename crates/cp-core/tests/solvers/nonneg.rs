@@ -5,11 +5,8 @@
     reason = "a test fails by panicking, and exact values are meant"
 )]
 
-mod common;
-#[path = "common/degenerate.rs"]
-mod degenerate;
-
-use common::{factors, gaussian, narrow, planted};
+use crate::common::{factors, gaussian, narrow, planted};
+use crate::degenerate;
 use cp_core::{
     Als, CpError, CpTensor, Decomposition, Init, NonNegAls, Real, Solver, StopReason, congruence,
     gram, mttkrp,

@@ -5,11 +5,10 @@
     reason = "a test fails by panicking, and exact values are meant"
 )]
 
-mod common;
-
+use crate::common;
 use std::ops::ControlFlow;
 
-use common::{factors, gaussian, planted};
+use crate::common::{factors, gaussian, planted};
 use cp_core::{
     Als, Auto, CpError, CpTensor, Decomposition, Init, Nls, Real, Restarts, Solver, StopReason,
     best_of, congruence, extend, norm, rank_path, rel_error, resize,

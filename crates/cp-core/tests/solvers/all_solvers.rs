@@ -1,12 +1,9 @@
 //! Everything that has ever broken a solver, for every solver that has no such test of its own.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-#[path = "common/degenerate.rs"]
-mod degenerate;
-
+use crate::common;
+use crate::degenerate::never_breaks;
 use cp_core::{Als, Auto, Epc, Init, Nls, Precompressed, Real, Restarts, Solver};
-use degenerate::never_breaks;
 
 #[test]
 fn als() {

@@ -5,11 +5,9 @@
     reason = "a test fails by panicking, and exact values are meant"
 )]
 
-mod common;
-
 use std::ops::ControlFlow;
 
-use common::{gaussian, narrow, planted};
+use crate::common::{gaussian, narrow, planted};
 use cp_core::{
     Als, CpError, Init, Real, SampledAls, Solver, StopReason, congruence, norm, rel_error,
 };

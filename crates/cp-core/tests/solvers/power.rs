@@ -5,13 +5,10 @@
     reason = "a test fails by panicking, and exact values are meant"
 )]
 
-mod common;
-#[path = "common/degenerate.rs"]
-mod degenerate;
-
+use crate::degenerate;
 use std::ops::ControlFlow;
 
-use common::{factors, gaussian, narrow, planted};
+use crate::common::{factors, gaussian, narrow, planted};
 use cp_core::{Als, CpError, CpTensor, Init, PowerMethod, Solver, StopReason, congruence, norm};
 use ndarray::Array1;
 

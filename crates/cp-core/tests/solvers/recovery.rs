@@ -5,9 +5,8 @@
     reason = "a test fails by panicking, and exact values are meant"
 )]
 
-mod common;
-
-use common::{gaussian, narrow, planted};
+use crate::common;
+use crate::common::{gaussian, narrow, planted};
 use cp_core::{Als, CpTensor, Init, Solver, StopReason, congruence};
 
 /// Seeds of solvers; those of planted factors are below 1000.

@@ -1,0 +1,27 @@
+//! The tests of the decompositions, in one program: each would compile the generic kernels anew.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/degenerate.rs"]
+mod degenerate;
+
+mod all_solvers;
+mod als_qr;
+mod collinear_columns;
+mod data_aware;
+mod degenerate_tensors;
+mod epc;
+mod golden;
+mod invariants;
+mod nls;
+mod nonneg;
+mod power;
+mod precompress;
+mod rank;
+mod recovery;
+mod sampled;
+mod search;
+mod sources;
+mod stop_reasons;
+mod threads;
+mod tucker;
