@@ -166,7 +166,10 @@ pub(crate) struct Args {
     /// Data set to repair, fine-tune and choose on, as of `polyad eval`.
     #[arg(long, value_name = "NAME", group = "material", help_heading = "Data")]
     pub(super) dataset: Option<String>,
-    /// Unlabelled examples for an ONNX model: .npz arrays, or a folder of them or of pictures.
+    /// Unlabelled examples for an ONNX model: .npz arrays, or a folder.
+    ///
+    /// An .npz file has an array for each input, under its name, examples along the first axis; a folder holds such files, or pictures
+    /// at any depth, for which --preprocess says how they become the input.
     #[arg(long, value_name = "PATH", group = "material", help_heading = "Data")]
     pub(super) inputs: Option<PathBuf>,
     /// Its part to test on, once, before and after.

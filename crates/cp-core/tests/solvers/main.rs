@@ -1,4 +1,5 @@
 //! The tests of the decompositions, in one program: each would compile the generic kernels anew.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 #[path = "../common/mod.rs"]
 mod common;

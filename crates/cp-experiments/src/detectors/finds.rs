@@ -214,7 +214,11 @@ fn matched(dense: &[Detection], compressed: &[Detection]) -> usize {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::float_cmp,
+    reason = "a test fails by panicking; the counts are exact"
+)]
 mod tests {
     use ndarray::{Array2, arr3};
 

@@ -387,7 +387,11 @@ fn digest(sets: &[Feed]) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::float_cmp,
+    reason = "a test fails by panicking; the numbers are copies"
+)]
 mod tests {
     use ndarray::ArrayD;
 

@@ -81,7 +81,6 @@ pub(super) fn statistics(
 }
 
 /// The nodes of a layer, or why they cannot be measured.
-#[expect(clippy::type_complexity, reason = "an answer within an answer")]
 fn nodes(host: &Host, name: &str) -> Result<Result<Vec<(String, Op)>, String>, TrainError> {
     let Some(layer) = host.view.layers.get(name) else {
         return Ok(Err("it is no layer of the model".into()));
