@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use cp_core::InputStatistics;
-use cp_net::{Conv, Form, NetError, Network, Node, Op, Padding, Rank, Totals, arch};
+use cp_net::arch::{Builder, window};
+use cp_net::{Conv, Form, InputSpec, NetError, Network, Node, Op, Padding, Rank, Totals, arch};
 use cp_plan::{
     Budget, Choice, Decomposer, LayerProfile, Models, Objective, PlanError, PlanOptions, Profile,
     ProfileOptions, RankPlan, compress,
@@ -680,6 +681,30 @@ fn a_budget_is_used_to_within_a_hundredth() {
                 };
                 assert!(plan.layers.iter().all(|layer| measured(layer) || !off(layer.rank)));
             }
+        }
+    }
+}
+
+/// The head of a detector has few outputs, which bound the rank of its many inputs.
+#[test]
+fn measured_multiples_are_multiples_to_rounding_too() {
+    for (inputs, outputs) in [(256, 6), (6, 256), (64, 24), (40, 40)] {
+        let net = Builder::new("head", InputSpec::features([inputs, 4, 5]))
+            .conv("conv", outputs, window(3).pad(1))
+            .build()
+            .unwrap()
+            .initialize(1)
+            .unwrap();
+        let forms = vec![Form::Cp3, Form::Tucker2, Form::TkdCpd];
+        let options =
+            ProfileOptions { forms, points: 8, multiple_of: 16, ..ProfileOptions::default() };
+        let profile =
+            Profile::measure(&net, [inputs, 4, 5], None, &options, &Decomposer::als(1, 0), &|_| {})
+                .unwrap();
+        for choice in &profile.layers[0].choices {
+            let plan = RankPlan::default().with("conv", choice.form, choice.rank, "");
+            let rounded = plan.rounded(&net, 16).unwrap();
+            assert_eq!(rounded.rank("conv"), Some(choice.rank), "{inputs} → {outputs}: {choice:?}");
         }
     }
 }

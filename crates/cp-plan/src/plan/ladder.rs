@@ -130,7 +130,19 @@ impl<'a> Ladder<'a> {
         match rank {
             Rank::One(rank) => Rank::One(near(rank, largest)),
             Rank::Two(ranks) | Rank::Three([ranks @ .., _]) => {
-                self.of_outer([near(ranks[0], out), near(ranks[1], input)]).unwrap_or(rank)
+                let nearest = self.of_outer([near(ranks[0], out), near(ranks[1], input)]);
+                // Where one number does not allow the other its multiple, that goes to the one below.
+                let below = |number: usize| match number / multiple * multiple {
+                    0 => number,
+                    below => below,
+                };
+                let allowed = nearest.and_then(|nearest| match nearest {
+                    Rank::Two(ranks) | Rank::Three([ranks @ .., _]) => {
+                        self.of_outer(ranks.map(below))
+                    }
+                    Rank::One(_) => None,
+                });
+                allowed.unwrap_or(rank)
             }
         }
     }
