@@ -239,7 +239,7 @@ impl Pipeline<'_> {
         let Planning { forms, points, max_iters, seed, fix, .. } = &recipe.plan;
         let compress = &recipe.compress;
         let shared = self.stages.shared();
-        let mut key = Key::new("profile", 3)
+        let mut key = Key::new("profile", 4)
             .network("network", self.dense)
             .setting("forms", forms)
             .setting("points", points)
