@@ -133,24 +133,7 @@ pub(crate) fn onnx(
             _ => Ok(network),
         };
     }
-    Ok(model.import(&import_options(model, shapes))?.network)
-}
-
-/// How [`onnx`] reads a model at these shapes.
-pub(crate) fn import_options(
-    model: &Model,
-    shapes: &BTreeMap<String, Vec<usize>>,
-) -> ImportOptions {
-    let inputs = model.inputs();
-    let named = |(name, shape): (&String, &Vec<usize>)| match (&inputs[..], name.as_str()) {
-        // A shape without a name is that of the only input.
-        ([input], cp_net::INPUT) => (input.name.clone(), shape.clone()),
-        _ => (name.clone(), shape.clone()),
-    };
-    shapes
-        .iter()
-        .map(named)
-        .fold(ImportOptions::new(), |options, (name, shape)| options.input(name, shape))
+    Ok(model.import(&ImportOptions::new().inputs(model, shapes))?.network)
 }
 
 /// What the file is, by its contents.

@@ -77,6 +77,20 @@ impl ImportOptions {
         self
     }
 
+    /// Sizes by the names of inputs; under [`cp_net::INPUT`] those of the only one of `model`, whatever its name.
+    #[must_use]
+    pub fn inputs(mut self, model: &Model, shapes: &BTreeMap<String, Vec<usize>>) -> Self {
+        let inputs = model.inputs();
+        for (name, shape) in shapes {
+            let name = match (&inputs[..], name.as_str()) {
+                ([only], cp_net::INPUT) => only.name.clone(),
+                _ => name.clone(),
+            };
+            self = self.input(name, shape.clone());
+        }
+        self
+    }
+
     /// Values of an input that are the same in every run: a sampling rate, a weight.
     #[must_use]
     pub fn bind(mut self, name: impl Into<String>, values: Binding) -> Self {

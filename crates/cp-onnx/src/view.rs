@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cp_net::{Architecture, Conv, InputSpec, Linear, Network, Node, Op};
+use cp_net::{Architecture, Conv, ConvTranspose, InputSpec, Linear, Network, Node, Op};
 use ndarray::ArrayD;
 
 use crate::error::OnnxError;
@@ -178,6 +178,7 @@ impl LayerView {
 fn without_bias(op: Op) -> Op {
     match op {
         Op::Conv(conv) => Op::Conv(Conv { bias: false, ..conv }),
+        Op::ConvTranspose(conv) => Op::ConvTranspose(ConvTranspose { bias: false, ..conv }),
         Op::Linear(linear) => Op::Linear(Linear { bias: false, ..linear }),
         other => other,
     }
@@ -192,6 +193,9 @@ fn smallest(op: &Op) -> Vec<usize> {
             };
             let sizes = conv.kernel.iter().zip(&conv.dilation).map(reach);
             std::iter::once(conv.in_channels).chain(sizes).collect()
+        }
+        Op::ConvTranspose(conv) => {
+            std::iter::once(conv.in_channels).chain(conv.kernel.iter().map(|_| 1)).collect()
         }
         Op::Linear(linear) => vec![linear.in_features],
         _ => Vec::new(),

@@ -209,11 +209,12 @@ fn largest(
     }
     let (layers, _, cut, inside) = best.filter(|(layers, ..)| *layers > 0)?;
     let (before, behind) = bad.split_at(cut);
-    // Behind a layer of the region, along nodes of it.
+    // Behind a layer of the region, along nodes of it; of a map, its size has no gradient.
     let mut trained = vec![false; nodes.len()];
     for (index, data) in nodes.iter().enumerate() {
-        trained[index] =
-            inside[index] && (data.layer || data.from.iter().any(|&from| trained[from]));
+        let sized = matches!(data.node.string(node::OP).as_str(), "Shape" | "Size");
+        let behind = data.layer || data.from.iter().any(|&from| trained[from]);
+        trained[index] = inside[index] && behind && !sized;
     }
     let main = &scopes.all[0];
     let makers: HashMap<String, usize> = nodes

@@ -29,13 +29,15 @@ pub fn value_shapes(
     let inputs = drawn(session.inputs(), &inputs)?;
     let mut shapes: BTreeMap<String, Vec<usize>> =
         inputs.iter().map(|(name, x)| (name.clone(), x.shape().to_vec())).collect();
+    // What a model fixes, or one; an input without axes has none.
+    let batch = inputs.iter().find_map(|(_, x)| x.shape().first().copied());
     let given: Vec<(&str, Tensor)> =
         inputs.iter().map(|(name, x)| (name.as_str(), x.clone())).collect();
     let outputs = session.run(&given)?;
     shapes.extend(outputs.into_iter().map(|(name, x)| (name, x.shape().to_vec())));
     let asked = values.iter().filter_map(|value| {
         let shape = shapes.get(value)?;
-        let shape = if shape.first() == Some(&1) { &shape[1..] } else { &shape[..] };
+        let shape = if shape.first() == batch.as_ref() { &shape[1..] } else { &shape[..] };
         Some((value.clone(), shape.to_vec()))
     });
     Ok(asked.collect())
