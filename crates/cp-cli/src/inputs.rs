@@ -16,12 +16,12 @@ use crate::{npy, output};
 /// Examples of a run where the model does not fix their number.
 const BATCH: usize = 8;
 
-/// Reads PATH for the model in `model`: an `.npz` or `.npy` file, a folder of such files, or a folder of pictures. `given`: the shapes of
-/// inputs that the model leaves open.
+/// Reads PATH for the model in `model`: an `.npz` or `.npy` file, a folder of such files, or a folder of pictures. `given` has the shapes
+/// of inputs that the model leaves open; those that it lacks are taken from the examples.
 pub(crate) fn open(
     path: &Path,
     model: &Path,
-    given: &BTreeMap<String, Vec<usize>>,
+    given: &mut BTreeMap<String, Vec<usize>>,
     preprocess: Option<&Preprocess>,
 ) -> anyhow::Result<Examples> {
     let inputs = Engine::model_inputs(model)?;
@@ -43,6 +43,18 @@ pub(crate) fn open(
             .context("--inputs")?;
         Examples::arrays(sets, &inputs, BATCH)?
     };
+    if examples.runs() == 1 {
+        output::note(&format!(
+            "--inputs {}: is one run of the model, which is worked with and looked at both; more would tell what is learned by heart",
+            path.display()
+        ));
+    }
+    // A shape without a name is that of the only input.
+    if !given.contains_key(cp_net::INPUT) {
+        for (name, shape) in examples.shapes()? {
+            given.entry(name).or_insert(shape);
+        }
+    }
     Ok(examples)
 }
 

@@ -307,7 +307,7 @@ pub(crate) fn arrays(path: &Path) -> anyhow::Result<Vec<(String, Tensor)>> {
     let kind = FileKind::of(&front);
     if kind == FileKind::Npy {
         file.read_to_end(&mut front).with_context(named)?;
-        let array = any(|reader| reader.npy(&front)).with_context(named)?;
+        let array = any(Npy(&front)).with_context(named)?;
         return Ok(vec![("arr_0".into(), array)]);
     }
     // The names in an archive may stand behind what is looked at.
@@ -328,84 +328,56 @@ pub(crate) fn arrays(path: &Path) -> anyhow::Result<Vec<(String, Tensor)>> {
     names
         .into_iter()
         .map(|name| {
-            let array = any(|reader| reader.npz(&mut archive, &name));
+            let array = any(Member(&mut archive, &name));
             let array = array.with_context(|| format!("`{name}`")).with_context(named)?;
             Ok((name, array))
         })
         .collect()
 }
 
-/// The types that are tried one after the other.
-#[derive(Clone, Copy)]
-enum Reader {
-    F32,
-    F64,
-    F16,
-    I64,
-    I32,
-    I8,
-    U8,
-    Bool,
+/// A place where an array lies.
+trait Place {
+    fn read<T: ReadableElement>(&mut self) -> Result<ArrayD<T>, ReadNpyError>;
 }
 
-impl Reader {
-    const ALL: [Self; 8] =
-        [Self::F32, Self::F64, Self::F16, Self::I64, Self::I32, Self::I8, Self::U8, Self::Bool];
+/// The bytes of an `.npy` file.
+struct Npy<'a>(&'a [u8]);
 
-    fn npy(self, bytes: &[u8]) -> Result<Tensor, ReadNpyError> {
-        fn read<T: ReadableElement>(bytes: &[u8]) -> Result<ArrayD<T>, ReadNpyError> {
-            ArrayD::<T>::read_npy(Cursor::new(bytes))
-        }
-        Ok(match self {
-            Self::F32 => read::<Number<f32>>(bytes)?.mapv(|x| x.0).into(),
-            Self::F64 => read::<Number<f64>>(bytes)?.mapv(|x| x.0).into(),
-            Self::F16 => read::<Number<f16>>(bytes)?.mapv(|x| x.0).into(),
-            Self::I64 => read::<Number<i64>>(bytes)?.mapv(|x| x.0).into(),
-            Self::I32 => read::<Number<i32>>(bytes)?.mapv(|x| x.0).into(),
-            Self::I8 => read::<Number<i8>>(bytes)?.mapv(|x| x.0).into(),
-            Self::U8 => read::<Number<u8>>(bytes)?.mapv(|x| x.0).into(),
-            Self::Bool => read::<bool>(bytes)?.into(),
-        })
+impl Place for Npy<'_> {
+    fn read<T: ReadableElement>(&mut self) -> Result<ArrayD<T>, ReadNpyError> {
+        ArrayD::read_npy(Cursor::new(self.0))
     }
+}
 
-    fn npz(
-        self,
-        archive: &mut NpzReader<BufReader<File>>,
-        name: &str,
-    ) -> Result<Tensor, ReadNpyError> {
-        fn read<T: ReadableElement>(
-            archive: &mut NpzReader<BufReader<File>>,
-            name: &str,
-        ) -> Result<ArrayD<T>, ReadNpyError> {
-            archive.by_name::<ndarray::OwnedRepr<T>, IxDyn>(name).map_err(|error| match error {
-                ReadNpzError::Npy(error) => error,
-                other => ReadNpyError::Io(io::Error::other(other)),
-            })
-        }
-        Ok(match self {
-            Self::F32 => read::<Number<f32>>(archive, name)?.mapv(|x| x.0).into(),
-            Self::F64 => read::<Number<f64>>(archive, name)?.mapv(|x| x.0).into(),
-            Self::F16 => read::<Number<f16>>(archive, name)?.mapv(|x| x.0).into(),
-            Self::I64 => read::<Number<i64>>(archive, name)?.mapv(|x| x.0).into(),
-            Self::I32 => read::<Number<i32>>(archive, name)?.mapv(|x| x.0).into(),
-            Self::I8 => read::<Number<i8>>(archive, name)?.mapv(|x| x.0).into(),
-            Self::U8 => read::<Number<u8>>(archive, name)?.mapv(|x| x.0).into(),
-            Self::Bool => read::<bool>(archive, name)?.into(),
+/// A member of an `.npz` archive.
+struct Member<'a>(&'a mut NpzReader<BufReader<File>>, &'a str);
+
+impl Place for Member<'_> {
+    fn read<T: ReadableElement>(&mut self) -> Result<ArrayD<T>, ReadNpyError> {
+        let array = self.0.by_name::<ndarray::OwnedRepr<T>, IxDyn>(self.1);
+        array.map_err(|error| match error {
+            ReadNpzError::Npy(error) => error,
+            other => ReadNpyError::Io(io::Error::other(other)),
         })
     }
 }
 
-/// The array in the type that it has.
-fn any(mut read: impl FnMut(Reader) -> Result<Tensor, ReadNpyError>) -> anyhow::Result<Tensor> {
-    for reader in Reader::ALL {
-        match read(reader) {
-            Err(ReadNpyError::WrongDescriptor(_)) => {}
-            Err(error) => return Err(explain(error)),
-            Ok(array) => return Ok(array),
-        }
+/// The array at `place`, in the type that it has.
+fn any(mut place: impl Place) -> anyhow::Result<Tensor> {
+    macro_rules! tried {
+        ($($element:ty)+) => { $(
+            match place.read::<Number<$element>>() {
+                Err(ReadNpyError::WrongDescriptor(_)) => {}
+                array => return Ok(array.map_err(explain)?.mapv(|x| x.0).into()),
+            }
+        )+ };
     }
-    bail!(
-        "holds no numbers that a model takes: floats of 16 to 64 bits, whole numbers or truth values; convert them with NumPy's \
-         x.astype('float32')"
-    )
+    tried!(f32 f64 f16 i64 i32 i8 u8);
+    match place.read::<bool>() {
+        Err(ReadNpyError::WrongDescriptor(kind)) => bail!(
+            "holds numbers of type {kind}, which no model takes here: floats of 16 to 64 bits, whole numbers of 8, 32 or 64, and truth values; \
+             convert them with NumPy's x.astype('float32')"
+        ),
+        array => Ok(array.map_err(explain)?.into()),
+    }
 }

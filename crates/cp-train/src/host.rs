@@ -256,10 +256,16 @@ mod tests {
         }
     }
 
-    /// `None`, with a line that says so, where there is no ONNX Runtime.
+    /// Whether models can be run; a line says where not.
+    fn runs() -> bool {
+        let found = cp_ort::library();
+        found.as_ref().err().iter().for_each(|error| println!("skipped: {error}"));
+        found.is_ok()
+    }
+
+    /// `None` where models cannot be run.
     fn setting() -> Option<Setting> {
-        if let Err(error) = cp_ort::library() {
-            println!("skipped: {error}");
+        if !runs() {
             return None;
         }
         let unit = InputSpec {
@@ -288,6 +294,41 @@ mod tests {
         let mut draw = ChaCha8Rng::seed_from_u64(5);
         let pixels = Array4::from_shape_simple_fn((40, 3, 8, 10), || draw.random());
         Some(Setting { network, folder, pixels })
+    }
+
+    /// A batch that the file fixes is no axis of an example, and a layer that stays is counted.
+    #[test]
+    fn layers_of_a_fixed_batch_and_transposed_ones_are_counted() {
+        if !runs() {
+            return;
+        }
+        let network = Builder::new("net", InputSpec::features([4, 9]))
+            .conv("a", 8, window([3]).pad(1))
+            .relu("r")
+            .conv_transpose("u", 6, window([2]).stride(2))
+            .conv("b", 5, window([3]))
+            .build()
+            .unwrap()
+            .initialize(3)
+            .unwrap();
+        for batch in [cp_onnx::Dim::Size(2), ExportOptions::default().batch] {
+            let folder = tempfile::tempdir().unwrap();
+            let options = ExportOptions { batch, ..ExportOptions::default() };
+            let path = folder.path().join("dense.onnx");
+            export(&network, &options).unwrap().save(&path).unwrap();
+            let model = Model::open(&path).unwrap();
+            let values = model.layer_inputs().unwrap();
+            let shapes = crate::engine::value_shapes(&model, &values, &BTreeMap::new()).unwrap();
+            for view in [model.layer_view(Some(&shapes)), model.layer_view(None)] {
+                let view = view.unwrap();
+                assert!(view.left_out.is_empty(), "{:?}", view.left_out);
+                assert_eq!((view.layers.len(), view.fixed.len()), (3, 1));
+            }
+            let view = model.layer_view(Some(&shapes)).unwrap();
+            let inputs = |net: &Network| net.architecture().input_shapes();
+            let macs = |net: &Network| net.cost(inputs(net)).unwrap().total.macs;
+            assert_eq!(macs(&view.network), macs(&network));
+        }
     }
 
     fn stages(folder: &Path) -> Stages {

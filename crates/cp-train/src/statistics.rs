@@ -172,7 +172,7 @@ impl Sums {
                     kernel: behind(&conv.kernel),
                     stride: behind(&conv.stride),
                     dilation: behind(&conv.dilation),
-                    padding: Padding::default(),
+                    padding: Padding::none(2),
                     ..conv.clone()
                 };
                 let length = x.size().last().copied().unwrap_or(0) as usize;
@@ -241,7 +241,35 @@ fn add(sum: &mut InputStatistics, rows: &Tensor) -> Result<(), TrainError> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use cp_torch::tch::Kind;
+
     use super::*;
+
+    /// Of a sequence, the windows are those of a plane of one row.
+    #[test]
+    fn sequences_are_unfolded_with_their_padding() {
+        let line = |axes: bool| {
+            let both = |one: usize, other: usize| if axes { vec![one, other] } else { vec![other] };
+            let padding = if axes { vec![[0, 0], [2, 1]] } else { vec![[2, 1]] };
+            Op::Conv(Conv {
+                stride: both(1, 2),
+                dilation: both(1, 2),
+                padding: Padding::Each(padding),
+                groups: 2,
+                ..Conv::new(4, 6, both(1, 3))
+            })
+        };
+        let x = Tensor::arange(2 * 4 * 11, (Kind::Float, Device::Cpu)).reshape([2, 4, 11]);
+        let moments = |op: &Op, x: &Tensor| {
+            let mut sums = Sums::of(op).unwrap();
+            sums.add(x, op, usize::MAX, &mut ChaCha8Rng::seed_from_u64(0)).unwrap();
+            let found = sums.finished(0.0);
+            found.iter().map(|sum| (sum.examples(), sum.moments().unwrap())).collect::<Vec<_>>()
+        };
+        let found = moments(&line(false), &x);
+        assert_eq!((found.len(), found[0].0, found[0].1.nrows()), (2, 2 * 5, 2 * 3));
+        assert_eq!(found, moments(&line(true), &x.unsqueeze(2)));
+    }
 
     #[test]
     fn layers_with_too_many_inputs_are_left_out_by_name() {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use cp_net::Network;
-use cp_onnx::{ExportOptions, Imported, Model};
+use cp_onnx::{ExportOptions, ImportOptions, Imported, Model};
 use cp_train::engine::{Change, Inputs, Subject, changes, value_shapes};
 use cp_train::timing::{self, TimingOptions};
 use cp_train::{
@@ -79,11 +79,22 @@ impl Source {
             )
             .into());
         }
-        let given = shapes_by_name(&args.input)?;
+        let mut given = shapes_by_name(&args.input)?;
         let onnx = Model::open(path)?;
         if args.dataset.is_some() {
             return Self::trained(args, onnx, given);
         }
+        let examples = match &args.inputs {
+            None if args.model.arch.preprocess.is_some() => {
+                let told = "--preprocess is for pictures: add --inputs or --dataset";
+                return Err(Usage(told.into()).into());
+            }
+            None => None,
+            Some(from) => {
+                let preprocess = args.model.arch.preprocess.as_ref();
+                Some(inputs::open(from, path, &mut given, preprocess)?)
+            }
+        };
         let values = onnx.layer_inputs()?;
         let needs = recipes.iter().find_map(needs_shapes);
         let shapes = match (value_shapes(&onnx, &values, &given), needs) {
@@ -120,19 +131,8 @@ impl Source {
         let fixed = view.fixed.iter().map(|(layer, _)| layer.clone()).collect();
         let network = view.network.clone();
         let mut host = Host::new(path, onnx.clone(), view, given.clone());
-        if let Some(from) = &args.inputs {
-            let examples = inputs::open(from, path, &given, args.model.arch.preprocess.as_ref())?;
-            if examples.runs() == 1 {
-                output::note(&format!(
-                    "--inputs {}: is one run of the model, which is worked with and looked at both; more would tell what is learned by heart",
-                    from.display()
-                ));
-            }
-            host = host.with_examples(&examples, seed);
-        } else if args.model.arch.preprocess.is_some() {
-            return Err(
-                Usage("--preprocess is for pictures: add --inputs or --dataset".into()).into()
-            );
+        if let Some(examples) = &examples {
+            host = host.with_examples(examples, seed);
         }
         let way = Way::Layers(Box::new(host));
         let onnx = Some(Onnx { path: path.clone(), model: onnx, way, given });
@@ -146,12 +146,13 @@ impl Source {
         given: BTreeMap<String, Vec<usize>>,
     ) -> anyhow::Result<Self> {
         let path = args.model.path.clone();
-        let imported = onnx.import(&model::import_options(&onnx, &given)).with_context(|| {
-            format!(
-                "{}: --dataset trains the model, and for that all of it has to be understood",
-                path.display()
-            )
-        })?;
+        let imported =
+            onnx.import(&ImportOptions::new().inputs(&onnx, &given)).with_context(|| {
+                format!(
+                    "{}: --dataset trains the model, and for that all of it has to be understood",
+                    path.display()
+                )
+            })?;
         let network = match (&args.model.arch.preprocess, cp_onnx::exported_network(&onnx)?) {
             (Some(preprocess), _) => preprocess.apply(imported.network.clone())?,
             (None, Some(known)) => imported.network.clone().with_input(known.input().clone())?,
@@ -260,14 +261,14 @@ impl Source {
         out: &Path,
         batches: &[usize],
     ) -> anyhow::Result<(Vec<Latency>, Vec<Change>)> {
-        let Some(onnx) = self.onnx.as_ref().filter(|_| self.sized) else {
-            return Ok((Vec::new(), Vec::new()));
-        };
+        let nothing = (Vec::new(), Vec::new());
+        let Some(onnx) = &self.onnx else { return Ok(nothing) };
+        // Without ONNX Runtime, or where sizes stay open, there is nothing to compare.
+        let Ok(shapes) = Engine::model_shapes(&onnx.path, &onnx.given) else { return Ok(nothing) };
         let moved = match &onnx.way {
             Way::Layers(host) => host.changes(out)?,
             Way::Whole(_) => changes(Subject::Model(&onnx.path), Subject::Model(out), &onnx.given)?,
         };
-        let shapes = Engine::model_shapes(&onnx.path, &onnx.given)?;
         let subjects = [Subject::Model(&onnx.path), Subject::Model(out)];
         let threads = timing::set_threads(0);
         let mut times = Vec::new();

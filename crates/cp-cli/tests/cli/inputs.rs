@@ -9,6 +9,7 @@ use ndarray_npy::NpzWriter;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use crate::onnx::shared;
 use crate::support::{fails, json, model, number, polyad, text};
 
 /// A small network as an ONNX model; `None` where no model can be run.
@@ -141,4 +142,31 @@ fn what_a_model_cannot_be_fed_with_is_refused_by_name() {
     let own = model(folder.path(), "small-cnn");
     let args = ["compress", text(&own), "--inputs", text(&empty), "--out", "o.safetensors"];
     fails(&[&args[..], &REST].concat(), 2, &["--inputs", "polyad convert"]);
+}
+
+/// Exports of other programs with what they were recorded with: sequences, volumes, two inputs, half precision, a fixed batch, transposed
+/// convolutions, sizes that the file leaves open.
+#[test]
+fn models_of_every_kind_are_fed() {
+    let folder = tempfile::tempdir().unwrap();
+    if dense(folder.path()).is_none() {
+        return;
+    }
+    let out = folder.path().join("out.onnx");
+    for (model, inputs, budget) in [
+        ("exported/audio1d.legacy.onnx", "exported/audio1d.npz", "--macs-ratio"),
+        ("exported/conv3d.legacy.onnx", "exported/conv3d.npz", "--macs-ratio"),
+        ("exported/shared.legacy.onnx", "exported/shared.npz", "--macs-ratio"),
+        ("exported/resnet.fp16.onnx", "exported/resnet.npz", "--macs-ratio"),
+        ("exported/unet.dynamo.onnx", "exported/unet.npz", "--macs-ratio"),
+        ("edge/symbolic_dims.onnx", "edge/symbolic_dims.npz", "--macs-ratio"),
+        ("edge/subgraph_outer_weight.onnx", "edge/subgraph_outer_weight.npz", "--params-ratio"),
+    ] {
+        let (Some(path), Some(inputs)) = (shared(model), shared(inputs)) else { return };
+        let args = ["compress", text(&path), "--inputs", text(&inputs), budget, "0.8"];
+        let rest = ["--multiple", "1", "--points", "3", "--max-iters", "5", "--out", text(&out)];
+        let report = json(&[&args[..], &rest].concat());
+        assert!(!report["layers"].as_array().unwrap().is_empty(), "{model}: {report}");
+        assert!(!report["changes"].as_array().unwrap().is_empty(), "{model}: {report}");
+    }
 }

@@ -10,7 +10,7 @@ use crate::engine::images;
 use crate::support::{fails, json, model, number, polyad, text};
 
 /// The models of other people's beside the workspace, or of `POLYAD_ONNX`.
-fn shared(name: &str) -> Option<PathBuf> {
+pub(crate) fn shared(name: &str) -> Option<PathBuf> {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/datasets/onnx");
     let path = std::env::var_os("POLYAD_ONNX").map_or_else(beside, PathBuf::from).join(name);
     if path.exists() {

@@ -134,14 +134,7 @@ impl Host {
 
     /// The part of the model that can be trained, and what is to be said of it.
     fn region(&self) -> Result<(Imported, Vec<String>), TrainError> {
-        let inputs = self.model.inputs();
-        let options =
-            self.given.iter().fold(ImportOptions::new(), |options, (name, shape)| {
-                match (&inputs[..], name.as_str()) {
-                    ([only], cp_net::INPUT) => options.input(only.name.clone(), shape.clone()),
-                    _ => options.input(name.clone(), shape.clone()),
-                }
-            });
+        let options = ImportOptions::new().inputs(&self.model, &self.given);
         let why = match self.model.import(&options) {
             Ok(imported) => return Ok((imported, Vec::new())),
             Err(error @ OnnxError::Import { source: ImportError::Nodes { .. }, .. }) => error,
@@ -454,16 +447,6 @@ impl Training<'_> {
         Ok(errors.sum::<f64>() / count.max(1) as f64)
     }
 
-    fn header(&self, model: &Executor, steps: i64, history: Vec<Figures>) -> Header<Figures> {
-        let trainable = model
-            .trainable()
-            .iter()
-            .map(|(name, _, tensor)| format!("{name} {:?}", tensor.size()))
-            .collect();
-        // The key of the stage, which is in the name of the file, tells the data.
-        Header { config: self.config.clone(), data: String::new(), trainable, steps, history }
-    }
-
     fn save(
         &self,
         before: f64,
@@ -472,26 +455,10 @@ impl Training<'_> {
         history: &[DistilledEpoch],
         best: Option<&Network>,
     ) -> Result<(), TrainError> {
-        let best = best.map_or_else(
-            || Ok(BTreeMap::new()),
-            |network| {
-                let tensors = network.params().iter();
-                tensors
-                    .map(|(name, array)| Ok((name.clone(), tensor_from_f32(array.view())?)))
-                    .collect::<Result<_, TrainError>>()
-            },
-        )?;
-        let figures = history.iter().map(|&epoch| Figures { before, epoch }).collect();
-        Checkpoint {
-            header: self.header(model, optimizer.steps(), figures),
-            model: model
-                .tensors()
-                .map(|(name, _, tensor)| (name.to_owned(), tensor.shallow_clone()))
-                .collect(),
-            optimizer: optimizer.state(),
-            best,
-        }
-        .save(self.checkpoint)
+        let history = history.iter().map(|&epoch| Figures { before, epoch }).collect();
+        // The key of the stage, which is in the name of the file, tells the data.
+        let header = Header::new(self.config, String::new(), model, optimizer, history);
+        Checkpoint::of(header, model, optimizer, best)?.save(self.checkpoint)
     }
 
     /// Takes up a run that was stopped: what was before it, and its epochs.

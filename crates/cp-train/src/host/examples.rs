@@ -28,41 +28,45 @@ pub enum PictureLayout {
     Nhwc,
 }
 
+/// What a model takes, by the names of its inputs.
+pub type Feed = Vec<(String, Tensor)>;
+
 /// Unlabelled examples as runs of a model: what goes in at once.
 ///
 /// A model with a free batch takes several examples a run, one with a fixed batch as many as that.
 #[derive(Clone)]
-pub struct Examples {
-    source: Source,
-    runs: Vec<Run>,
-    /// Examples in all runs.
-    count: usize,
-}
-
-/// What a model takes, by the names of its inputs.
-pub type Feed = Vec<(String, Tensor)>;
+pub struct Examples(Source);
 
 #[derive(Clone)]
 enum Source {
-    /// One or more sets of arrays.
-    Arrays { sets: Arc<Vec<Feed>>, digest: String },
-    Pictures {
-        set: Arc<dyn Dataset>,
-        input: String,
-        element: ElementType,
-        spec: Box<InputSpec>,
-        layout: PictureLayout,
-    },
+    Arrays(Arrays),
+    Pictures(Pictures),
 }
 
+/// Sets of arrays, cut into runs.
+#[derive(Clone)]
+struct Arrays {
+    sets: Arc<Vec<Feed>>,
+    digest: String,
+    runs: Vec<Rows>,
+}
+
+/// Rows of the arrays of a set, by the names of its inputs; the arrays that are not named are taken whole.
 #[derive(Clone, Debug)]
-enum Run {
-    /// Rows of the arrays of a set, by the names of its inputs; whole arrays for the others.
-    Rows {
-        set: usize,
-        rows: BTreeMap<String, Range<usize>>,
-    },
-    Pictures(Vec<usize>),
+struct Rows {
+    set: usize,
+    rows: BTreeMap<String, Range<usize>>,
+}
+
+/// Pictures, by their indices in the runs.
+#[derive(Clone)]
+struct Pictures {
+    set: Arc<dyn Dataset>,
+    input: String,
+    element: ElementType,
+    spec: InputSpec,
+    layout: PictureLayout,
+    runs: Vec<Vec<usize>>,
 }
 
 impl Examples {
@@ -78,17 +82,16 @@ impl Examples {
         inputs: &[ValueInfo],
         batch: usize,
     ) -> Result<Self, TrainError> {
-        let (mut fitted, mut runs, mut count) = (Vec::new(), Vec::new(), 0);
+        let (mut fitted, mut runs) = (Vec::new(), Vec::new());
         for (name, arrays) in sets {
             let wrong = |what: String| TrainError::Inputs { from: name.clone(), what };
             let set = fit(&arrays, inputs).map_err(wrong)?;
             let found = split(&set, inputs, batch).map_err(wrong)?;
-            count += found.iter().map(|(_, examples)| examples).sum::<usize>();
-            runs.extend(found.into_iter().map(|(rows, _)| Run::Rows { set: fitted.len(), rows }));
+            runs.extend(found.into_iter().map(|rows| Rows { set: fitted.len(), rows }));
             fitted.push(set);
         }
         let digest = digest(&fitted);
-        Ok(Self { source: Source::Arrays { sets: Arc::new(fitted), digest }, runs, count })
+        Ok(Self(Source::Arrays(Arrays { sets: Arc::new(fitted), digest, runs })))
     }
 
     /// Pictures for a model with one input that takes them, prepared as `spec` says, whose shape is that of the pictures as
@@ -111,10 +114,16 @@ impl Examples {
                 names.join(", ")
             )));
         };
-        let mut shape = spec.shape.clone();
-        if layout == PictureLayout::Nhwc && shape.len() == 3 {
-            shape.rotate_left(1);
-        }
+        let &[channels, height, width] = &spec.shape[..] else {
+            return Err(wrong(format!(
+                "pictures have channels, height and width, and {:?} are asked for",
+                spec.shape
+            )));
+        };
+        let shape = match layout {
+            PictureLayout::Nchw => [channels, height, width],
+            PictureLayout::Nhwc => [height, width, channels],
+        };
         let fits = |(dim, size): (&Dim, &usize)| dim.size().is_none_or(|fixed| fixed == *size);
         if input.dims.len() != 4 || !input.dims[1..].iter().zip(&shape).all(fits) {
             return Err(wrong(format!(
@@ -131,36 +140,54 @@ impl Examples {
         let size = input.dims[0].size().unwrap_or(batch).max(1);
         // Models of a fixed batch take no smaller ones.
         let indices: Vec<usize> = (0..set.len()).collect();
-        let runs: Vec<Run> = match input.dims[0] {
-            Dim::Fixed(_) => {
-                indices.chunks_exact(size).map(|run| Run::Pictures(run.into())).collect()
-            }
-            Dim::Free(_) => indices.chunks(size).map(|run| Run::Pictures(run.into())).collect(),
+        let chunks: Vec<&[usize]> = match input.dims[0] {
+            Dim::Fixed(_) => indices.chunks_exact(size).collect(),
+            Dim::Free(_) => indices.chunks(size).collect(),
         };
-        if runs.is_empty() {
+        if chunks.is_empty() {
             return Err(wrong(format!(
                 "the model takes {size} pictures at once, and there are {}",
                 set.len()
             )));
         }
-        let count = runs.iter().map(|run| match run {
-            Run::Pictures(run) => run.len(),
-            Run::Rows { .. } => 0,
-        });
-        let count = count.sum();
+        let runs = chunks.into_iter().map(<[usize]>::to_vec).collect();
         let (input, element) = (input.name.clone(), input.ty.clone());
-        let source = Source::Pictures { set, input, element, spec: Box::new(spec), layout };
-        Ok(Self { source, runs, count })
+        Ok(Self(Source::Pictures(Pictures { set, input, element, spec, layout, runs })))
     }
 
     /// Runs of the model.
     pub fn runs(&self) -> usize {
-        self.runs.len()
+        match &self.0 {
+            Source::Arrays(arrays) => arrays.runs.len(),
+            Source::Pictures(pictures) => pictures.runs.len(),
+        }
     }
 
     /// Examples in them.
     pub fn examples(&self) -> usize {
-        self.count
+        (0..self.runs()).map(|run| self.size_of(run)).sum()
+    }
+
+    /// Examples of a run.
+    pub(super) fn size_of(&self, run: usize) -> usize {
+        match &self.0 {
+            Source::Arrays(Arrays { runs, .. }) => {
+                runs[run].rows.values().map(Range::len).max().unwrap_or(1)
+            }
+            Source::Pictures(pictures) => pictures.runs[run].len(),
+        }
+    }
+
+    /// The shapes of the inputs in the first run, without the batch axis, by their names; not those of inputs without axes.
+    ///
+    /// # Errors
+    /// Pictures that cannot be read.
+    pub fn shapes(&self) -> Result<BTreeMap<String, Vec<usize>>, TrainError> {
+        let shape = |(name, array): (String, Tensor)| match array.shape() {
+            [] => None,
+            [_, inner @ ..] => Some((name, inner.to_vec())),
+        };
+        Ok(self.run(0)?.into_iter().filter_map(shape).collect())
     }
 
     /// What these examples are, for keys of results: equal for equal contents.
@@ -168,35 +195,36 @@ impl Examples {
     /// # Errors
     /// Pictures that cannot be read.
     pub(crate) fn identity(&self) -> Result<String, TrainError> {
-        let contents = match &self.source {
-            Source::Arrays { digest, .. } => digest.clone(),
-            Source::Pictures { set, spec, layout, .. } => {
-                format!("{} as {spec:?} {layout:?}", data_identity(&**set)?)
+        let (contents, runs) = match &self.0 {
+            Source::Arrays(Arrays { digest, runs, .. }) => (digest.clone(), format!("{runs:?}")),
+            Source::Pictures(Pictures { set, spec, layout, runs, .. }) => {
+                let contents = format!("{} as {spec:?} {layout:?}", data_identity(&**set)?);
+                (contents, format!("{runs:?}"))
             }
         };
-        let runs = hex(Sha256::new().chain_update(format!("{:?}", self.runs)));
-        Ok(format!("{contents} in {runs}"))
+        Ok(format!("{contents} in {}", hex(Sha256::new().chain_update(runs))))
     }
 
-    /// What the model takes in the run `index`.
+    /// What the model takes in a run.
     ///
     /// # Errors
     /// Pictures that cannot be read.
     ///
     /// # Panics
-    /// If `index` is not below [`runs`](Self::runs).
-    pub fn run(&self, index: usize) -> Result<Feed, TrainError> {
-        match (&self.source, &self.runs[index]) {
-            (Source::Arrays { sets, .. }, Run::Rows { set, rows }) => {
+    /// If `run` is not below [`runs`](Self::runs).
+    pub fn run(&self, run: usize) -> Result<Feed, TrainError> {
+        match &self.0 {
+            Source::Arrays(Arrays { sets, runs, .. }) => {
+                let Rows { set, rows } = &runs[run];
                 let cut = |(name, array): &(String, Tensor)| match rows.get(name) {
                     Some(rows) => (name.clone(), array.rows(rows.clone())),
                     None => (name.clone(), array.clone()),
                 };
                 Ok(sets[*set].iter().map(cut).collect())
             }
-            (Source::Pictures { set, input, element, spec, layout }, Run::Pictures(indices)) => {
+            Source::Pictures(Pictures { set, input, element, spec, layout, runs }) => {
                 let transform = fitting_transform(set.as_ref(), spec)?;
-                let pixels = pixels(set, indices, transform)?;
+                let pixels = pixels(set, &runs[run], transform)?;
                 let x = array_from_tensor(&images_to_tensor(&pixels, spec, Device::Cpu)?)?;
                 let x = match layout {
                     PictureLayout::Nchw => x,
@@ -208,8 +236,6 @@ impl Examples {
                 let x = x.cast(element).unwrap_or(x);
                 Ok(vec![(input.clone(), x)])
             }
-            // Runs are of their own source.
-            _ => Ok(Vec::new()),
         }
     }
 
@@ -217,29 +243,25 @@ impl Examples {
     /// A single run is both.
     #[must_use]
     pub fn split(&self, share: f64, seed: u64) -> [Self; 2] {
-        let mut runs = self.runs.clone();
-        runs.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-        if runs.len() < 2 {
+        if self.runs() < 2 {
             return [self.clone(), self.clone()];
         }
-        let held = ((runs.len() as f64 * share).round() as usize).clamp(1, runs.len() - 1);
-        let work = runs.split_off(held);
-        [work, runs].map(|runs| {
-            let count = runs.iter().map(|run| self.size(run)).sum();
-            Self { source: self.source.clone(), runs, count }
+        let mut order: Vec<usize> = (0..self.runs()).collect();
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        let held = ((order.len() as f64 * share).round() as usize).clamp(1, order.len() - 1);
+        let (held, work) = order.split_at(held);
+        [work, held].map(|part| {
+            Self(match self.0.clone() {
+                Source::Arrays(all) => {
+                    let runs = part.iter().map(|&run| all.runs[run].clone()).collect();
+                    Source::Arrays(Arrays { runs, ..all })
+                }
+                Source::Pictures(all) => {
+                    let runs = part.iter().map(|&run| all.runs[run].clone()).collect();
+                    Source::Pictures(Pictures { runs, ..all })
+                }
+            })
         })
-    }
-
-    /// Examples of a run.
-    pub(super) fn size_of(&self, index: usize) -> usize {
-        self.size(&self.runs[index])
-    }
-
-    fn size(&self, run: &Run) -> usize {
-        match run {
-            Run::Pictures(indices) => indices.len(),
-            Run::Rows { rows, .. } => rows.values().map(Range::len).max().unwrap_or(1),
-        }
     }
 }
 
@@ -305,11 +327,12 @@ fn fit(arrays: &[(String, Tensor)], inputs: &[ValueInfo]) -> Result<Feed, String
     Ok(fitted)
 }
 
-/// Rows of a run by input, and the examples in it.
-type Cut = (BTreeMap<String, Range<usize>>, usize);
-
-/// The runs of a set of arrays.
-fn split(set: &Feed, inputs: &[ValueInfo], batch: usize) -> Result<Vec<Cut>, String> {
+/// The runs of a set of arrays: rows by input.
+fn split(
+    set: &Feed,
+    inputs: &[ValueInfo],
+    batch: usize,
+) -> Result<Vec<BTreeMap<String, Range<usize>>>, String> {
     // Of each input with axes: its examples a run where the model fixes them, and all of its rows.
     let with_axes: Vec<(&str, Option<usize>, usize)> = set
         .iter()
@@ -351,19 +374,15 @@ fn split(set: &Feed, inputs: &[ValueInfo], batch: usize) -> Result<Vec<Cut>, Str
         (None, None) => 1,
     };
     let cut = |run: usize| {
-        let rows: BTreeMap<String, Range<usize>> = with_axes
-            .iter()
-            .map(|&(name, size, rows)| {
-                let range = match size {
-                    Some(size) => run * size..(run + 1) * size,
-                    None if fixed.is_some() => 0..rows,
-                    None => run * batch.max(1)..((run + 1) * batch.max(1)).min(rows),
-                };
-                (name.to_owned(), range)
-            })
-            .collect();
-        let examples = rows.values().map(Range::len).max().unwrap_or(1);
-        (rows, examples)
+        let rows = with_axes.iter().map(|&(name, size, rows)| {
+            let range = match size {
+                Some(size) => run * size..(run + 1) * size,
+                None if fixed.is_some() => 0..rows,
+                None => run * batch.max(1)..((run + 1) * batch.max(1)).min(rows),
+            };
+            (name.to_owned(), range)
+        });
+        rows.collect()
     };
     Ok((0..runs).map(cut).collect())
 }
