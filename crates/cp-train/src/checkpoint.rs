@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use cp_net::Network;
-use cp_torch::array_from_tensor;
 use cp_torch::tch::Tensor;
+use cp_torch::{Executor, array_from_tensor, tensor_from_f32};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use serde::de::DeserializeOwned;
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::metrics::EpochMetrics;
+use crate::optimizer::Optimizer;
 
 /// Key of the JSON in the file's metadata.
 const KEY: &str = "polyad-checkpoint";
@@ -44,7 +45,47 @@ pub(crate) struct Header<M = EpochMetrics> {
     pub(crate) history: Vec<M>,
 }
 
+impl<M> Header<M> {
+    pub(crate) fn new(
+        config: &TrainConfig,
+        data: String,
+        model: &Executor,
+        optimizer: &Optimizer,
+        history: Vec<M>,
+    ) -> Self {
+        let (config, trainable) = (config.clone(), described(model));
+        Self { config, data, trainable, steps: optimizer.steps(), history }
+    }
+}
+
+/// Names and shapes of the arrays of `model` that are trained: what has to agree for a checkpoint to fit.
+pub(crate) fn described(model: &Executor) -> Vec<String> {
+    let trained = model.trainable();
+    trained.iter().map(|(name, _, tensor)| format!("{name} {:?}", tensor.size())).collect()
+}
+
 impl<M: Serialize + DeserializeOwned> Checkpoint<M> {
+    /// The state as it is now, and the network of the best epoch.
+    pub(crate) fn of(
+        header: Header<M>,
+        model: &Executor,
+        optimizer: &Optimizer,
+        best: Option<&Network>,
+    ) -> Result<Self, TrainError> {
+        let arrays = best.iter().flat_map(|network| network.params());
+        Ok(Self {
+            header,
+            model: model
+                .tensors()
+                .map(|(name, _, tensor)| (name.to_owned(), tensor.shallow_clone()))
+                .collect(),
+            optimizer: optimizer.state(),
+            best: arrays
+                .map(|(name, array)| Ok((name.clone(), tensor_from_f32(array.view())?)))
+                .collect::<Result<_, TrainError>>()?,
+        })
+    }
+
     /// Writes the checkpoint so that the file at `path` is at every moment either the old one or the new one, whole.
     pub(crate) fn save(&self, path: &Path) -> Result<(), TrainError> {
         let arrays: Vec<(String, Vec<usize>, Vec<u8>)> = self

@@ -1,6 +1,5 @@
 //! The training loop.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use cp_torch::tch::{Kind, Tensor};
 use cp_torch::{Executor, Mode};
 
 use crate::batch;
-use crate::checkpoint::{Checkpoint, Header};
+use crate::checkpoint::{Checkpoint, Header, described};
 use crate::config::TrainConfig;
 use crate::distill::Teacher;
 use crate::error::TrainError;
@@ -179,7 +178,8 @@ pub fn train_from(
             best = Some(model.network()?);
         }
         if let Some(path) = checkpoint {
-            snapshot(model, &optimizer, data, config, &history, best.as_ref())?.save(path)?;
+            let header = Header::new(config, describe(data), model, &optimizer, history.clone());
+            Checkpoint::of(header, model, &optimizer, best.as_ref())?.save(path)?;
         }
         record.epoch(&metrics)?;
     }
@@ -247,48 +247,6 @@ fn describe(data: &TrainData) -> String {
     }
 }
 
-/// Names and shapes of all arrays, those that are trained marked: what has to agree for a checkpoint to fit.
-fn describe_arrays(model: &Executor) -> Vec<String> {
-    model
-        .trainable()
-        .iter()
-        .map(|(name, _, tensor)| format!("{name} {:?}", tensor.size()))
-        .collect()
-}
-
-fn snapshot(
-    model: &Executor,
-    optimizer: &Optimizer,
-    data: &TrainData,
-    config: &TrainConfig,
-    history: &[EpochMetrics],
-    best: Option<&cp_net::Network>,
-) -> Result<Checkpoint, TrainError> {
-    let best = match best {
-        None => BTreeMap::new(),
-        Some(network) => network
-            .params()
-            .iter()
-            .map(|(name, array)| Ok((name.clone(), cp_torch::tensor_from_f32(array.view())?)))
-            .collect::<Result<_, TrainError>>()?,
-    };
-    Ok(Checkpoint {
-        header: Header {
-            config: config.clone(),
-            data: describe(data),
-            trainable: describe_arrays(model),
-            steps: optimizer.steps(),
-            history: history.to_vec(),
-        },
-        model: model
-            .tensors()
-            .map(|(name, _, tensor)| (name.to_owned(), tensor.shallow_clone()))
-            .collect(),
-        optimizer: optimizer.state(),
-        best,
-    })
-}
-
 /// Puts the state at `path` into `model` and `optimizer` and returns the epochs that were done, and the best network of them.
 fn resume(
     path: &Path,
@@ -311,7 +269,7 @@ fn resume(
             describe(data)
         )));
     }
-    if saved.header.trainable != describe_arrays(model) {
+    if saved.header.trainable != described(model) {
         return Err(reject("it trains other parameters".into()));
     }
     let mut network = model.network()?;
