@@ -18,7 +18,7 @@ use ndarray::{ArrayD, Ix2};
 use ndarray_npy::WritableElement;
 use serde::Serialize;
 
-use self::method::{Method, RankChoice};
+use self::method::{Algorithm, RankChoice};
 use crate::common::{Common, Usage, non_negative, positive};
 use crate::npy::{self, Floats};
 use crate::output::{self, OutFile, Report};
@@ -55,8 +55,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "R0,R1,…", value_delimiter = ',', value_parser = positive)]
     ranks: Option<Vec<usize>>,
     /// Algorithm.
-    #[arg(long, value_enum, default_value_t = Method::Als)]
-    method: Method,
+    #[arg(long, value_enum, default_value = "als")]
+    method: Algorithm,
     /// Start.
     #[arg(long, value_enum, default_value_t = InitName::Random)]
     init: InitName,
@@ -201,7 +201,7 @@ fn decompose<T: Real + WritableElement>(
         out.write(|file| npy::write_factors(&best.cp, file))?;
     }
     let report = CpReport {
-        method: args.method.name(),
+        method: args.method.name().to_owned(),
         shape: array.shape().to_vec(),
         rank: best.cp.rank(),
         iterations: best.iterations(),

@@ -9,11 +9,12 @@ use cp_plan::LayerReport;
 use cp_report::{Axis, Block, Card, Cell, Column, Report, Series, Table, XyPlot};
 use cp_train::timing::{self, Timing, TimingOptions};
 use cp_train::{
-    CompressData, EngineName, Evaluation, Latency, Recipe, StageReport, Target, TrainData,
+    CompressData, EngineName, Evaluation, Latency, Preset, Recipe, StageReport, Target, TrainData,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
+use crate::description::overlay;
 use crate::experiment::{Experiment, Findings, Row};
 use crate::figures::{accuracy_curves, fewer, layer_table, speeds};
 
@@ -31,10 +32,24 @@ pub(crate) struct Settings {
     /// The budget that is run with several seeds, and these.
     headline: f64,
     seeds: Vec<u64>,
-    timing_batch: usize,
+    /// Batches that the dense and every compressed network are timed at, in turns.
+    timing_batches: Vec<usize>,
     published: Vec<Published>,
-    /// How every budget is reached; its target and its seed are replaced.
-    recipe: Recipe,
+    /// The recipe that every budget is reached by.
+    preset: Base,
+    /// Laid over the preset's recipe, for a quick look: `{ compress = { fine_tune = { epochs = 1 } } }`.
+    #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
+    changes: toml::Table,
+}
+
+/// A preset of `polyad compress`, or what it does without data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Base {
+    Quick,
+    Default,
+    Best,
+    DataFree,
 }
 
 /// A published point: shares removed, and the change of top-1 in points.
@@ -87,7 +102,7 @@ impl Experiment for Curve {
             bail!("the settings name no budgets: at least one is needed, such as budgets = [0.5]");
         }
         for &budget in &settings.budgets {
-            recipe(settings, budget, settings.seeds[0]).check(true)?;
+            recipe(settings, budget, settings.seeds[0])?.check(true)?;
         }
         Ok(())
     }
@@ -103,11 +118,8 @@ impl Experiment for Curve {
         let dense_test = context.stages.evaluate("dense-test", &dense, &test)?;
         let data = CompressData { train, test: Some(test) };
         // What all cells have in common, before they start.
-        recipe(&settings, settings.budgets[0], settings.seeds[0]).plan(
-            &dense,
-            Some(&data),
-            &context.stages,
-        )?;
+        let first = recipe(&settings, settings.budgets[0], settings.seeds[0])?;
+        first.plan(&dense, given(&settings, &data), &context.stages)?;
         Ok(Self { settings, dense, data, dense_test })
     }
 
@@ -127,10 +139,14 @@ impl Experiment for Curve {
 
     fn run(&self, context: &Context, &(budget, seed): &(f64, u64)) -> Result<(Outcome, Network)> {
         let stages = context.stages.within(&folder(budget, seed))?;
-        let recipe = recipe(&self.settings, budget, seed);
-        let done = recipe.run(&self.dense, Some(&self.data), &stages)?;
+        let recipe = recipe(&self.settings, budget, seed)?;
+        let done = recipe.run(&self.dense, given(&self.settings, &self.data), &stages)?;
         let [_, cost] = done.cost;
-        let [_, test] = done.test.context("there are test data")?;
+        let test = match (done.test, &self.data.test) {
+            (Some([_, test]), _) => test,
+            (None, Some(test)) => stages.evaluate("test", &done.network, test)?,
+            (None, None) => bail!("there are no test data"),
+        };
         let (stages, layers) = (done.stages, done.layers);
         Ok((Outcome { budget, seed, cost, stages, layers, test }, done.network))
     }
@@ -140,14 +156,12 @@ impl Experiment for Curve {
         let first = made.iter().filter(|(outcome, _)| outcome.seed == settings.seeds[0]);
         let timed: Vec<&Network> =
             std::iter::once(dense).chain(first.map(|(_, network)| network)).collect();
-        let engine = context.stages.engine().name();
-        let times = context.stage("latency", &(settings.timing_batch, engine), &timed, || {
-            let options = TimingOptions::default();
-            Ok::<_, anyhow::Error>(context.stages.latency(
-                &timed,
-                settings.timing_batch,
-                &options,
-            )?)
+        let key = (&settings.timing_batches, context.stages.engine().name());
+        let times = context.stage("latency", &key, &timed, || {
+            let time = |&batch: &usize| {
+                Ok(context.stages.latency(&timed, batch, &TimingOptions::default())?)
+            };
+            settings.timing_batches.iter().map(time).collect::<Result<Vec<_>>>()
         })?;
         let outcomes: Vec<Outcome> = made.into_iter().map(|(outcome, _)| outcome).collect();
         self.write_report(context, &outcomes, &times)
@@ -160,13 +174,30 @@ fn folder(budget: f64, seed: u64) -> String {
 }
 
 /// The recipe of one budget and seed.
-fn recipe(config: &Settings, budget: f64, seed: u64) -> Recipe {
-    let mut recipe = Recipe { target: Target::MacsRatio(budget), ..config.recipe.clone() };
+fn recipe(settings: &Settings, budget: f64, seed: u64) -> Result<Recipe> {
+    let target = Target::MacsRatio(budget);
+    let augmentation = cp_train::augmentation_of(&settings.dataset);
+    let preset = match settings.preset {
+        Base::Quick => Recipe::with_data(Preset::Quick, target, augmentation),
+        Base::Default => Recipe::with_data(Preset::Default, target, augmentation),
+        Base::Best => Recipe::with_data(Preset::Best, target, augmentation),
+        Base::DataFree => Recipe::data_free(target),
+    };
+    let mut recipe = toml::Table::try_from(preset)?;
+    overlay(&mut recipe, &settings.changes);
+    let recipe: Recipe = recipe.try_into().context("changes")?;
+    // The plan is the same for all seeds; networks are timed together, at the end.
+    let mut recipe = Recipe { timing_batches: Vec::new(), ..recipe };
     recipe.compress.seed = seed;
     if let Some(fine_tune) = &mut recipe.compress.fine_tune {
         fine_tune.seed = seed;
     }
-    recipe
+    Ok(recipe)
+}
+
+/// The data that the recipe gets to see.
+fn given<'a>(settings: &Settings, data: &'a CompressData) -> Option<&'a CompressData> {
+    (settings.preset != Base::DataFree).then_some(data)
 }
 
 /// Mean and standard deviation (of the sample; 0 for one value).
@@ -182,7 +213,7 @@ impl Curve {
         &self,
         context: &Context,
         outcomes: &[Outcome],
-        latencies: &[Timing],
+        latencies: &[Vec<Timing>],
     ) -> Result<Findings> {
         let engine = context.stages.engine().name();
         let Self { settings: config, dense, dense_test, .. } = self;
@@ -261,33 +292,26 @@ impl Curve {
                 Column::number("removed").unit("%"),
                 Column::number("MACs").unit("M"),
                 Column::number("removed").unit("%"),
-                Column::number("latency").unit("ms"),
-                Column::number("speed-up"),
                 Column::number("test top-1").unit("%"),
                 Column::number("change").unit("points"),
             ],
         );
-        let dense_time = latencies.first().copied();
         table.row([
             Cell::text("dense"),
             Cell::count(before.params as u64),
             Cell::missing(),
             Cell::millions(before.macs as u64, 2),
             Cell::missing(),
-            dense_time.map_or_else(Cell::missing, |time| Cell::millis(time.median)),
-            Cell::missing(),
             Cell::percent(dense_test.top1, 2),
             Cell::missing(),
         ]);
-        for (outcome, time) in first.iter().zip(latencies.iter().skip(1)) {
+        for outcome in &first {
             table.row([
                 Cell::text(format!("budget {}", outcome.budget)),
                 Cell::count(outcome.cost.params as u64),
                 Cell::percent(removed(outcome.cost.params, before.params), 1),
                 Cell::millions(outcome.cost.macs as u64, 2),
                 Cell::percent(removed(outcome.cost.macs, before.macs), 1),
-                Cell::millis(time.median),
-                dense_time.map_or_else(Cell::missing, |d| Cell::ratio(d.median / time.median, 2)),
                 Cell::percent(outcome.test.top1, 2),
                 Cell::points(change(outcome), 2),
             ]);
@@ -296,12 +320,12 @@ impl Curve {
             (dense_test.top1 * (1.0 - dense_test.top1) / dense_test.examples.max(1) as f64).sqrt();
         table.note(format!(
         "One standard deviation of the test sample of {} images is {:.2} points for one network; of the difference of two networks \
-         that agree on most images it is smaller. Latency: batches of {} in {engine}.",
+         that agree on most images it is smaller.",
         dense_test.examples,
         100.0 * deviation,
-        config.timing_batch
     ));
         report.add(table);
+        report.add(self.times_table(engine, &first, latencies));
         report.add(stages_table(&first));
 
         let mut published = Table::new(
@@ -352,7 +376,7 @@ impl Curve {
         if let Some(one) = headline.first().copied().or(first.first().copied()) {
             report.add(Block::heading(format!("Budget {}", one.budget)));
             report.add(layer_table(&one.layers));
-            if config.recipe.compress.fine_tune.is_some() {
+            if recipe(config, one.budget, one.seed)?.compress.fine_tune.is_some() {
                 let stages = context.stages.within(&folder(one.budget, one.seed))?;
                 let epochs = stages.dir().epochs("fine-tuned")?;
                 report.add(accuracy_curves("Fine-tuning: accuracy", &epochs));
@@ -371,7 +395,7 @@ impl Curve {
         dense_test.examples,
         config.test_split,
     )));
-        let rows = self.rows(engine, &before, outcomes, latencies);
+        let rows = self.rows(engine, &before, outcomes, latencies)?;
         let result =
             serde_json::json!({ "dense": dense_test, "outcomes": outcomes, "latency": latencies });
         Ok(Findings { report, result, rows, fault: None })
@@ -383,8 +407,8 @@ impl Curve {
         engine: EngineName,
         before: &Totals,
         outcomes: &[Outcome],
-        latencies: &[Timing],
-    ) -> Vec<Row> {
+        latencies: &[Vec<Timing>],
+    ) -> Result<Vec<Row>> {
         let Self { settings: config, dense_test, .. } = self;
         let first: Vec<&Outcome> = outcomes.iter().filter(|o| o.seed == config.seeds[0]).collect();
         let smallest = config.budgets.iter().copied().fold(f64::INFINITY, f64::min);
@@ -395,46 +419,80 @@ impl Curve {
                 outcomes.iter().filter(same).map(|o| 100.0 * o.test.top1).collect();
             let Some(index) = first.iter().position(same) else { continue };
             let (one, threads) = (first[index], timing::set_threads(0));
-            let speed = latencies.first().zip(latencies.get(index + 1));
-            let speed = speed.map(|(&dense, &compressed)| {
-                speeds(&[Latency {
-                    engine,
-                    batch: config.timing_batch,
-                    threads,
-                    dense,
-                    compressed,
-                }])
-            });
+            let batches = config.timing_batches.iter().zip(latencies);
+            let times: Vec<Latency> = batches
+                .filter_map(|(&batch, times)| {
+                    let (&dense, &compressed) = (times.first()?, times.get(index + 1)?);
+                    Some(Latency { engine, batch, threads, dense, compressed })
+                })
+                .collect();
             let (mean, deviation) = mean_deviation(&seeds);
             let spread = match seeds.len() {
                 1 => String::new(),
                 n => format!(" ± {deviation:.2} ({n} seeds)"),
             };
             let row = Row {
-                network: self.described(),
+                network: self.described(one)?,
                 data: format!("{}, {} images", config.dataset, dense_test.examples),
                 params: fewer(before.params, one.cost.params),
                 macs: fewer(before.macs, one.cost.macs),
                 top1: format!("{:.2} % → {mean:.2}{spread} %", 100.0 * dense_test.top1),
-                speed: speed.unwrap_or_default(),
+                speed: speeds(&times),
             };
             if rows.last() != Some(&row) {
                 rows.push(row);
             }
         }
-        rows
+        Ok(rows)
     }
 
-    fn described(&self) -> String {
-        let Settings { arch, weights, recipe, .. } = &self.settings;
+    fn described(&self, outcome: &Outcome) -> Result<String> {
+        let Settings { arch, weights, preset, .. } = &self.settings;
         let weights = if weights.contains('/') { "our weights" } else { "published weights" };
-        match &recipe.compress.fine_tune {
-            Some(tune) => format!("{arch}, {weights}, {} epochs", tune.epochs),
-            None if recipe.compress.statistics.is_none() => {
-                format!("{arch}, {weights}, no data, no fine-tuning")
+        let recipe = recipe(&self.settings, outcome.budget, outcome.seed)?;
+        let how = match (preset, &recipe.compress.fine_tune) {
+            (Base::DataFree, _) => "no data, no fine-tuning".into(),
+            (Base::Quick, _) => "preset quick".into(),
+            (Base::Default, tune) => {
+                format!("default preset, {} epochs", tune.as_ref().map_or(0, |tune| tune.epochs))
             }
-            None => format!("{arch}, {weights}, no fine-tuning"),
+            (Base::Best, tune) => {
+                format!("preset best, {} epochs", tune.as_ref().map_or(0, |tune| tune.epochs))
+            }
+        };
+        Ok(format!("{arch}, {weights}, {how}"))
+    }
+
+    /// Times of the dense network and of every budget's, by batch.
+    fn times_table(
+        &self,
+        engine: EngineName,
+        first: &[&Outcome],
+        latencies: &[Vec<Timing>],
+    ) -> Table {
+        let mut columns = vec![Column::text("network")];
+        for batch in &self.settings.timing_batches {
+            columns.push(Column::number(format!("batch {batch}")).unit("ms"));
+            columns.push(Column::text("quartiles"));
+            columns.push(Column::number("speed-up"));
         }
+        let mut table = Table::new(format!("Latency in {engine}"), columns);
+        let names = std::iter::once("dense".to_owned())
+            .chain(first.iter().map(|outcome| format!("budget {}", outcome.budget)));
+        for (index, name) in names.enumerate() {
+            let mut row = vec![Cell::text(name)];
+            for times in latencies {
+                let (Some(dense), Some(time)) = (times.first(), times.get(index)) else { continue };
+                row.push(Cell::millis(time.median));
+                row.push(Cell::text(format!("{:.2}–{:.2}", 1e3 * time.lower, 1e3 * time.upper)));
+                row.push(Cell::ratio(dense.median / time.median, 2));
+            }
+            table.row(row);
+        }
+        table.note(
+            "Medians and quartiles of forward passes of all networks in turn, on all threads.",
+        );
+        table
     }
 }
 

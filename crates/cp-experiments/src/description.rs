@@ -59,9 +59,6 @@ struct Named {
     help: String,
     #[serde(default)]
     settings: Table,
-    /// Settings that are taken away.
-    #[serde(default)]
-    without: Vec<String>,
 }
 
 /// An option that is there or not.
@@ -159,7 +156,6 @@ impl Description {
     /// The settings that the command line asks for.
     pub(crate) fn settings(&self, args: &ArgMatches) -> Result<Table> {
         let mut settings = self.settings.clone();
-        let mut without = Vec::new();
         for choice in &self.choices {
             let Some(name) = args.get_one::<String>(&choice.option) else { continue };
             // clap takes no other name.
@@ -167,7 +163,6 @@ impl Description {
                 continue;
             };
             overlay(&mut settings, &chosen.settings);
-            without.extend(&chosen.without);
         }
         for flag in self.flags.iter().filter(|flag| args.get_flag(&flag.name)) {
             overlay(&mut settings, &flag.settings);
@@ -181,10 +176,6 @@ impl Description {
         }
         if args.get_flag("smoke") {
             overlay(&mut settings, &self.smoke);
-        }
-        // Last: what a choice has not, a flag does not bring back.
-        for path in without {
-            remove(&mut settings, path);
         }
         for option in &self.options {
             let Some(text) = args.get_one::<String>(&option.name) else { continue };
@@ -269,7 +260,7 @@ impl Setting {
 
 /// Lays `over` over `settings`: tables by their fields, anything else as a whole; so is a table that names the kind of thing it is,
 /// since another kind has other fields.
-fn overlay(settings: &mut Table, over: &Table) {
+pub(crate) fn overlay(settings: &mut Table, over: &Table) {
     let names_kind =
         |table: &Table| ["rule", "shape", "kind"].iter().any(|tag| table.contains_key(*tag));
     for (name, value) in over {
@@ -287,19 +278,6 @@ fn at<'a>(settings: &'a mut Table, path: &str) -> Option<&'a mut Value> {
     match path.split_once('.') {
         None => settings.get_mut(path),
         Some((first, rest)) => at(settings.get_mut(first)?.as_table_mut()?, rest),
-    }
-}
-
-fn remove(settings: &mut Table, path: &str) {
-    match path.split_once('.') {
-        None => {
-            settings.remove(path);
-        }
-        Some((first, rest)) => {
-            if let Some(Value::Table(table)) = settings.get_mut(first) {
-                remove(table, rest);
-            }
-        }
     }
 }
 
@@ -331,7 +309,7 @@ mod tests {
         settings = { train = { optimizer = { rule = "adam" } } }
         [[choice.value]]
         name = "b"
-        without = ["train.lr"]
+        settings = { train = { lr = 0.2 } }
         [[flag]]
         name = "quick"
         help = "Quick"
@@ -375,7 +353,7 @@ mod tests {
         .unwrap();
         assert_eq!(found, expected);
         let found = settings(&["--network", "b", "--quick", "--epochs", "7", "--smoke"]).unwrap();
-        assert_eq!(found["train"].get("lr"), None);
+        assert_eq!(found["train"]["lr"].as_float(), Some(0.2));
         assert_eq!(found["train"]["epochs"].as_integer(), Some(7), "an option wins over a flag");
         assert_eq!(found["count"].as_integer(), Some(1));
     }

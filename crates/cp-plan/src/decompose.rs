@@ -21,7 +21,6 @@ use crate::models::Models;
 /// The CP solvers of cp-core, by the names that [`Solver::name`] has for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
 pub enum Method {
     /// Alternating least squares by the normal equations: [`Als`].
     Als,

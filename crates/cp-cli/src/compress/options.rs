@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cp_net::Form;
 use cp_plan::Method;
 use cp_train::{LossRule, Multiple, PlanBy, Preset};
@@ -152,8 +153,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = positive, hide_short_help = true, help_heading = "Plan")]
     pub(super) timing_batch: Vec<usize>,
     /// Algorithm of the CP decompositions [default: als].
-    #[arg(long, value_parser = clap::value_parser!(MethodName), hide_short_help = true, help_heading = "Decomposition")]
-    pub(super) method: Option<MethodName>,
+    #[arg(long, value_parser = method(), hide_short_help = true, help_heading = "Decomposition")]
+    pub(super) method: Option<Method>,
     /// Most iterations for each layer [default: 100].
     #[arg(long, value_name = "N", value_parser = positive, hide_short_help = true, help_heading = "Decomposition")]
     pub(super) max_iters: Option<usize>,
@@ -431,31 +432,9 @@ pub(super) enum ScheduleName {
     Passes,
 }
 
-/// A method by its name.
-#[derive(Clone, Copy)]
-pub(super) struct MethodName(pub(super) Method);
-
-impl ValueEnum for MethodName {
-    fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [MethodName; 8] = {
-            let [a, b, c, d, e, f, g, h] = Method::ALL;
-            [
-                MethodName(a),
-                MethodName(b),
-                MethodName(c),
-                MethodName(d),
-                MethodName(e),
-                MethodName(f),
-                MethodName(g),
-                MethodName(h),
-            ]
-        };
-        &ALL
-    }
-
-    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        Some(clap::builder::PossibleValue::new(self.0.name()))
-    }
+/// The CP solvers by their names.
+fn method() -> impl TypedValueParser<Value = Method> {
+    PossibleValuesParser::new(Method::ALL.map(Method::name)).try_map(|name| name.parse::<Method>())
 }
 
 impl From<PlanName> for PlanBy {

@@ -118,7 +118,7 @@ impl Args {
         if let (Some(&first), true) = (timing_batches.first(), from_time) {
             plan.timing_batch = first;
         }
-        set(&mut compress.method, self.method.map(|method| method.0));
+        set(&mut compress.method, self.method);
         set(&mut compress.max_iters, self.max_iters);
         set(&mut compress.tol, self.tol);
         if let Some(energy) = self.max_energy {

@@ -4,53 +4,108 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use cp_core::{
     Als, AlsQr, Auto, DataAwareAls, Delta, Epc, Init, InputStatistics, Nls, NonNegAls, PowerMethod,
     Precompressed, Real, SampledAls, Solver,
 };
+use cp_plan::Method;
 
 use super::Args;
 use crate::common::{Usage, positive};
 
-/// The algorithms, named as [`Solver::name`] has them.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Method {
-    /// CP: alternating least squares by the normal equations.
-    Als,
-    /// CP: alternating least squares by QR, for nearly collinear terms.
-    AlsQr,
-    /// CP: the same with the pseudo-inverse, for rank-deficient factors.
-    AlsQrSvd,
-    /// CP: nonlinear least squares, damped Gauss–Newton.
-    Nls,
-    /// CP: ALS, then NLS where it gains, then bounded energy.
-    Auto,
-    /// CP: rank-one terms one after another, by the tensor power method.
-    Power,
-    /// CP: ALS, then the smallest terms within an error bound (error-preserving correction).
+/// The algorithms for arrays: the solvers that layers are decomposed by, and what there is beside them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Algorithm {
+    /// A CP solver of [`Method`].
+    Cp(Method),
+    /// CP: ALS, then the smallest terms within an error bound.
     Epc,
-    /// CP with non-negative factors.
-    Nonneg,
-    /// CP of tensors too large for exact sweeps, from sampled entries.
-    SampledAls,
-    /// CP in the metric of a layer's inputs, given by --statistics.
+    /// CP in the metric of a layer's inputs.
     AlsSigma,
-    /// Tucker by truncated singular value decompositions, without iterations.
+    /// Tucker by truncated singular value decompositions.
     Hosvd,
     /// Tucker by orthogonal iteration.
     Hooi,
-    /// Tucker in the first two modes alone: the channels of a convolution kernel.
+    /// Tucker in the first two modes.
     Tucker2,
 }
 
-impl Method {
-    pub(super) fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+impl Algorithm {
+    /// All of them, as `--help` lists them.
+    const ALL: [Algorithm; 13] = [
+        Algorithm::Cp(Method::Als),
+        Algorithm::Cp(Method::AlsQr),
+        Algorithm::Cp(Method::AlsQrSvd),
+        Algorithm::Cp(Method::Nls),
+        Algorithm::Cp(Method::Auto),
+        Algorithm::Cp(Method::Power),
+        Algorithm::Epc,
+        Algorithm::Cp(Method::Nonneg),
+        Algorithm::Cp(Method::SampledAls),
+        Algorithm::AlsSigma,
+        Algorithm::Hosvd,
+        Algorithm::Hooi,
+        Algorithm::Tucker2,
+    ];
+
+    /// As [`Solver::name`] has it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Algorithm::Cp(method) => method.name(),
+            Algorithm::Epc => "epc",
+            Algorithm::AlsSigma => "als-sigma",
+            Algorithm::Hosvd => "hosvd",
+            Algorithm::Hooi => "hooi",
+            Algorithm::Tucker2 => "tucker2",
+        }
+    }
+
+    fn about(self) -> &'static str {
+        match self {
+            Algorithm::Cp(Method::Als) => "CP: alternating least squares by the normal equations",
+            Algorithm::Cp(Method::AlsQr) => {
+                "CP: alternating least squares by QR, for nearly collinear terms"
+            }
+            Algorithm::Cp(Method::AlsQrSvd) => {
+                "CP: the same with the pseudo-inverse, for rank-deficient factors"
+            }
+            Algorithm::Cp(Method::Nls) => "CP: nonlinear least squares, damped Gauss–Newton",
+            Algorithm::Cp(Method::Auto) => "CP: ALS, then NLS where it gains, then bounded energy",
+            Algorithm::Cp(Method::Power) => {
+                "CP: rank-one terms one after another, by the tensor power method"
+            }
+            Algorithm::Epc => {
+                "CP: ALS, then the smallest terms within an error bound (error-preserving correction)"
+            }
+            Algorithm::Cp(Method::Nonneg) => "CP with non-negative factors",
+            Algorithm::Cp(Method::SampledAls) => {
+                "CP of tensors too large for exact sweeps, from sampled entries"
+            }
+            Algorithm::AlsSigma => "CP in the metric of a layer's inputs, given by --statistics",
+            Algorithm::Hosvd => {
+                "Tucker by truncated singular value decompositions, without iterations"
+            }
+            Algorithm::Hooi => "Tucker by orthogonal iteration",
+            Algorithm::Tucker2 => {
+                "Tucker in the first two modes alone: the channels of a convolution kernel"
+            }
+        }
     }
 
     /// Whether it gives a core and not terms.
     pub(super) fn is_tucker(self) -> bool {
-        matches!(self, Method::Hosvd | Method::Hooi | Method::Tucker2)
+        matches!(self, Algorithm::Hosvd | Algorithm::Hooi | Algorithm::Tucker2)
+    }
+}
+
+impl ValueEnum for Algorithm {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Algorithm::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()).help(self.about()))
     }
 }
 
@@ -86,35 +141,31 @@ impl FromStr for RankChoice {
 
 /// Refuses options that the method would not look at.
 pub(super) fn check(args: &Args) -> Result<(), Usage> {
-    use Method::*;
+    use Algorithm::{AlsSigma, Cp, Epc, Hooi, Hosvd, Tucker2};
+    use Method::{Als, AlsQr, AlsQrSvd, Auto, Nls, Nonneg, Power, SampledAls};
     let method = args.method;
-    let takes: [(&str, bool, &[Method]); 10] = [
-        ("--extrapolate", args.extrapolate, &[Als]),
-        ("--ridge", args.ridge.is_some(), &[Als, Epc, SampledAls, AlsSigma]),
+    let starts = [Cp(Als), Cp(AlsQr), Cp(AlsQrSvd), Cp(Nls), Cp(Auto), Epc, Cp(SampledAls)];
+    let cp: Vec<Algorithm> =
+        Algorithm::ALL.into_iter().filter(|method| !method.is_tucker()).collect();
+    let takes: [(&str, bool, &[Algorithm]); 10] = [
+        ("--extrapolate", args.extrapolate, &[Cp(Als)]),
+        ("--ridge", args.ridge.is_some(), &[Cp(Als), Epc, Cp(SampledAls), AlsSigma]),
         ("--delta", args.delta.is_some(), &[Epc]),
-        ("--penalty", args.penalty.is_some(), &[Nls]),
-        ("--samples", args.samples.is_some(), &[SampledAls]),
+        ("--penalty", args.penalty.is_some(), &[Cp(Nls)]),
+        ("--samples", args.samples.is_some(), &[Cp(SampledAls)]),
         ("--statistics", args.statistics.is_some(), &[AlsSigma]),
         ("--ranks", args.ranks.is_some(), &[Hosvd, Hooi, Tucker2]),
-        (
-            "--rank",
-            args.rank.is_some(),
-            &[Als, AlsQr, AlsQrSvd, Nls, Auto, Power, Epc, Nonneg, SampledAls, AlsSigma],
-        ),
-        (
-            "--precompress",
-            args.precompress,
-            &[Als, AlsQr, AlsQrSvd, Nls, Auto, Power, Epc, SampledAls],
-        ),
+        ("--rank", args.rank.is_some(), &cp),
+        ("--precompress", args.precompress, &[&starts[..], &[Cp(Power)]].concat()),
         (
             "--init-factors",
             args.init_factors.is_some(),
-            &[Als, AlsQr, AlsQrSvd, Nls, Auto, Epc, Nonneg, SampledAls, AlsSigma],
+            &[&starts[..], &[Cp(Nonneg), AlsSigma]].concat(),
         ),
     ];
     for (option, given, methods) in takes {
         if given && !methods.contains(&method) {
-            let names: Vec<String> = methods.iter().map(|method| method.name()).collect();
+            let names: Vec<&str> = methods.iter().map(|method| method.name()).collect();
             return Err(Usage(format!(
                 "{option} is for --method {}, not for {}",
                 names.join(", "),
@@ -145,26 +196,36 @@ pub(super) fn solver<T: Real>(
 ) -> Option<Box<dyn Solver<T>>> {
     let (iters, tol, seed) = (args.max_iters, args.tol, seed_of(&init));
     let solver: Box<dyn Solver<T>> = match args.method {
-        Method::Als => {
+        Algorithm::Cp(Method::Als) => {
             let als = Als::new(rank).max_iters(iters).tol(tol).init(init);
             let als = als.extrapolate(args.extrapolate);
             Box::new(args.ridge.map_or(als.clone(), |ridge| als.ridge(ridge)))
         }
-        Method::AlsQr => Box::new(AlsQr::new(rank).max_iters(iters).tol(tol).init(init)),
-        Method::AlsQrSvd => Box::new(AlsQr::svd(rank).max_iters(iters).tol(tol).init(init)),
-        Method::Nls => {
+        Algorithm::Cp(Method::AlsQr) => {
+            Box::new(AlsQr::new(rank).max_iters(iters).tol(tol).init(init))
+        }
+        Algorithm::Cp(Method::AlsQrSvd) => {
+            Box::new(AlsQr::svd(rank).max_iters(iters).tol(tol).init(init))
+        }
+        Algorithm::Cp(Method::Nls) => {
             let nls = Nls::new(rank).max_iters(iters).tol(tol).init(init);
             Box::new(nls.penalty(args.penalty.unwrap_or(0.0)))
         }
-        Method::Auto => Box::new(Auto::new(rank).max_iters(iters).tol(tol).init(init)),
-        Method::Power => Box::new(PowerMethod::new(rank).max_iters(iters).seed(seed)),
-        Method::Epc => {
+        Algorithm::Cp(Method::Auto) => {
+            Box::new(Auto::new(rank).max_iters(iters).tol(tol).init(init))
+        }
+        Algorithm::Cp(Method::Power) => {
+            Box::new(PowerMethod::new(rank).max_iters(iters).seed(seed))
+        }
+        Algorithm::Epc => {
             let delta = args.delta.map_or(Delta::Auto, Delta::Relative);
             let epc = Epc::new(rank).als_sweeps(iters).delta(delta).init(init);
             Box::new(args.ridge.map_or(epc.clone(), |ridge| epc.ridge(ridge)))
         }
-        Method::Nonneg => Box::new(NonNegAls::new(rank).max_iters(iters).tol(tol).init(init)),
-        Method::SampledAls => {
+        Algorithm::Cp(Method::Nonneg) => {
+            Box::new(NonNegAls::new(rank).max_iters(iters).tol(tol).init(init))
+        }
+        Algorithm::Cp(Method::SampledAls) => {
             let mut sampled = SampledAls::new(rank).epochs(iters).tol(tol).seed(seed).init(init);
             if let Some(samples) = args.samples {
                 sampled = sampled.samples(samples);
@@ -174,12 +235,12 @@ pub(super) fn solver<T: Real>(
             }
             Box::new(sampled)
         }
-        Method::AlsSigma => {
+        Algorithm::AlsSigma => {
             let aware = DataAwareAls::new(rank, Arc::clone(statistics?));
             let aware = aware.max_iters(iters).tol(tol).init(init);
             Box::new(args.ridge.map_or(aware.clone(), |ridge| aware.ridge(ridge)))
         }
-        Method::Hosvd | Method::Hooi | Method::Tucker2 => return None,
+        Algorithm::Hosvd | Algorithm::Hooi | Algorithm::Tucker2 => return None,
     };
     Some(if args.precompress { Box::new(Precompressed::new(solver)) } else { solver })
 }

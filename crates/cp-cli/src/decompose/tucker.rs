@@ -10,7 +10,7 @@ use ndarray::ArrayD;
 use ndarray_npy::WritableElement;
 use serde::Serialize;
 
-use super::{Args, Method};
+use super::{Algorithm, Args};
 use crate::common::Usage;
 use crate::npy;
 use crate::output::{self, OutFile, Report};
@@ -49,15 +49,15 @@ pub(super) fn run<T: Real + WritableElement>(
 ) -> anyhow::Result<TuckerReport> {
     let ranks = args.ranks.clone().unwrap_or_default();
     let solver: Box<dyn TuckerSolver<T>> = match (args.method, ranks.as_slice()) {
-        (Method::Tucker2, &[first, second]) => {
+        (Algorithm::Tucker2, &[first, second]) => {
             Box::new(Tucker2::new([first, second]).max_iters(args.max_iters).tol(args.tol))
         }
-        (Method::Tucker2, _) => {
+        (Algorithm::Tucker2, _) => {
             return Err(
                 Usage("--method tucker2 takes two --ranks, for modes 0 and 1".into()).into()
             );
         }
-        (Method::Hosvd, _) => Box::new(Hosvd::new(ranks)),
+        (Algorithm::Hosvd, _) => Box::new(Hosvd::new(ranks)),
         _ => Box::new(Hooi::new(ranks).max_iters(args.max_iters).tol(args.tol)),
     };
     let bar = progress::bar(args.max_iters as u64, "decompose");
@@ -74,7 +74,7 @@ pub(super) fn run<T: Real + WritableElement>(
     }
     let iterations = found.iterations();
     Ok(TuckerReport {
-        method: args.method.name(),
+        method: args.method.name().to_owned(),
         shape: array.shape().to_vec(),
         ranks: found.tucker.ranks(),
         parameters: found.tucker.parameters(),
