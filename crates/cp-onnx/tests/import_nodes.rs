@@ -4,94 +4,25 @@
 
 mod import_support;
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::path::Path;
+use cp_net::{Network, Op};
+use cp_onnx::{ImportOptions, Model};
+use import_support::cases::{nodes, unpacked};
+use import_support::{arrays, compare, floats, folder};
+use ndarray::{ArrayD, ArrayViewD, Axis};
 
-use cp_net::Op;
-use cp_onnx::{Binding, ImportOptions, Model};
-use import_support::{arrays, check, compare, floats, folder};
-use ndarray::{ArrayD, Axis};
-use rayon::prelude::*;
-
-/// The archive, unpacked.
-fn unpacked(folder: &Path) -> tempfile::TempDir {
-    let target = tempfile::tempdir().unwrap();
-    let file = File::open(folder.join("onnx-node-tests.tar.zst")).unwrap();
-    let plain = zstd::Decoder::new(file).unwrap();
-    tar::Archive::new(plain).unpack(target.path()).unwrap();
-    target
-}
-
-/// Whether input `slot` of a test of `op` is a weight or a setting, not a value of each example.
-fn is_setting(test: &str, slot: usize, input: &Binding, first: &Binding) -> bool {
-    if slot == 0 {
-        return false;
-    }
-    let (shape, first) = (floats(input).shape().to_vec(), floats(first).shape().to_vec());
-    let each_example = |shape: &[usize]| shape.len() > 1 && shape.first() == first.first();
-    match test {
-        _ if test.contains("matmul") => !(shape.len() > 2 && each_example(&shape)),
-        _ if test.contains("gemm") => !(slot == 2 && each_example(&shape)),
-        _ if test.contains("prelu") || test.contains("conv") => true,
-        _ => shape != first,
-    }
-}
-
-fn run(path: &Path) -> Result<(), String> {
-    let model = Model::open(path.join("model.onnx")).unwrap();
-    let data = arrays(&path.join("data.npz"));
-    let test = path.file_name().unwrap().to_str().unwrap();
-    let inputs: Vec<String> = model.inputs().into_iter().map(|input| input.name).collect();
-    let mut options = ImportOptions::new();
-    let mut fed: BTreeMap<String, ArrayD<f32>> = BTreeMap::new();
-    for (slot, name) in inputs.iter().enumerate() {
-        let input = &data[&format!("input_{slot}")];
-        if is_setting(test, slot, input, &data["input_0"]) {
-            options = options.bind(name, input.clone());
-        } else {
-            fed.insert(name.clone(), floats(input));
-        }
-    }
-    let imported = model.import(&options).map_err(|error| error.to_string())?;
-    let network = &imported.network;
-    let inputs: Vec<_> =
-        network.architecture().inputs.iter().map(|input| fed[&input.name].view()).collect();
-    let outputs = network.eval(&inputs).map_err(|error| error.to_string())?;
-    assert_eq!(outputs.len(), model.outputs().len());
-    let names: Vec<String> = model.outputs().into_iter().map(|output| output.name).collect();
-    for (index, (name, got)) in names.iter().zip(&outputs).enumerate() {
-        let expected = floats(&data[&format!("output_{index}")]);
-        // The reference has four digits.
-        let rounded = test == "test_averagepool_2d_ceil_last_window_starts_on_pad";
-        compare(name, got, &expected, if rounded { 2e-4 } else { 1e-4 })?;
-    }
-    Ok(())
-}
-
-fn run_all(section: &str) {
-    let Some(folder) = folder() else { return };
-    let tests = unpacked(&folder);
-    let mut paths: Vec<_> = fs::read_dir(tests.path().join(section))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    paths.sort();
-    let found = paths
-        .par_iter()
-        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_string(), run(path)))
-        .collect();
-    check(section, found);
+/// By the slow definitions of the ops.
+fn eval(network: &Network, inputs: &[ArrayViewD<'_, f32>]) -> Result<Vec<ArrayD<f32>>, String> {
+    network.eval(inputs).map_err(|error| error.to_string())
 }
 
 #[test]
 fn tests_of_single_operators() {
-    run_all("node");
+    nodes("node", &eval);
 }
 
 #[test]
 fn exports_of_opset_6_to_12() {
-    run_all("classic");
+    nodes("classic", &eval);
 }
 
 /// Multiply-adds of convolutions and linear layers, and values of the convolutions' kernels, as the data's README has them.

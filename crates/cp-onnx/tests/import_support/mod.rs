@@ -5,6 +5,8 @@
     reason = "each test uses a part; a panic is how a test fails, in its helpers too"
 )]
 
+pub(crate) mod cases;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
