@@ -190,7 +190,9 @@ fn onnx(
     let model = Model::open(path)?;
     // What is quantized or damaged has no layers either.
     let values = model.layer_inputs()?;
-    let Ok(shapes) = value_shapes(&model, &values, given) else { return Err(error) };
+    let Ok(shapes) = value_shapes(&model, &values, given, &BTreeMap::new()) else {
+        return Err(error);
+    };
     output::note(&format!("the layers alone are shown: {error:#}"));
     let view = model.layer_view(Some(&shapes))?;
     for (layer, why) in view.fixed.iter().chain(&view.left_out) {

@@ -182,7 +182,7 @@ impl Detectors {
         let [height, width] = known.size;
         let given = BTreeMap::from([(INPUT.to_owned(), vec![3, height, width])]);
         let model = Model::open(path)?;
-        let shapes = value_shapes(&model, &model.layer_inputs()?, &given)?;
+        let shapes = value_shapes(&model, &model.layer_inputs()?, &given, &BTreeMap::new())?;
         let view = model.layer_view(Some(&shapes))?;
         let fixed: Vec<String> = view.fixed.iter().map(|(layer, _)| layer.clone()).collect();
         let host = Host::new(path, model, view, given.clone())

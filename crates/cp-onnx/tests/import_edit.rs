@@ -275,19 +275,25 @@ fn kernels_are_the_layers_of_the_model() {
     }
 }
 
+/// The region by what the file says alone.
+fn region_of(model: &Model) -> cp_onnx::Region {
+    let unknown = |_: &[String]| Ok::<_, OnnxError>(BTreeMap::new());
+    model.trainable_region(&ImportOptions::new(), &|_| true, unknown).unwrap().unwrap()
+}
+
 #[test]
 fn regions_leave_foreign_ops_out() {
     let Some(folder) = folder() else { return };
     // Front and end are known.
     let model = Model::open(folder.join("exported/resnet.legacy.onnx")).unwrap();
-    let region = model.trainable_region(&ImportOptions::new()).unwrap().unwrap();
+    let region = region_of(&model);
     assert_eq!(region.outputs, ["output"]);
     assert_eq!(region.inputs[0].0, "input");
     assert!(region.before.is_empty() && region.behind.is_empty() && region.layers == 10);
 
     // The spectrogram is divided by what Equal and Where choose; the layers behind it are the longest part.
     let model = Model::open(folder.join("third-party/basic-pitch.onnx")).unwrap();
-    let region = model.trainable_region(&ImportOptions::new()).unwrap().unwrap();
+    let region = region_of(&model);
     println!("{region:#?}");
     assert!(region.layers >= 6, "{region:?}");
     let stopped = region.before.iter().chain(&region.behind);
@@ -298,10 +304,20 @@ fn regions_leave_foreign_ops_out() {
 
     // One layer in front of the foreign op, one behind it.
     let model = Model::open(folder.join("edge/contrib_op.onnx")).unwrap();
-    let region = model.trainable_region(&ImportOptions::new()).unwrap().unwrap();
+    let region = region_of(&model);
     assert_eq!(region.layers, 1, "{region:?}");
     let imported = model.import(&region.options(&ImportOptions::new())).unwrap();
     assert_eq!(imported.network.architecture().outputs, region.outputs);
+    // The one that counts is the one inside.
+    for layer in model.layers().unwrap() {
+        let unknown = |_: &[String]| Ok::<_, OnnxError>(BTreeMap::new());
+        let options = ImportOptions::new();
+        let counts = |name: &str| name == layer.name;
+        let region = model.trainable_region(&options, &counts, unknown).unwrap().unwrap();
+        let imported = model.import(&region.options(&options)).unwrap();
+        let inside: Vec<&str> = imported.layers.values().map(|layer| layer.name.as_str()).collect();
+        assert_eq!(inside, [layer.name.as_str()]);
+    }
 }
 
 /// A rate that is bound folds the branches for other rates away.

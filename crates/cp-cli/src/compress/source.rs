@@ -10,7 +10,8 @@ use cp_onnx::{ExportOptions, ImportOptions, Imported, Model};
 use cp_train::engine::{Change, Inputs, Subject, changes, value_shapes};
 use cp_train::timing::{self, TimingOptions};
 use cp_train::{
-    CompressData, Distilled, Engine, Host, Latency, Outcome, Recipe, Stages, Target, TrainError,
+    CompressData, Distilled, Engine, Examples, Host, Latency, Outcome, Recipe, Stages, Target,
+    TrainError,
 };
 
 use super::options::Args;
@@ -97,7 +98,8 @@ impl Source {
         };
         let values = onnx.layer_inputs()?;
         let needs = recipes.iter().find_map(needs_shapes);
-        let shapes = match (value_shapes(&onnx, &values, &given), needs) {
+        let constants = examples.as_ref().map_or_else(BTreeMap::new, Examples::constants);
+        let shapes = match (value_shapes(&onnx, &values, &given, &constants), needs) {
             (Ok(shapes), _) => Some(shapes),
             (Err(error), Some(option)) => {
                 return Err(error).with_context(|| {

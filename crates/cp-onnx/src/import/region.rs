@@ -54,6 +54,23 @@ impl Region {
         }
         all.outputs(self.outputs.clone())
     }
+
+    /// Asks for the sizes of inputs that are open.
+    fn fill<E>(
+        &mut self,
+        sizes: &mut impl FnMut(&[String]) -> Result<BTreeMap<String, Vec<usize>>, E>,
+    ) -> Result<(), E> {
+        let open = self.inputs.iter().filter(|(_, shape)| shape.is_none());
+        let open: Vec<String> = open.map(|(name, _)| name.clone()).collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let mut known = sizes(&open)?;
+        for (name, shape) in self.inputs.iter_mut().filter(|(_, shape)| shape.is_none()) {
+            *shape = known.remove(name);
+        }
+        Ok(())
+    }
 }
 
 /// A node of the main graph that depends on an input.
@@ -66,14 +83,22 @@ struct Data<'a> {
 }
 
 impl Model {
-    /// The part of the model with the most layers that can be factorized among those that a network can stand for, or `None` where there is no such layer. Where sizes are
-    /// open, it is found by the names of the ops alone.
+    /// The part of the model with the most layers that count, by their names, among those that a network can stand for, or `None` where
+    /// there is no such layer. Layers that cannot be factorized never count.
+    ///
+    /// `sizes` tells the sizes of values, without the batch axis, where neither the file nor the options do, as from a run of the model. Where it does
+    /// not either, the region is found by the names of the ops alone.
     ///
     /// # Errors
-    /// As [`Model::import`], but for refused nodes and open sizes.
-    pub fn trainable_region(&self, options: &ImportOptions) -> Result<Option<Region>, OnnxError> {
+    /// As [`Model::import`], but for refused nodes and open sizes; those of `sizes`.
+    pub fn trainable_region<E: From<OnnxError>>(
+        &self,
+        options: &ImportOptions,
+        counts: &dyn Fn(&str) -> bool,
+        mut sizes: impl FnMut(&[String]) -> Result<BTreeMap<String, Vec<usize>>, E>,
+    ) -> Result<Option<Region>, E> {
         let (scopes, record) = self.read()?;
-        let nodes = data_nodes(&scopes, &record, self.folder(), options);
+        let nodes = data_nodes(&scopes, &record, self.folder(), options, counts);
         let mut refused = BTreeMap::new();
         for (index, data) in nodes.iter().enumerate() {
             if !is_known(&scopes, data.node) {
@@ -94,7 +119,10 @@ impl Model {
             }
         }
         for _ in 0..MOST_TRIES {
-            let Some(region) = largest(&scopes, &nodes, &refused, options) else { return Ok(None) };
+            let Some(mut region) = largest(&scopes, &nodes, &refused, options) else {
+                return Ok(None);
+            };
+            region.fill(&mut sizes)?;
             match self.import(&region.options(options)) {
                 Err(OnnxError::Import { source: ImportError::Nodes { nodes: found }, .. }) => {
                     let known = refused.len();
@@ -111,7 +139,11 @@ impl Model {
                 _ => return Ok(Some(region)),
             }
         }
-        Ok(largest(&scopes, &nodes, &refused, options))
+        let mut region = largest(&scopes, &nodes, &refused, options);
+        if let Some(region) = &mut region {
+            region.fill(&mut sizes)?;
+        }
+        Ok(region)
     }
 }
 
@@ -141,6 +173,7 @@ fn data_nodes<'a>(
     record: &Record,
     folder: Option<&Path>,
     options: &ImportOptions,
+    counts: &dyn Fn(&str) -> bool,
 ) -> Vec<Data<'a>> {
     let main = &scopes.all[0];
     // The filters of a spectrogram are convolutions, too, and nothing to train.
@@ -148,7 +181,7 @@ fn data_nodes<'a>(
         .into_iter()
         .filter(|group| {
             kernel(scopes, group, record, folder)
-                .is_some_and(|found| found.layer.left_alone.is_none())
+                .is_some_and(|found| found.layer.left_alone.is_none() && counts(&found.layer.name))
         })
         .flat_map(|group| group.users)
         .filter(|(user, _)| user.scope == 0)

@@ -14,7 +14,8 @@ use crate::error::TrainError;
 use crate::timing;
 
 /// The shapes of `values` of the main graph for one example of the inputs `given`, without the batch axis: from one run of the
-/// model. Those whose first axis is not the batch have all their axes.
+/// model. Those whose first axis is not the batch have all their axes. `constants`: inputs whose values are known, such as a sampling rate by
+/// which the model chooses a branch; other whole numbers are 1.
 ///
 /// # Errors
 /// Where there is no ONNX Runtime, an input's shape stays open, or the model does not run.
@@ -22,11 +23,17 @@ pub fn value_shapes(
     model: &Model,
     values: &[String],
     given: &BTreeMap<String, Vec<usize>>,
+    constants: &BTreeMap<String, Tensor>,
 ) -> Result<BTreeMap<String, Vec<usize>>, TrainError> {
     let names: Vec<&str> = values.iter().map(String::as_str).collect();
     let (mut session, _folder) = tapped(model, &names)?;
     let inputs = Inputs { shapes: given.clone(), batch: 1 };
-    let inputs = drawn(session.inputs(), &inputs)?;
+    let mut inputs = drawn(session.inputs(), &inputs)?;
+    for (name, x) in &mut inputs {
+        if let Some(known) = constants.get(name) {
+            *x = known.clone();
+        }
+    }
     let mut shapes: BTreeMap<String, Vec<usize>> =
         inputs.iter().map(|(name, x)| (name.clone(), x.shape().to_vec())).collect();
     // What a model fixes, or one; an input without axes has none.

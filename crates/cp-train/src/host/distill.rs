@@ -3,21 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use cp_net::{Network, TemporaryFolder};
-use cp_onnx::{ImportError, ImportOptions, Imported, Model, OnnxError};
-use cp_ort::{Session, Tensor};
-use cp_torch::tch::{self, Kind};
-use cp_torch::{Executor, Mode, tensor_from_f32};
-use ndarray::ArrayD;
+use cp_net::Network;
+use cp_onnx::{Binding, ImportError, ImportOptions, Imported, Model, OnnxError};
+use cp_ort::Tensor;
+use cp_torch::{Executor, Mode, tch};
 use rand::SeedableRng as _;
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::loss::{Scales, relative_error};
+use super::teacher::Teacher;
 use super::{Examples, Host, MOST_COMPARED};
 use crate::checkpoint::{Checkpoint, Header};
 use crate::config::TrainConfig;
-use crate::engine::{tapped, value_shapes};
+use crate::engine::value_shapes;
 use crate::error::TrainError;
 use crate::key::{Key, fingerprint};
 use crate::optimizer::Optimizer;
@@ -26,8 +26,8 @@ use crate::schedule::lr_at;
 use crate::stages::Stages;
 use crate::timing::Stopwatch;
 
-/// Added to ‖z‖²: an output that is zero throughout has no relative error.
-const TINY: f64 = 1e-12;
+/// Most runs that the scales of the outputs are measured on.
+const MOST_MEASURED: usize = 64;
 
 /// Figures of one epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ pub struct DistilledEpoch {
     pub lr: f64,
     /// Mean loss over its steps.
     pub loss: f64,
-    /// ‖z − ẑ‖ / ‖z‖ on the examples that nothing is trained on, the mean over the outputs of the region.
+    /// The root of the loss of the outputs on the examples that nothing is trained on: 0 for equal outputs, 1 for constant ones.
     pub held: f64,
     /// Seconds of training.
     pub seconds: f64,
@@ -72,7 +72,8 @@ impl Host {
     /// with. Of `config` count epochs, batch size, rule, rate and its schedule, norm of gradients, groups, seed, and of
     /// [`TrainConfig::distill`] the part of the layers.
     ///
-    /// The loss is the mean over the outputs of ‖z − ẑ‖² / ‖z‖², and l times the same over the factorized layers. Trained is the part of the
+    /// The loss is the share of the variance of the outputs that is not explained, by columns (`loss.rs`), and l times the mean of ‖z − ẑ‖² / ‖z‖²
+    /// over the factorized layers. Trained is the part of the
     /// model that a network can stand for: what lies before it runs in ONNX Runtime and feeds it, and the loss stands at its end. Batch
     /// normalization keeps its statistics. The weights of the best epoch are kept, by the examples that are for that.
     ///
@@ -93,7 +94,7 @@ impl Host {
         let Some([work, held]) = &self.examples else {
             return Err(TrainError::NoRegion { why: "there are no examples to do it on".into() });
         };
-        let (imported, mut notes) = self.region()?;
+        let (imported, mut notes) = self.region(compressed)?;
         let (student, outside) = self.student(&imported, compressed)?;
         if !outside.is_empty() {
             notes
@@ -104,7 +105,7 @@ impl Host {
             false => Some(self.with_factors(self.model.clone(), compressed, &outside)?),
         };
         let layers = config.distill.map_or(0.0, |distill| distill.layers);
-        let key = Key::new("distilled", 1)
+        let key = Key::new("distilled", 2)
             .network("network", &student)
             .setting("dense", &fingerprint(&imported.network))
             .setting("outside", &outside)
@@ -116,7 +117,7 @@ impl Host {
             let teacher =
                 Teacher::new(self, &imported, &student, front.as_ref(), layers, stages.device())?;
             let fixed = self.model.unwritable(&imported);
-            let mut training = Training { teacher, config, work, held, checkpoint: &checkpoint };
+            let mut training = Training::new(teacher, config, work, held, &checkpoint)?;
             training.run(&student, &fixed)
         })?;
         match std::fs::remove_file(&checkpoint) {
@@ -132,30 +133,27 @@ impl Host {
         Ok(Distilled { model, before, epochs, kept, notes })
     }
 
-    /// The part of the model that can be trained, and what is to be said of it.
-    fn region(&self) -> Result<(Imported, Vec<String>), TrainError> {
-        let options = ImportOptions::new().inputs(&self.model, &self.given);
+    /// The part of the model around the layers of `compressed` that can be trained, and what is to be said of it.
+    fn region(&self, compressed: &Network) -> Result<(Imported, Vec<String>), TrainError> {
+        let constants =
+            self.examples.as_ref().map_or_else(BTreeMap::new, |[work, _]| work.constants());
+        let mut options = ImportOptions::new().inputs(&self.model, &self.given);
+        for (name, value) in &constants {
+            options = options.bind(name.clone(), binding(value));
+        }
         let why = match self.model.import(&options) {
             Ok(imported) => return Ok((imported, Vec::new())),
             Err(error @ OnnxError::Import { source: ImportError::Nodes { .. }, .. }) => error,
             Err(error) => return Err(TrainError::NoRegion { why: error.to_string() }),
         };
-        let Some(region) = self.model.trainable_region(&options)? else {
+        let factorized = &compressed.architecture().factorized;
+        let counts = |layer: &str| factorized.contains_key(layer);
+        let sizes = |values: &[String]| value_shapes(&self.model, values, &self.given, &constants);
+        let Some(region) = self.model.trainable_region(&options, &counts, sizes)? else {
             return Err(TrainError::NoRegion { why: why.to_string() });
         };
-        let open: Vec<String> = region
-            .inputs
-            .iter()
-            .filter(|(_, shape)| shape.is_none())
-            .map(|(name, _)| name.clone())
-            .collect();
-        let sizes = value_shapes(&self.model, &open, &self.given)?;
-        let mut inner = region.options(&options);
-        for (name, shape) in sizes {
-            inner = inner.input(name, shape);
-        }
-        let imported = self.model.import(&inner).map_err(|error| TrainError::NoRegion {
-            why: format!("no part of it is understood ({error})"),
+        let imported = self.model.import(&region.options(&options)).map_err(|error| {
+            TrainError::NoRegion { why: format!("no part of it is understood ({error})") }
         })?;
         let ops = |nodes: &[cp_onnx::RefusedNode]| {
             let ops: BTreeSet<&str> = nodes.iter().map(|node| node.op.as_str()).collect();
@@ -215,143 +213,42 @@ impl Host {
     }
 }
 
-/// The dense model in ONNX Runtime, which says what goes in and what should come out.
-struct Teacher {
-    dense: Session,
-    /// Where layers before the region are compressed: what feeds it.
-    front: Option<Session>,
-    inputs: Vec<String>,
-    outputs: Vec<String>,
-    /// Outputs of factorized layers, as values of the model.
-    layers: Vec<String>,
-    /// How much these count.
-    weight: f64,
-    /// Where the student is.
-    device: tch::Device,
-    _folders: Vec<TemporaryFolder>,
-}
-
-/// What a step learns from.
-struct Lesson {
-    inputs: Vec<tch::Tensor>,
-    outputs: Vec<tch::Tensor>,
-    layers: Vec<tch::Tensor>,
-}
-
-impl Teacher {
-    fn new(
-        host: &Host,
-        imported: &Imported,
-        student: &Network,
-        front: Option<&Model>,
-        weight: f64,
-        device: tch::Device,
-    ) -> Result<Self, TrainError> {
-        let arch = imported.network.architecture();
-        let inputs: Vec<String> = arch.inputs.iter().map(|input| input.name.clone()).collect();
-        let outputs = arch.outputs.clone();
-        let mut layers = Vec::new();
-        if weight > 0.0 {
-            let parts = student.architecture().factorized.values();
-            let last =
-                parts.filter_map(|record| student.architecture().node(record.parts.last()?).ok());
-            // Values that the import made up are not in the file.
-            let known = |value: &String| host.model.taps(&[value]).is_ok();
-            layers = last.map(|node| node.output().to_owned()).filter(known).collect();
-        }
-        let mut names: Vec<&str> = outputs.iter().chain(&layers).map(String::as_str).collect();
-        let mut folders = Vec::new();
-        let mut open = |model: &Model, names: &[&str]| -> Result<Session, TrainError> {
-            let (session, folder) = tapped(model, names)?;
-            folders.push(folder);
-            Ok(session)
-        };
-        let own: Vec<&str> = inputs.iter().map(String::as_str).collect();
-        let front = front.map(|front| open(front, &own)).transpose()?;
-        if front.is_none() {
-            names.extend(&own);
-        }
-        let dense = open(&host.model, &names)?;
-        Ok(Self { dense, front, inputs, outputs, layers, weight, device, _folders: folders })
-    }
-
-    /// The lesson of several runs, one behind the other.
-    fn lesson(&mut self, examples: &Examples, runs: &[usize]) -> Result<Lesson, TrainError> {
-        let mut all: [Vec<Vec<tch::Tensor>>; 3] = Default::default();
-        for &run in runs {
-            let feed: BTreeMap<String, Tensor> = examples.run(run)?.into_iter().collect();
-            let given =
-                cp_ort::Inputs::new(feed.iter().map(|(name, x)| (name.clone(), x.clone())))?;
-            let dense = self.dense.run_prepared(&given)?;
-            let value =
-                |outputs: &cp_ort::Outputs<'_>, name: &String| -> Result<tch::Tensor, TrainError> {
-                    let x = match feed.get(name) {
-                        Some(x) => x.clone(),
-                        None => outputs.tensor(name)?,
-                    };
-                    Ok(tensor_from_f32(as_f32(name, &x)?.view())?)
-                };
-            let values = |outputs: &cp_ort::Outputs<'_>,
-                          names: &[String]|
-             -> Result<Vec<tch::Tensor>, TrainError> {
-                names.iter().map(|name| value(outputs, name)).collect()
-            };
-            all[1].push(values(&dense, &self.outputs)?);
-            all[2].push(values(&dense, &self.layers)?);
-            all[0].push(match &mut self.front {
-                None => values(&dense, &self.inputs)?,
-                Some(front) => values(&front.run_prepared(&given)?, &self.inputs)?,
-            });
-        }
-        let [inputs, outputs, layers] = all.map(|runs| joined(runs, self.device));
-        Ok(Lesson { inputs: inputs?, outputs: outputs?, layers: layers? })
-    }
-}
-
-/// The runs' tensors one behind the other along the batch.
-fn joined(
-    runs: Vec<Vec<tch::Tensor>>,
-    device: tch::Device,
-) -> Result<Vec<tch::Tensor>, TrainError> {
-    let values = runs.first().map_or(0, Vec::len);
-    (0..values)
-        .map(|at| {
-            let parts: Vec<&tch::Tensor> = runs.iter().map(|run| &run[at]).collect();
-            Ok(tch::Tensor::f_cat(&parts, 0)?.f_to_device(device)?)
-        })
-        .collect()
-}
-
-/// The numbers of any array as f32.
-fn as_f32(name: &str, x: &Tensor) -> Result<ArrayD<f32>, TrainError> {
-    let array = match x {
-        Tensor::F32(x) => x.clone(),
-        Tensor::F64(x) => x.mapv(|x| x as f32),
-        Tensor::F16(x) => x.mapv(f32::from),
-        Tensor::I64(x) => x.mapv(|x| x as f32),
-        Tensor::I32(x) => x.mapv(|x| x as f32),
-        Tensor::I8(x) => x.mapv(f32::from),
-        Tensor::U8(x) => x.mapv(f32::from),
-        Tensor::Bool(x) => x.mapv(|x| f32::from(u8::from(x))),
-    };
-    match array.iter().all(|x| x.is_finite()) {
-        true => Ok(array),
-        false => Err(TrainError::Inputs {
-            from: "the examples".into(),
-            what: format!("in the dense model the value '{name}' becomes NaN or infinite"),
-        }),
+/// An input that is the same for all examples, as what an import takes.
+fn binding(value: &Tensor) -> Binding {
+    match value {
+        Tensor::F32(x) => Binding::Floats(x.clone()),
+        Tensor::F64(x) => Binding::Floats(x.mapv(|x| x as f32)),
+        Tensor::F16(x) => Binding::Floats(x.mapv(f32::from)),
+        Tensor::I64(x) => Binding::Ints(x.clone()),
+        Tensor::I32(x) => Binding::Ints(x.mapv(i64::from)),
+        Tensor::I8(x) => Binding::Ints(x.mapv(i64::from)),
+        Tensor::U8(x) => Binding::Ints(x.mapv(i64::from)),
+        Tensor::Bool(x) => Binding::Bools(x.clone()),
     }
 }
 
 struct Training<'a> {
     teacher: Teacher,
+    scales: Scales,
     config: &'a TrainConfig,
     work: &'a Examples,
     held: &'a Examples,
     checkpoint: &'a Path,
 }
 
-impl Training<'_> {
+impl<'a> Training<'a> {
+    fn new(
+        mut teacher: Teacher,
+        config: &'a TrainConfig,
+        work: &'a Examples,
+        held: &'a Examples,
+        checkpoint: &'a Path,
+    ) -> Result<Self, TrainError> {
+        let runs = 0..work.runs().min(MOST_MEASURED);
+        let scales = Scales::of(runs.map(|run| Ok(teacher.lesson(work, &[run])?.outputs)))?;
+        Ok(Self { teacher, scales, config, work, held, checkpoint })
+    }
+
     fn run(
         &mut self,
         student: &Network,
@@ -392,9 +289,10 @@ impl Training<'_> {
                 let lesson = self.teacher.lesson(self.work, runs)?;
                 let inputs: Vec<&tch::Tensor> = lesson.inputs.iter().collect();
                 let (outputs, layers) = model.forward_all_tapped(&inputs, Mode::Eval, &taps)?;
-                let mut loss = mean_error(&outputs, &lesson.outputs)?;
+                let outputs = self.teacher.taught(&outputs);
+                let mut loss = self.scales.error(&outputs, &lesson.outputs)?;
                 if !layers.is_empty() {
-                    let part = mean_error(&layers, &lesson.layers)?;
+                    let part = relative_error(&layers, &lesson.layers)?;
                     loss = loss.f_add(&part.f_mul_scalar(self.teacher.weight)?)?;
                 }
                 optimizer.zero_grad();
@@ -429,22 +327,18 @@ impl Training<'_> {
         Ok((network, Course { before, epochs: history, kept }))
     }
 
-    /// ‖z − ẑ‖ / ‖z‖ over the examples to look at, the mean over the outputs.
+    /// The root of the loss of the outputs over the examples to look at.
     fn held(&mut self, model: &Executor) -> Result<f64, TrainError> {
         let _guard = tch::no_grad_guard();
-        let count = self.teacher.outputs.len();
-        let (mut off, mut whole) = (vec![0.0; count], vec![0.0; count]);
-        for run in 0..self.held.runs().min(MOST_COMPARED) {
+        let runs = self.held.runs().min(MOST_COMPARED);
+        let mut sum = 0.0;
+        for run in 0..runs {
             let lesson = self.teacher.lesson(self.held, &[run])?;
             let inputs: Vec<&tch::Tensor> = lesson.inputs.iter().collect();
-            let outputs = model.forward_all(&inputs, Mode::Eval)?;
-            for (at, (ours, theirs)) in outputs.iter().zip(&lesson.outputs).enumerate() {
-                off[at] += square(&ours.f_sub(theirs)?)?;
-                whole[at] += square(theirs)?;
-            }
+            let outputs = self.teacher.taught(&model.forward_all(&inputs, Mode::Eval)?);
+            sum += f64::try_from(&self.scales.error(&outputs, &lesson.outputs)?)?;
         }
-        let errors = off.iter().zip(&whole).map(|(off, whole)| (off / (whole + TINY)).sqrt());
-        Ok(errors.sum::<f64>() / count.max(1) as f64)
+        Ok((sum / runs.max(1) as f64).sqrt())
     }
 
     fn save(
@@ -499,19 +393,4 @@ struct Figures {
 fn best_of(history: &[DistilledEpoch]) -> Option<(usize, f64)> {
     let least = |a: &&DistilledEpoch, b: &&DistilledEpoch| a.held.total_cmp(&b.held);
     history.iter().min_by(least).map(|found| (found.epoch, found.held))
-}
-
-/// The mean over pairs of ‖ours − theirs‖² / ‖theirs‖².
-fn mean_error(ours: &[tch::Tensor], theirs: &[tch::Tensor]) -> Result<tch::Tensor, TrainError> {
-    let mut parts = Vec::with_capacity(ours.len());
-    for (ours, theirs) in ours.iter().zip(theirs) {
-        let off = ours.f_sub(theirs)?.f_square()?.f_sum(Kind::Float)?;
-        let whole = theirs.f_square()?.f_sum(Kind::Float)?.f_add_scalar(TINY)?;
-        parts.push(off.f_div(&whole)?);
-    }
-    Ok(tch::Tensor::f_stack(&parts, 0)?.f_mean(Kind::Float)?)
-}
-
-fn square(x: &tch::Tensor) -> Result<f64, TrainError> {
-    Ok(f64::try_from(x.f_square()?.f_sum(Kind::Double)?)?)
 }

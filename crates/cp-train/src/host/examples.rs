@@ -190,6 +190,17 @@ impl Examples {
         Ok(self.run(0)?.into_iter().filter_map(shape).collect())
     }
 
+    /// The inputs without axes that are the same in all sets, by their names: a sampling rate, say.
+    pub fn constants(&self) -> BTreeMap<String, Tensor> {
+        let Source::Arrays(Arrays { sets, .. }) = &self.0 else { return BTreeMap::new() };
+        let Some((first, others)) = sets.split_first() else { return BTreeMap::new() };
+        let same = |(name, array): &&(String, Tensor)| {
+            let equal = |set: &Feed| set.iter().any(|(other, x)| other == name && x == array);
+            array.shape().is_empty() && others.iter().all(equal)
+        };
+        first.iter().filter(same).cloned().collect()
+    }
+
     /// What these examples are, for keys of results: equal for equal contents.
     ///
     /// # Errors
