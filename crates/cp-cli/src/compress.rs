@@ -16,8 +16,8 @@ use cp_plan::PlanError;
 use cp_torch::tch::Device;
 use cp_train::timing::{self, Stopwatch};
 use cp_train::{
-    CompressData, Engine, Lock, Origin, Provenance, Purpose, Recipe, RunDir, Stages, Target,
-    TrainData, TrainError, check_fit, check_memory,
+    CompressData, Engine, Lock, Multiple, Origin, Provenance, Purpose, Recipe, RunDir, Stages,
+    Target, TrainData, TrainError, check_fit, check_memory,
 };
 use serde::Serialize;
 
@@ -109,8 +109,13 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
             1 => work.stages.clone(),
             _ => work.stages.within(&format!("budgets/{}", recipe.target.label()))?,
         };
-        let mut done =
-            source.compress(recipe, sets, &stages).map_err(|error| with_way_out(error, recipe))?;
+        let mut done = source.compress(recipe, sets, &stages).map_err(|error| {
+            if work.kept {
+                let dir = work.stages.dir().path().display();
+                output::note(&format!("what was finished is kept in {dir}: --resume uses it"));
+            }
+            with_way_out(error, recipe)
+        })?;
         for note in done.distilled.iter().flat_map(|distilled| &distilled.notes) {
             output::note(note);
         }
@@ -143,8 +148,8 @@ fn with_way_out(error: TrainError, recipe: &Recipe) -> anyhow::Error {
         &error,
         TrainError::Plan(plan) if matches!(**plan, PlanError::BudgetUnreachable { .. })
     );
-    match recipe.multiple() {
-        multiple if unreachable && multiple > 1 => anyhow!(
+    match recipe.plan.multiple {
+        Multiple::Of(multiple) if unreachable && multiple > 1 => anyhow!(
             "{error}; ranks are multiples of {multiple}: --multiple 1 may come closer, and may be slower"
         ),
         _ => error.into(),

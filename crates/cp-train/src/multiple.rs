@@ -11,7 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Multiple {
     /// By what counts: 16 for budgets of multiply-adds; 8 where layers are timed, whose times tell 8 from 16; 1 for parameters and
-    /// errors, where every rank is as good as its number, and for plans that are not chosen from measured ranks.
+    /// errors, where every rank is as good as its number, and for plans that are not chosen from measured ranks. A budget that cannot be
+    /// reached with 16 is tried with 8, then with 1.
     #[default]
     Auto,
     /// This number, at least 1.
@@ -26,6 +27,16 @@ impl Multiple {
             Multiple::Auto if timed => 8,
             Multiple::Auto if multiply_adds => 16,
             Multiple::Auto => 1,
+        }
+    }
+
+    /// What is taken in the place of `number` where a budget cannot be reached with it: a half of it down to 8, then 1. A number that was
+    /// asked for stays.
+    pub(crate) fn finer(self, number: usize) -> Option<usize> {
+        match (self, number) {
+            (Multiple::Of(_), _) | (Multiple::Auto, 0 | 1) => None,
+            (Multiple::Auto, number) if number / 2 >= 8 => Some(number / 2),
+            (Multiple::Auto, _) => Some(1),
         }
     }
 }
@@ -84,6 +95,8 @@ mod tests {
         assert_eq!(Multiple::Auto.number(false, true), 16);
         assert_eq!(Multiple::Auto.number(true, true), 8);
         assert_eq!(Multiple::Auto.number(false, false), 1);
+        assert_eq!([16, 8, 1].map(|number| Multiple::Auto.finer(number)), [Some(8), Some(1), None]);
+        assert_eq!(Multiple::Of(16).finer(16), None);
         assert_eq!(Multiple::Of(3).number(true, true), 3);
     }
 

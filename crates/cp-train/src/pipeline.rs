@@ -6,8 +6,8 @@ use std::sync::Arc;
 use cp_data::Dataset;
 use cp_net::{Network, Totals};
 use cp_plan::{
-    Decomposer, DenseLayer, LayerReport, LayerStatistics, Models, Objective, PlanOptions,
-    PlannedLayer, Predicted, Profile, ProfileOptions, RankPlan, ShareBudgets,
+    Decomposer, DenseLayer, LayerReport, LayerStatistics, Models, Objective, PlanError,
+    PlanOptions, PlannedLayer, Predicted, Profile, ProfileOptions, RankPlan, ShareBudgets,
 };
 use cp_torch::tch::Device;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,7 @@ use crate::evaluate::Evaluation;
 use crate::host::Host;
 use crate::key::Key;
 use crate::latency::time_choices;
+use crate::multiple::Multiple;
 use crate::progress;
 use crate::recipe::{PlanBy, Planning, Recipe, Target};
 use crate::sensitivity::{LossRule, Sensitivity, SensitivityOptions, sensitivity};
@@ -96,7 +97,7 @@ impl Recipe {
         stages: &Stages,
     ) -> Result<Outcome, TrainError> {
         self.check(data.is_some())?;
-        Pipeline { recipe: self, dense, data, host: None, stages }.run()
+        self.reaching(|recipe| Pipeline { recipe, dense, data, host: None, stages }.run())
     }
 
     /// Compresses the layers of a model that runs in ONNX Runtime: [`Outcome::network`] is that of its view, for
@@ -117,7 +118,9 @@ impl Recipe {
         recipe.compress.fine_tune = None;
         recipe.compress.calibrate = 0;
         let dense = &host.view().network;
-        Pipeline { recipe: &recipe, dense, data: None, host: Some(host), stages }.run()
+        recipe.reaching(|recipe| {
+            Pipeline { recipe, dense, data: None, host: Some(host), stages }.run()
+        })
     }
 
     /// The plan alone, as [`Recipe::run`] makes it.
@@ -131,10 +134,35 @@ impl Recipe {
         stages: &Stages,
     ) -> Result<(RankPlan, Option<Profile>), TrainError> {
         self.check(data.is_some())?;
-        let run = Pipeline { recipe: self, dense, data, host: None, stages };
-        let profile = run.profile()?;
-        let plan = run.plan(profile.as_ref())?;
-        Ok((plan, profile.map(|profile| profile.profile)))
+        self.reaching(|recipe| {
+            let run = Pipeline { recipe, dense, data, host: None, stages };
+            let profile = run.profile()?;
+            let plan = run.plan(profile.as_ref())?;
+            Ok((plan, profile.map(|profile| profile.profile)))
+        })
+    }
+
+    /// What `go` makes of this recipe, or of one with finer ranks where its budget cannot be reached with those of
+    /// [`Multiple::Auto`](crate::Multiple::Auto), which is said.
+    fn reaching<T>(&self, go: impl Fn(&Recipe) -> Result<T, TrainError>) -> Result<T, TrainError> {
+        let mut recipe = self.clone();
+        loop {
+            let multiple = recipe.multiple();
+            let error = match go(&recipe) {
+                Err(TrainError::Plan(error)) => error,
+                done => return done,
+            };
+            match (&*error, self.plan.multiple.finer(multiple)) {
+                (PlanError::BudgetUnreachable { quantity, asked, nearest }, Some(finer)) => {
+                    eprintln!(
+                        "note: with ranks in multiples of {multiple}, {quantity} come to {nearest:.3} of the dense network at the \
+                         nearest, not to {asked:.3}; multiples of {finer} are tried, which may be slower"
+                    );
+                    recipe.plan.multiple = Multiple::Of(finer);
+                }
+                _ => return Err(TrainError::Plan(error)),
+            }
+        }
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn shared(name: &str) -> Option<PathBuf> {
 }
 
 /// Whether models can be run.
-fn runs() -> bool {
+pub(crate) fn runs() -> bool {
     match cp_ort::library() {
         Ok(_) => true,
         Err(error) => {
@@ -184,6 +184,13 @@ fn a_budget_below_what_multiples_reach_has_a_way_out() {
     let words = at("0.1", "64");
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     fails(&words, 1, &["nearest", "multiples of 64", "--multiple 1"]);
+    // Left to itself the command goes on with finer ranks, and says so.
+    let words = at("0.1", "auto");
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = polyad(&words).assert().success();
+    let told = String::from_utf8(done.get_output().stderr.clone()).unwrap();
+    assert!(told.contains("note: with ranks in multiples of 16"), "{told}");
+    assert!(out.is_file());
 }
 
 #[test]
