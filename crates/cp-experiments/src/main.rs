@@ -18,6 +18,7 @@ mod figures;
 mod jobs;
 mod latency;
 mod speed;
+mod third_party;
 mod train_resnet;
 mod transfer;
 
@@ -35,13 +36,14 @@ type Entry =
 
 /// Every experiment.
 #[rustfmt::skip]
-const EXPERIMENTS: [Entry; 9] = [
+const EXPERIMENTS: [Entry; 10] = [
     ("demo", include_str!("../experiments/demo.toml"), run::<demo::Demo>),
     ("reproduce-alexnet", include_str!("../experiments/reproduce-alexnet.toml"), run::<alexnet::Alexnet>),
     ("agreement", include_str!("../experiments/agreement.toml"), run::<agreement::Agreement>),
     ("latency", include_str!("../experiments/latency.toml"), run::<latency::Latency>),
     ("speed", include_str!("../experiments/speed.toml"), run::<speed::Speed>),
     ("detectors", include_str!("../experiments/detectors.toml"), run::<detectors::Detectors>),
+    ("third-party", include_str!("../experiments/third-party.toml"), run::<third_party::ThirdParty>),
     ("curve", include_str!("../experiments/curve.toml"), run::<curve::Curve>),
     ("train-resnet", include_str!("../experiments/train-resnet.toml"), run::<train_resnet::TrainResnet>),
     ("transfer", include_str!("../experiments/transfer.toml"), run::<transfer::Transfer>),
@@ -132,6 +134,9 @@ mod tests {
         check::<alexnet::Alexnet>("reproduce-alexnet");
         check::<agreement::Agreement>("agreement");
         check::<latency::Latency>("latency");
+        check::<speed::Speed>("speed");
+        check::<detectors::Detectors>("detectors");
+        check::<third_party::ThirdParty>("third-party");
         check::<curve::Curve>("curve");
         check::<train_resnet::TrainResnet>("train-resnet");
         check::<transfer::Transfer>("transfer");

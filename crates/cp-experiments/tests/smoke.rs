@@ -103,6 +103,11 @@ fn detectors() {
 }
 
 #[test]
+fn third_party() {
+    killed_and_resumed(&["third-party"], "third-party");
+}
+
+#[test]
 fn curve() {
     killed_and_resumed(&["curve", "--network", "resnet20"], "curve-resnet20");
 }
