@@ -7,6 +7,7 @@
 mod bench;
 mod check;
 mod datasets;
+mod docs_python;
 mod doctor;
 mod download;
 mod experiment;
@@ -48,7 +49,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install libtorch into .libtorch/ and ONNX Runtime into .onnxruntime/ (the other commands do this themselves)
+    /// Install libtorch into .libtorch/, ONNX Runtime into .onnxruntime/ and what tests of docs/ need into .python/ (the other commands do this themselves)
     Setup(setup::SetupArgs),
     /// Say what is installed, what is missing, and what to do about it
     Doctor,

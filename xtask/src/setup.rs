@@ -1,4 +1,5 @@
-//! `cargo xtask setup`: libtorch and ONNX Runtime from the Python package index, into `.libtorch/` and `.onnxruntime/`.
+//! `cargo xtask setup`: libtorch and ONNX Runtime from the Python package index, into `.libtorch/` and `.onnxruntime/`, and the packages that
+//! the pages in docs/ are tested with.
 //!
 //! libtorch is what the workspace builds against; ONNX Runtime is opened by programs that find it. So the other subcommands stop
 //! where libtorch is missing and cannot be fetched, and go on with a note where ONNX Runtime is.
@@ -10,7 +11,7 @@ use clap::Args;
 
 use crate::install::{Installer, State};
 use crate::libtorch::{self, Source};
-use crate::{onnxruntime, workspace};
+use crate::{docs_python, onnxruntime, workspace};
 
 #[derive(Args)]
 pub(crate) struct SetupArgs {
@@ -28,6 +29,7 @@ pub(crate) fn run(args: &SetupArgs) -> anyhow::Result<ExitCode> {
         eprintln!("error: {error:#}");
     }
     torch.and(onnxruntime)?;
+    docs_python::ensure_if_possible(&root);
     Ok(ExitCode::SUCCESS)
 }
 

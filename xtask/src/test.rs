@@ -9,7 +9,7 @@ use std::process::{ExitCode, Stdio};
 
 use anyhow::Context as _;
 
-use crate::{bench, onnxruntime, peers, setup, workspace};
+use crate::{bench, docs_python, onnxruntime, peers, setup, workspace};
 
 /// Names a Python with PyTorch and safetensors to tests.
 const PYTHON_VARIABLE: &str = "POLYAD_PYTHON";
@@ -25,6 +25,7 @@ The arguments are cargo test's.";
 
 pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
     setup::ensure()?;
+    docs_python::ensure_if_possible(&workspace::root());
     let mut command = workspace::cargo_at_root();
     command.args(["test", "--no-fail-fast"]);
     if !bench::names_packages(args) {

@@ -44,3 +44,8 @@ pub use profile::{NodeTime, profile};
 pub use session::{Inputs, Model, Optimize, Outputs, Session, SessionOptions};
 pub use tensor::{ElementType, Tensor};
 pub use value::{Dim, ValueInfo};
+
+/// The Rust of the page on deployment compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/deploy.md")]
+struct Deployment;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test that cannot go on has found a failure")]
 
 mod decompose;
+mod deploy;
 mod engine;
 mod help;
 mod inputs;
