@@ -11,8 +11,8 @@ use cp_plan::MAX_ENERGY;
 use cp_report::{Axis, Block, Cell, Column, Report, Series, Table, XyPlot};
 use cp_torch::tch::Kind;
 use cp_train::{
-    CompressConfig, CompressData, EvalOptions, Evaluation, Planning, Recipe, StatisticsOptions,
-    Target, TrainData, logits,
+    CompressConfig, CompressData, EvalOptions, Evaluation, Multiple, Planning, Recipe,
+    StatisticsOptions, Target, TrainData, logits,
 };
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,7 @@ pub(crate) struct Settings {
     ratios: Vec<f64>,
     /// Forms that the plans choose from, and ranks tried for each.
     forms: Vec<Form>,
+    multiple: Multiple,
     points: usize,
     profile_iters: usize,
     /// Sweeps of ALS for the layers of a plan.
@@ -205,6 +206,7 @@ fn recipe(config: &Settings, way: Way, target: Target) -> Recipe {
             forms: config.forms.clone(),
             points: config.points,
             max_iters: config.profile_iters,
+            multiple: config.multiple,
             ..Planning::default()
         },
         compress: CompressConfig {
