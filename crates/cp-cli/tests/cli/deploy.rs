@@ -1,8 +1,14 @@
 //! The Python of docs/deploy.md, as it stands there, on a model that `polyad` compressed; where `cargo xtask` could install its packages.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use cp_data::{DataDir, Loader, LoaderConfig, Order};
+use cp_net::Network;
+use cp_torch::array_from_tensor;
+use cp_torch::tch::Device;
+use cp_train::batch::{fitting_transform, images_to_tensor};
 
 use crate::onnx::runs;
 use crate::support::{json, model, text};
@@ -46,16 +52,7 @@ fn the_python_of_the_document_runs_and_quantizes() {
         "--out",
         text(&at("faster.onnx")),
     ]);
-    let run = Command::new("python3")
-        .args(["-c", &(document(&root) + AFTER)])
-        .current_dir(folder.path())
-        .env("PYTHONPATH", &site)
-        .env("OMP_NUM_THREADS", "1")
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&run.stderr);
-    assert!(run.status.success(), "{told}");
-    let said = String::from_utf8(run.stdout).unwrap();
+    let said = python(&site, folder.path(), &(document(&root) + AFTER));
     let number = |key: &str, at: usize| -> f64 {
         let line = said.lines().find_map(|line| line.strip_prefix(key)).unwrap();
         line.split_whitespace().nth(at).unwrap().parse().unwrap()
@@ -76,6 +73,97 @@ fn the_python_of_the_document_runs_and_quantizes() {
         1,
         &["compress the float model first"],
     );
+}
+
+/// Quantizes the two models with images of the training set, and compares all four on others.
+const MEASURE: &str = r#"
+import time
+times = {}
+sessions = {}
+for path in ["dense.onnx", "faster.onnx"]:
+    short = path[:-5] + "-int8.onnx"
+    quantize_static(path, short, Images(name, np.load("train.npy")[:, None]), weight_type=QuantType.QInt8, per_channel=True)
+    for path in [path, short]:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        sessions[path] = onnxruntime.InferenceSession(path, options)
+        times[path] = []
+x = np.load("test.npy")
+for _ in range(15):
+    for path, session in sessions.items():
+        start = time.perf_counter()
+        for _ in range(10):
+            session.run(None, {name: x[:8]})
+        times[path].append((time.perf_counter() - start) / 10)
+best = {path: session.run(None, {name: x})[0].argmax(axis=1) for path, session in sessions.items()}
+for path in sessions:
+    agreement = (best[path] == best["dense.onnx"]).mean()
+    print(path, os.path.getsize(path), f"{1e3 * np.median(times[path]):.3f} ms", f"{100 * agreement:.1f}")
+"#;
+
+/// Figures for the page: `cargo xtask test quantization_composes` prints them.
+#[test]
+fn quantization_composes_on_real_images() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let site = root.join(".python/site");
+    let Some(data) = std::env::var_os("POLYAD_DATA").map(PathBuf::from) else {
+        println!("skipped: POLYAD_DATA not set");
+        return;
+    };
+    let weights = data.join("pretrained/resnet56-cifar10.safetensors");
+    if !site.is_dir() || !weights.is_file() {
+        println!("skipped: no {} or no {}", site.display(), weights.display());
+        return;
+    }
+    if !runs() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let half = at("half.safetensors");
+    let from = [text(&weights), "--arch", "resnet56"];
+    json(&[&["compress"], &from[..], &["--macs-ratio", "0.5", "--out", text(&half)]].concat());
+    json(&[&["convert"], &from[..1], &[text(&at("dense.onnx"))], &from[1..]].concat());
+    json(&["convert", text(&half), text(&at("faster.onnx"))]);
+    let network = Network::load(&half).unwrap();
+    for (split, count) in [("train", 64), ("test-1000", 1000)] {
+        let set = cp_data::open("cifar10", split, &DataDir::locate(Some(data.clone()))).unwrap();
+        let spec = network.architecture().input();
+        let config = LoaderConfig {
+            batch_size: count,
+            order: Order::Sequential,
+            transform: fitting_transform(set.as_ref(), spec).unwrap(),
+            workers: 1,
+            drop_last: false,
+        };
+        let batch = Loader::new(set, config).unwrap().next().unwrap().unwrap();
+        let x = images_to_tensor(&batch.pixels, spec, Device::Cpu).unwrap();
+        let name = if split == "train" { "train.npy" } else { "test.npy" };
+        ndarray_npy::write_npy(at(name), &array_from_tensor(&x).unwrap()).unwrap();
+    }
+    let blocks = document(&root);
+    let class = blocks.split_once("\nname = ").unwrap().0;
+    let class = &class[class.find("from onnxruntime.quantization").unwrap()..];
+    let head = "import os\nimport onnxruntime\nname = onnxruntime.InferenceSession('dense.onnx').get_inputs()[0].name\n";
+    let said = python(&site, folder.path(), &[head, class, MEASURE].concat());
+    println!("{said}");
+    let agreement = |file: &str| -> f64 {
+        let line = said.lines().find(|line| line.starts_with(file)).unwrap();
+        line.split_whitespace().last().unwrap().parse().unwrap()
+    };
+    assert!(agreement("faster-int8.onnx ") > agreement("faster.onnx ") - 5.0, "{said}");
+}
+
+fn python(site: &Path, folder: &Path, program: &str) -> String {
+    let run = Command::new("python3")
+        .args(["-c", program])
+        .current_dir(folder)
+        .env("PYTHONPATH", site)
+        .env("OMP_NUM_THREADS", "1")
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    String::from_utf8(run.stdout).unwrap()
 }
 
 /// The blocks of Python in docs/deploy.md, in order.
