@@ -70,7 +70,7 @@ pub(crate) struct Outcome {
     /// Multiply-adds and parameters of the layers, dense and compressed.
     macs: [usize; 2],
     params: [usize; 2],
-    /// Relative change of the outputs of what was trained, on pictures set aside: before, and after each epoch.
+    /// Error of the outputs of what was trained, of what they vary by, on pictures set aside: before, and after each epoch.
     held: Vec<f64>,
     /// With the dense model on the test pictures: decomposed, and taught.
     agreement: [Agreement; 2],
@@ -313,7 +313,8 @@ impl Detectors {
         let mut plot = XyPlot::new(
             "Learning from the dense model",
             Axis::count("epoch"),
-            Axis::percent("change of the outputs, pictures set aside").include(0.0),
+            Axis::percent("error of the outputs, of what they vary by, pictures set aside")
+                .include(0.0),
         );
         for one in outcomes {
             let points = one.held.iter().enumerate().map(|(epoch, held)| (epoch as f64, *held));

@@ -104,7 +104,7 @@ struct Test {
 /// How a model learned from the dense one.
 #[derive(Serialize)]
 struct Course {
-    /// Relative change of the outputs on examples that nothing is trained on, before.
+    /// Error of the outputs, of what they vary by, on examples that nothing is trained on, before.
     before: f64,
     epochs: Vec<DistilledEpoch>,
     /// The epoch whose weights were kept; none where all were worse than before.
@@ -423,7 +423,7 @@ impl Answer {
         if let Some(course) = &one.distilled {
             writeln!(
                 to,
-                "learned from the dense model for {} epochs: outputs off by {} → {}",
+                "learned from the dense model for {} epochs: outputs off by {} → {} of what they vary by",
                 course.epochs.len(),
                 percent(course.before),
                 percent(course.after())

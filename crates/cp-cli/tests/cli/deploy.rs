@@ -142,10 +142,10 @@ fn quantization_composes_on_real_images() {
         ndarray_npy::write_npy(at(name), &array_from_tensor(&x).unwrap()).unwrap();
     }
     let blocks = document(&root);
-    let class = blocks.split_once("\nname = ").unwrap().0;
-    let class = &class[class.find("from onnxruntime.quantization").unwrap()..];
+    let class = &blocks[blocks.find("from onnxruntime.quantization").unwrap()..];
+    let class = class.split_once("\nname = ").unwrap().0;
     let head = "import os\nimport onnxruntime\nname = onnxruntime.InferenceSession('dense.onnx').get_inputs()[0].name\n";
-    let said = python(&site, folder.path(), &[head, class, MEASURE].concat());
+    let said = python(&site, folder.path(), &[head, class, "\n", MEASURE].concat());
     println!("{said}");
     let agreement = |file: &str| -> f64 {
         let line = said.lines().find(|line| line.starts_with(file)).unwrap();

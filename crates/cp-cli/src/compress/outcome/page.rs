@@ -418,7 +418,7 @@ fn distillation_curve(one: &Made) -> Option<XyPlot> {
     let plot = XyPlot::new(
         "Learning from the dense model",
         Axis::count("epoch"),
-        Axis::percent("change of the outputs").include(0.0),
+        Axis::percent("error of the outputs, of what they vary by").include(0.0),
     );
     Some(plot.series(Series::both("examples set aside", start.into_iter().chain(after))))
 }
