@@ -44,7 +44,7 @@ pub(crate) fn ensure(root: &Path) -> anyhow::Result<()> {
     fs::rename(&part, &folder).with_context(|| format!("cannot make {}", folder.display()))
 }
 
-/// [`ensure`], with a note where it fails.
+/// [`ensure()`], with a note where it fails.
 pub(crate) fn ensure_if_possible(root: &Path) {
     if let Err(error) = ensure(root) {
         eprintln!("note: the Python of docs/ is not tested. {error:#}");
