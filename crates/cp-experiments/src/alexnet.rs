@@ -7,7 +7,9 @@ use anyhow::{Context as _, Result};
 use cp_net::{Architecture, Form, INPUT, InputSpec, Node, Op, arch};
 use cp_report::{Axis, BarPlot, Block, Card, Cell, Column, Report, Table};
 use cp_torch::{Executor, Layout};
+use cp_train::engine::{Inputs, Subject};
 use cp_train::timing::{self, Timing, TimingOptions};
+use cp_train::{Engine, EngineName};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
@@ -149,8 +151,12 @@ impl Times {
 pub(crate) struct Measurement {
     threads: usize,
     batch: usize,
-    /// The whole torchvision AlexNet first, then with its first layer left dense, then its layers.
+    /// In libtorch: the whole torchvision AlexNet first, then with its first layer left dense, then its layers.
     rows: Vec<Times>,
+    /// Whole networks in the engine that runs them fastest: at the published ranks, with the first layer dense, and so with ranks rounded
+    /// down to multiples of 16.
+    whole: Vec<Times>,
+    engine: EngineName,
 }
 
 /// Parameters and MACs of a variant.
@@ -194,7 +200,8 @@ impl Experiment for Alexnet {
     fn run(&self, context: &Context, &(threads, batch): &(usize, usize)) -> Result<Measurement> {
         let stage = format!("times-{threads}-threads-batch-{batch}");
         let all = timing::set_threads(threads);
-        let settings = (batch, self.settings.repeats, self.settings.published.ranks);
+        let engine = context.stages.engine().name();
+        let settings = (batch, self.settings.repeats, self.settings.published.ranks, engine);
         let found = context.stage(&stage, &settings, &[], || self.measure(context, threads, batch));
         timing::set_threads(all);
         found
@@ -236,8 +243,51 @@ impl Alexnet {
             let small = [(layer.name.clone(), small)];
             rows.extend(times(context, &single, &small, Input::InLayout, batch, repeats)?);
         }
-        Ok(Measurement { threads, batch, rows })
+        let [all, but_first_rows] = whole;
+        let sixteens = ranks.map(|rank| rank / 16 * 16);
+        let rounded = |form| -> Result<Architecture> {
+            let mut small = factorized(&dense, form, &sixteens)?;
+            small.densify(&layers[0].name)?;
+            Ok(small)
+        };
+        let rounded = (
+            "first layer dense, ranks rounded down to multiples of 16".to_owned(),
+            [rounded(Form::Cp3)?, rounded(Form::Cp4)?],
+        );
+        let whole = [all, but_first_rows, rounded];
+        let engine = context.stages.engine();
+        let whole = times_in(engine, context.seed, &dense, &whole, batch, repeats)?;
+        Ok(Measurement { threads, batch, rows, whole, engine: engine.name() })
     }
+}
+
+/// Times `dense` and all of `small` in turn in `engine`.
+fn times_in(
+    engine: Engine,
+    seed: u64,
+    dense: &Architecture,
+    small: &[(String, [Architecture; 2])],
+    batch: usize,
+    repeats: usize,
+) -> Result<Vec<Times>> {
+    eprintln!("timing whole networks in {}, batch {batch}", engine.name());
+    let mut networks = vec![dense.initialize(seed)?];
+    for (_, forms) in small {
+        for form in forms {
+            networks.push(form.initialize(seed)?);
+        }
+    }
+    let subjects: Vec<Subject<'_>> = networks.iter().map(Subject::Network).collect();
+    let inputs = Inputs::one(&dense.input().shape, batch);
+    let options = TimingOptions { repeats, ..TimingOptions::default() };
+    let found = engine.latency(&subjects, &inputs, &options)?;
+    let row = |((what, _), pair): (&(String, _), &[Timing])| Times {
+        what: what.clone(),
+        dense: found[0],
+        cp3: pair[0],
+        cp4: pair[1],
+    };
+    Ok(small.iter().zip(found[1..].chunks(2)).map(row).collect())
 }
 
 /// How the input lies in memory.
@@ -296,7 +346,8 @@ impl Alexnet {
             format!("Parameters or MACs do not agree with the source for: {}.", wrong.join("; "))
         };
         let whole: Vec<(&Measurement, [f64; 2])> =
-            measurements.iter().map(|m| (m, m.rows[0].speedups())).collect();
+            measurements.iter().map(|m| (m, m.whole[1].speedups())).collect();
+        let engine = measurements.first().map_or(EngineName::default(), |m| m.engine);
         let speeds: Vec<String> = whole
             .iter()
             .map(|(m, [cp3, cp4])| {
@@ -308,7 +359,8 @@ impl Alexnet {
             })
             .collect();
         let verdict = format!(
-            "{agreement} At the published ranks the whole network runs faster than the dense one by {}; Astrid & Lee report {speedup}×.",
+            "{agreement} At the published ranks, with the first layer left dense, the whole network runs faster than the dense one in {engine} by {}; \
+             Astrid & Lee report {speedup}×.",
             speeds.join(", ")
         );
 
@@ -321,13 +373,17 @@ impl Alexnet {
                         format!("speed-up, batch {}, {}", m.batch, threads_text(m.threads)),
                         Cell::ratio(cp3.max(*cp4), 2),
                     )
-                    .note(format!("the better of CP-3 and CP-4; paper: {speedup}×"))
+                    .note(format!("{engine}, first layer dense, the better of CP-3 and CP-4; paper: {speedup}×"))
                 })
                 .collect::<Vec<_>>(),
         ));
         report.add(Block::heading("Parameters and multiply-accumulates"));
         report.add(count_table(counts, &published.variant));
         report.add(Block::heading("Measured speed"));
+        for measurement in measurements {
+            report.add(whole_table(measurement, speedup));
+        }
+        report.add(Block::heading("Layer by layer in libtorch"));
         report.add(Block::text(
         "Random weights, 224 × 224 input, eval mode without gradients; all forms run in turn, medians. Dense is timed in both memory \
          layouts (channels first and channels last) and the faster one counts. Whole networks convert their input where they run in \
@@ -365,8 +421,8 @@ impl Alexnet {
 fn rows(counts: &[Count], measurements: &[Measurement], published: f64) -> Vec<Row> {
     let speed = |index: usize| {
         let one = |m: &Measurement| {
-            let [cp3, _] = m.rows[index].speedups();
-            format!("{cp3:.2}× (batch {}, {})", m.batch, threads_text(m.threads))
+            let [cp3, _] = m.whole[index].speedups();
+            format!("{cp3:.2}× ({}, batch {}, {})", m.engine, m.batch, threads_text(m.threads))
         };
         measurements.iter().map(one).collect::<Vec<_>>().join(", ")
     };
@@ -384,6 +440,11 @@ fn rows(counts: &[Count], measurements: &[Measurement], published: f64) -> Vec<R
         Row {
             network: "the same with the first layer left dense".into(),
             speed: speed(1),
+            ..Row::default()
+        },
+        Row {
+            network: "and with ranks rounded down to multiples of 16".into(),
+            speed: speed(2),
             ..Row::default()
         },
     ]
@@ -422,6 +483,41 @@ fn count_table(counts: &[Count], variants: &[Variant]) -> Table {
         "Input 3 × 224 × 224. MACs are multiply-accumulates of convolutions and linear layers. The accuracies of the re-implementation and of the \
          paper differ by protocol: the former fine-tuned on validation images for 100 steps a layer, the latter on the training set.",
     );
+    table
+}
+
+/// Whole networks in the fastest engine.
+fn whole_table(measurement: &Measurement, published: f64) -> Table {
+    let Measurement { engine, batch, threads, whole, .. } = measurement;
+    let mut table = Table::new(
+        format!("Whole network in {engine}, batch {batch}, {}", threads_text(*threads)),
+        [
+            Column::text("network"),
+            Column::number("dense").unit("ms"),
+            Column::number("CP-3").unit("ms"),
+            Column::text("quartiles"),
+            Column::number("CP-4").unit("ms"),
+            Column::text("quartiles"),
+            Column::number("speed-up, CP-3"),
+            Column::number("speed-up, CP-4"),
+            Column::number("paper").published(),
+        ],
+    );
+    let quartiles = |time: &Timing| format!("{:.2}–{:.2}", 1e3 * time.lower, 1e3 * time.upper);
+    for row in whole {
+        let [cp3, cp4] = row.speedups();
+        table.row([
+            Cell::text(&row.what),
+            Cell::millis(row.dense.median),
+            Cell::millis(row.cp3.median),
+            Cell::text(quartiles(&row.cp3)),
+            Cell::millis(row.cp4.median),
+            Cell::text(quartiles(&row.cp4)),
+            Cell::ratio(cp3, 2),
+            Cell::ratio(cp4, 2),
+            Cell::ratio(published, 2),
+        ]);
+    }
     table
 }
 
