@@ -5,27 +5,14 @@ mod import_support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cp_net::{Factors, Form, Rank};
 use cp_onnx::{Binding, Layer, LayerKind, Model, OnnxError, Parts};
 use cp_ort::{ElementType, Optimize, Session, SessionOptions, Tensor};
+use import_support::cases::models;
 use import_support::folder;
 use ndarray::{Array2, ArrayD, Axis, Slice};
-
-fn models(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for part in ["third-party", "exported", "edge"] {
-        for entry in fs::read_dir(folder.join(part)).unwrap() {
-            let path = entry.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "onnx") {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    found
-}
 
 #[test]
 fn every_model_is_written_as_it_was_read() {

@@ -91,7 +91,8 @@ pub(crate) fn nodes(section: &str, engine: Engine<'_>) {
     check(section, found);
 }
 
-fn models(folder: &Path) -> Vec<PathBuf> {
+/// The models of `exported`, `edge` and `third-party`.
+pub(crate) fn models(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for part in ["third-party", "exported", "edge"] {
         for entry in fs::read_dir(folder.join(part)).unwrap() {
