@@ -17,7 +17,7 @@ use cp_train::{
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
-use crate::experiment::{Experiment, Findings, Row};
+use crate::experiment::{Experiment, Findings, Row, all_known};
 use crate::figures::fewer;
 
 /// `experiments/agreement.toml`.
@@ -133,14 +133,7 @@ impl Experiment for Agreement {
     }
 
     fn check(settings: &Settings) -> Result<()> {
-        for name in &settings.networks {
-            let known: Vec<&str> = settings.weights.keys().map(String::as_str).collect();
-            anyhow::ensure!(
-                settings.weights.contains_key(name),
-                "--networks: {name} is none of {}",
-                known.join(", ")
-            );
-        }
+        all_known("--networks", &settings.networks, &settings.weights)?;
         for &ratio in &settings.ratios {
             recipe(settings, Way::AlsSigma, Target::MacsRatio(ratio)).check(true)?;
         }

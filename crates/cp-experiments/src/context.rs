@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cp_data::{Characters, DataDir, Dataset, Part, Source};
-use cp_net::{Network, arch};
+use cp_net::{Architecture, Network, arch};
+use cp_onnx::{ExportOptions, export};
 use cp_pytorch::StateDictOptions;
 use cp_torch::DeviceRequest;
 use cp_train::{Engine, Key, Lock, Provenance, RunDir, Stages, timing};
@@ -171,6 +172,20 @@ impl Context {
         };
         let source = Source { file: name.into(), sha256: cp_data::sha256_file(&path)? };
         self.note(&[source]);
+        Ok(path)
+    }
+
+    /// A model of the data folder; `drawn` is a small one, written into the run's folder.
+    pub(crate) fn model(
+        &mut self,
+        file: &str,
+        draw: impl FnOnce() -> Result<Architecture>,
+    ) -> Result<PathBuf> {
+        if file != "drawn" {
+            return self.file(file);
+        }
+        let path = self.dir().file("drawn.onnx");
+        export(&draw()?.initialize(self.seed)?, &ExportOptions::default())?.save(&path)?;
         Ok(path)
     }
 

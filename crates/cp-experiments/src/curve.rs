@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::context::Context;
 use crate::description::overlay;
 use crate::experiment::{Experiment, Findings, Row};
-use crate::figures::{accuracy_curves, fewer, layer_table, speeds};
+use crate::figures::{accuracy_curves, fewer, layer_table, speeds, threads_text};
 
 /// `experiments/curve.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -35,21 +35,12 @@ pub(crate) struct Settings {
     /// Batches that the dense and every compressed network are timed at, in turns.
     timing_batches: Vec<usize>,
     published: Vec<Published>,
-    /// The recipe that every budget is reached by.
-    preset: Base,
+    /// The recipe that every budget is reached by; none for what `polyad compress` does without data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    preset: Option<Preset>,
     /// Laid over the preset's recipe, for a quick look: `{ compress = { fine_tune = { epochs = 1 } } }`.
     #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
     changes: toml::Table,
-}
-
-/// A preset of `polyad compress`, or what it does without data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Base {
-    Quick,
-    Default,
-    Best,
-    DataFree,
 }
 
 /// A published point: shares removed, and the change of top-1 in points.
@@ -178,10 +169,8 @@ fn recipe(settings: &Settings, budget: f64, seed: u64) -> Result<Recipe> {
     let target = Target::MacsRatio(budget);
     let augmentation = cp_train::augmentation_of(&settings.dataset);
     let preset = match settings.preset {
-        Base::Quick => Recipe::with_data(Preset::Quick, target, augmentation),
-        Base::Default => Recipe::with_data(Preset::Default, target, augmentation),
-        Base::Best => Recipe::with_data(Preset::Best, target, augmentation),
-        Base::DataFree => Recipe::data_free(target),
+        Some(preset) => Recipe::with_data(preset, target, augmentation),
+        None => Recipe::data_free(target),
     };
     let mut recipe = toml::Table::try_from(preset)?;
     overlay(&mut recipe, &settings.changes);
@@ -197,7 +186,7 @@ fn recipe(settings: &Settings, budget: f64, seed: u64) -> Result<Recipe> {
 
 /// The data that the recipe gets to see.
 fn given<'a>(settings: &Settings, data: &'a CompressData) -> Option<&'a CompressData> {
-    (settings.preset != Base::DataFree).then_some(data)
+    settings.preset.map(|_| data)
 }
 
 /// Mean and standard deviation (of the sample; 0 for one value).
@@ -450,17 +439,17 @@ impl Curve {
         let Settings { arch, weights, preset, .. } = &self.settings;
         let weights = if weights.contains('/') { "our weights" } else { "published weights" };
         let recipe = recipe(&self.settings, outcome.budget, outcome.seed)?;
-        let how = match (preset, &recipe.compress.fine_tune) {
-            (Base::DataFree, _) => "no data, no fine-tuning".into(),
-            (Base::Quick, _) => "preset quick".into(),
-            (Base::Default, tune) => {
-                format!("default preset, {} epochs", tune.as_ref().map_or(0, |tune| tune.epochs))
-            }
-            (Base::Best, tune) => {
-                format!("preset best, {} epochs", tune.as_ref().map_or(0, |tune| tune.epochs))
-            }
+        let how = match preset {
+            None => "no data".to_owned(),
+            Some(Preset::Quick) => "preset quick".to_owned(),
+            Some(Preset::Default) => "default preset".to_owned(),
+            Some(Preset::Best) => "preset best".to_owned(),
         };
-        Ok(format!("{arch}, {weights}, {how}"))
+        let tuned = match recipe.compress.fine_tune {
+            Some(tune) => format!("{} epochs", tune.epochs),
+            None => "no fine-tuning".to_owned(),
+        };
+        Ok(format!("{arch}, {weights}, {how}, {tuned}"))
     }
 
     /// Times of the dense network and of every budget's, by batch.
@@ -489,9 +478,10 @@ impl Curve {
             }
             table.row(row);
         }
-        table.note(
-            "Medians and quartiles of forward passes of all networks in turn, on all threads.",
-        );
+        table.note(format!(
+            "Medians and quartiles of forward passes of all networks in turn, {}.",
+            threads_text(timing::set_threads(0))
+        ));
         table
     }
 }

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use cp_data::Dataset;
 use cp_net::arch::{Builder, window};
-use cp_net::{Channels, INPUT, InputSpec};
-use cp_onnx::{ExportOptions, Model, export};
+use cp_net::{Architecture, Channels, INPUT, InputSpec};
+use cp_onnx::Model;
 use cp_ort::{Session, SessionOptions};
 use cp_report::{Axis, Cell, Column, Report, Series, Table, XyPlot};
 use cp_train::engine::{Inputs, Subject, value_shapes};
@@ -19,7 +19,7 @@ use cp_train::{Engine, Examples, Host, PictureLayout, Recipe, Target, TrainConfi
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
-use crate::experiment::{Experiment, Findings, Row};
+use crate::experiment::{Experiment, Findings, Row, all_known};
 use crate::figures::threads_text;
 use finds::{Agreement, Finds};
 
@@ -90,12 +90,7 @@ impl Experiment for Detectors {
     }
 
     fn check(settings: &Settings) -> Result<()> {
-        for name in &settings.models {
-            let known: Vec<&str> = settings.known.keys().map(String::as_str).collect();
-            if !settings.known.contains_key(name) {
-                bail!("--models: {name} is none of {}", known.join(", "));
-            }
-        }
+        all_known("--models", &settings.models, &settings.known)?;
         Ok(recipe(settings).check(true)?)
     }
 
@@ -105,11 +100,7 @@ impl Experiment for Detectors {
         let mut paths = BTreeMap::new();
         for name in &settings.models {
             let known = &settings.known[name];
-            let path = match known.file.as_str() {
-                "drawn" => drawn(context, known)?,
-                file => context.file(file)?,
-            };
-            paths.insert(name.clone(), path);
+            paths.insert(name.clone(), context.model(&known.file, || drawn(known))?);
         }
         Ok(Self { settings, paths, work, test, threads: timing::set_threads(0) })
     }
@@ -138,21 +129,17 @@ fn recipe(settings: &Settings) -> Recipe {
 }
 
 /// A model of two convolutions with random weights.
-fn drawn(context: &Context, known: &Known) -> Result<PathBuf> {
+fn drawn(known: &Known) -> Result<Architecture> {
     let [height, width] = known.size;
     let input = InputSpec::features([3, height, width]);
-    let network = Builder::new("drawn", input)
+    Ok(Builder::new("drawn", input)
         .conv("a", 32, window(3).pad(1))
         .relu("r")
         .conv("b", 16, window(3).pad(1))
         .relu("s")
         .conv("c", 1, window(1))
         .sigmoid("p")
-        .build()?
-        .initialize(context.seed)?;
-    let path = context.dir().file("drawn.onnx");
-    export(&network, &ExportOptions::default())?.save(&path)?;
-    Ok(path)
+        .build()?)
 }
 
 impl Known {

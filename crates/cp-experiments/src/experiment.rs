@@ -1,5 +1,6 @@
 //! [`Experiment`]: what an experiment has to say for itself, and how one runs.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -48,6 +49,17 @@ pub(crate) trait Experiment: Sized + Sync {
     fn report(&self, context: &Context, outcomes: Vec<Self::Outcome>) -> Result<Findings>;
 }
 
+/// Refuses names of `option` that are none of the table `known`.
+pub(crate) fn all_known<T>(
+    option: &str,
+    names: &[String],
+    known: &BTreeMap<String, T>,
+) -> Result<()> {
+    let Some(name) = names.iter().find(|name| !known.contains_key(*name)) else { return Ok(()) };
+    let known: Vec<&str> = known.keys().map(String::as_str).collect();
+    bail!("{option}: {name} is none of {}", known.join(", "))
+}
+
 /// What an experiment found.
 pub(crate) struct Findings {
     /// For people.
@@ -81,7 +93,7 @@ struct Record<'a, S> {
     settings: &'a S,
     result: &'a Value,
     /// SHA-256 of the pages beside it, by which a page is known to be what the run wrote.
-    pages: std::collections::BTreeMap<String, String>,
+    pages: BTreeMap<String, String>,
 }
 
 /// The subcommand of an experiment.
@@ -158,7 +170,7 @@ pub(crate) fn run<E: Experiment>(
 }
 
 /// Sums of `summary.md` and the plots in `dir`.
-fn pages(dir: &Path) -> Result<std::collections::BTreeMap<String, String>> {
+fn pages(dir: &Path) -> Result<BTreeMap<String, String>> {
     let mut names = vec!["summary.md".to_owned()];
     if let Ok(plots) = std::fs::read_dir(dir.join("plots")) {
         for plot in plots {

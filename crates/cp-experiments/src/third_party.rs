@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use cp_net::arch::{Builder, window};
-use cp_net::{InputSpec, Totals};
-use cp_onnx::{ExportOptions, Model, export};
+use cp_net::{Architecture, InputSpec, Totals};
+use cp_onnx::Model;
 use cp_plan::PlanError;
 use cp_report::{Cell, Column, Report, Table};
 use cp_train::engine::{Change, Inputs, Subject, value_shapes};
@@ -15,7 +15,7 @@ use cp_train::{Engine, Host, Recipe, Target, TrainError};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
-use crate::experiment::{Experiment, Findings};
+use crate::experiment::{Experiment, Findings, all_known};
 use crate::figures::threads_text;
 
 /// `experiments/third-party.toml`.
@@ -103,23 +103,14 @@ impl Experiment for ThirdParty {
     }
 
     fn check(settings: &Settings) -> Result<()> {
-        for name in &settings.models {
-            if !settings.known.contains_key(name) {
-                let known: Vec<&str> = settings.known.keys().map(String::as_str).collect();
-                bail!("--models: {name} is none of {}", known.join(", "));
-            }
-        }
+        all_known("--models", &settings.models, &settings.known)?;
         Ok(recipe(settings, Counts::MultiplyAdds).check(false)?)
     }
 
     fn prepare(context: &mut Context, settings: Settings) -> Result<Self> {
         let mut paths = BTreeMap::new();
         for name in &settings.models {
-            let path = match settings.known[name].file.as_str() {
-                "drawn" => drawn(context)?,
-                file => context.file(file)?,
-            };
-            paths.insert(name.clone(), path);
+            paths.insert(name.clone(), context.model(&settings.known[name].file, drawn)?);
         }
         Ok(Self { settings, paths, threads: timing::set_threads(0) })
     }
@@ -154,16 +145,13 @@ fn recipe(settings: &Settings, counts: Counts) -> Recipe {
     recipe
 }
 
-fn drawn(context: &Context) -> Result<PathBuf> {
-    let network = Builder::new("drawn", InputSpec::features([3, 16, 16]))
+/// Two convolutions.
+fn drawn() -> Result<Architecture> {
+    Ok(Builder::new("drawn", InputSpec::features([3, 16, 16]))
         .conv("a", 32, window(3).pad(1))
         .relu("r")
         .conv("b", 32, window(3).pad(1))
-        .build()?
-        .initialize(context.seed)?;
-    let path = context.dir().file("drawn.onnx");
-    export(&network, &ExportOptions::default())?.save(&path)?;
-    Ok(path)
+        .build()?)
 }
 
 impl ThirdParty {
