@@ -371,19 +371,24 @@ impl Curve {
                 report.add(accuracy_curves("Fine-tuning: accuracy", &epochs));
             }
         }
+        let learned = match config.preset {
+            None => "no data before the test".to_owned(),
+            Some(_) => format!(
+                "{} images for fine-tuning, {} for validation, from which the kept epoch is chosen{}",
+                data.train.len(),
+                data.validation.as_ref().map_or(0, |set| set.len()),
+                if config.weights.contains('/') || config.weights == "drawn" {
+                    ""
+                } else {
+                    " (the published weights were trained on them, so validation flatters)"
+                },
+            ),
+        };
         report.add(Block::text(format!(
-        "Protocol: {} images for fine-tuning, {} for validation, from which the kept epoch is chosen{}; {} ({}) for the test, on which \
-         every compressed network was evaluated once, in eval mode. Ranks come from the errors of the decompositions alone.",
-        data.train.len(),
-        data.validation.as_ref().map_or(0, |set| set.len()),
-        if config.weights.contains('/') || config.weights == "drawn" {
-            ""
-        } else {
-            " (the published weights were trained on them, so validation flatters)"
-        },
-        dense_test.examples,
-        config.test_split,
-    )));
+            "Protocol: {learned}; {} ({}) for the test, on which every compressed network was evaluated once, in eval mode. Ranks come from the \
+             errors of the decompositions alone.",
+            dense_test.examples, config.test_split,
+        )));
         let rows = self.rows(engine, &before, outcomes, latencies)?;
         let result =
             serde_json::json!({ "dense": dense_test, "outcomes": outcomes, "latency": latencies });
