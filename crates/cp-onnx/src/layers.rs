@@ -19,7 +19,7 @@ use crate::proto::{Message, model, node};
 use crate::record::Record;
 use crate::scopes::{Maker, Reader, Scopes, Value};
 
-pub(crate) use geometry::{Geometry, geometry, is_transposed, op};
+pub(crate) use geometry::{Geometry, geometry, is_transposed, op, reads_transposed};
 
 /// The op of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -9,7 +9,9 @@ use cp_net::Op;
 use ndarray::ArrayD;
 
 use crate::error::{OnnxError, TensorError};
-use crate::layers::{Group, Kernel, Layer, LayerKind, groups, is_transposed, kernel, label, op};
+use crate::layers::{
+    Group, Kernel, Layer, LayerKind, groups, is_transposed, kernel, label, op, reads_transposed,
+};
 use crate::limits::MAX_BYTES;
 use crate::parts::Parts;
 use crate::proto::{Field, Kind, Message, Payload, graph, model, node, tensor};
@@ -172,8 +174,8 @@ impl Model {
     }
 
     /// One for each of [`Layer::nodes`], the op of cp-net that it is: stride, padding and dilation as the node has them, and whether it
-    /// adds a bias. `None` for settings that cp-net does not have (negative padding, an output shape), and for those that cannot be
-    /// read.
+    /// adds a bias. `None` for settings that cp-net does not have (negative padding, an output shape, an input that is transposed first), and
+    /// for those that cannot be read.
     ///
     /// # Errors
     /// [`OnnxError::UnknownLayer`], [`OnnxError::Quantized`], [`OnnxError::Record`].
@@ -181,7 +183,7 @@ impl Model {
         self.of_nodes(layer, |scopes, group, (user, kind)| {
             let node = |reader: &Reader| scopes.all[reader.scope].node(reader.field);
             let first = group.users.first().and_then(|(first, _)| node(first))?;
-            let node = node(&user)?;
+            let node = node(&user).filter(|node| !reads_transposed(node))?;
             op(node, kind, &layer.shape, is_transposed(node) != is_transposed(first))
         })
     }

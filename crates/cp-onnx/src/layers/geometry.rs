@@ -7,7 +7,16 @@ use crate::proto::{Message, attribute, node};
 
 /// Whether a linear node has its weight as `[out, in]`.
 pub(crate) fn is_transposed(node: &Message) -> bool {
-    node::attribute(node, "transB").and_then(|flag| flag.int(attribute::INT)).unwrap_or(0) != 0
+    is_set(node, "transB")
+}
+
+/// Whether the features of what a linear layer reads lie along its first axis.
+pub(crate) fn reads_transposed(node: &Message) -> bool {
+    is_set(node, "transA")
+}
+
+fn is_set(node: &Message, flag: &str) -> bool {
+    node::attribute(node, flag).and_then(|flag| flag.int(attribute::INT)).unwrap_or(0) != 0
 }
 
 /// What a node does with its kernel beside multiplying.

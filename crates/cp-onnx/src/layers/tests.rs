@@ -212,6 +212,13 @@ fn nodes_as_ops() {
     assert_eq!(model.geometry(&layer).unwrap(), [linear(3, 5, false), linear(5, 3, true)]);
     let inputs = model.value_of_layer_input(&layer).unwrap();
     assert_eq!(inputs, [Some("x".to_owned()), Some("a".into())]);
+    // What is transposed on the way in has its features along another axis.
+    let turned = vec![attribute::int("transA", 1), attribute::int("transB", 0)];
+    let nodes = vec![node::make("Gemm", "b", &["x", "w", "bias"], "b", turned)];
+    let arrays = [("w", random(&[3, 5], 1)), ("bias", ArrayD::zeros(vec![5]))];
+    let model = model_of(&["x"], &arrays, nodes, &["b"]);
+    let layer = model.layers().unwrap().remove(0);
+    assert_eq!(model.geometry(&layer).unwrap(), [None]);
 }
 
 #[test]
