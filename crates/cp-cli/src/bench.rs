@@ -107,7 +107,8 @@ impl Row {
         let verdict =
             if self.ratio >= 1.0 { "faster" } else { "slower: compression does not pay here" };
         writeln!(to, "ratio       {:9.2} ×   {verdict}", self.ratio)?;
-        let inputs: Vec<String> = self.input.values().map(|sizes| output::shape(sizes)).collect();
+        let with_axes = self.input.values().filter(|sizes| !sizes.is_empty());
+        let inputs: Vec<String> = with_axes.map(|sizes| output::shape(sizes)).collect();
         writeln!(
             to,
             "batch {} of {}, {}, {} thread{}, {}, median of {} interleaved runs",

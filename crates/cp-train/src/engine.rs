@@ -71,7 +71,7 @@ pub enum Subject<'a> {
 /// Inputs to draw: shapes without the batch axis by name, and the examples of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inputs {
-    /// By the names of the inputs; a network of one input takes the only shape, whatever its name.
+    /// By the names of the inputs; the only input that has axes takes the only shape, whatever its name.
     pub shapes: BTreeMap<String, Vec<usize>>,
     /// Examples.
     pub batch: usize,
@@ -91,13 +91,15 @@ impl Inputs {
 
     /// The shapes of the inputs of `arch` in their order; one that is not named has the shape that it was built for.
     fn of_architecture(&self, arch: &Architecture) -> Vec<Vec<usize>> {
-        let shape = |input: &InputSpec| self.shape(&input.name).unwrap_or(&input.shape).to_vec();
+        let alone = arch.inputs.len() == 1;
+        let shape =
+            |input: &InputSpec| self.shape(&input.name, alone).unwrap_or(&input.shape).to_vec();
         arch.inputs.iter().map(shape).collect()
     }
 
-    /// The shape of the input `name`.
-    fn shape(&self, name: &str) -> Option<&[usize]> {
-        let only = || self.shapes.values().next().filter(|_| self.shapes.len() == 1);
+    /// The shape of the input `name`, which may be the only one that there is to have a shape.
+    fn shape(&self, name: &str, alone: bool) -> Option<&[usize]> {
+        let only = || self.shapes.values().next().filter(|_| alone && self.shapes.len() == 1);
         self.shapes.get(name).or_else(only).map(Vec::as_slice)
     }
 }

@@ -153,9 +153,13 @@ fn input_shapes(
         let known = inputs.iter().map(|input| input.name.clone()).collect();
         return Err(TrainError::UnknownInput { name: name.clone(), known });
     }
+    let alone = inputs.iter().filter(|input| !input.dims.is_empty()).count() == 1;
     let shape = |input: &ValueInfo| -> Result<(String, Vec<usize>), TrainError> {
+        if input.dims.is_empty() {
+            return Ok((input.name.clone(), Vec::new()));
+        }
         let fixed: Option<Vec<usize>> = input.dims.iter().skip(1).map(Dim::size).collect();
-        let shape = known.shape(&input.name).map(<[usize]>::to_vec).or(fixed);
+        let shape = known.shape(&input.name, alone).map(<[usize]>::to_vec).or(fixed);
         let open = || TrainError::OpenInput { name: input.name.clone(), shape: input.to_string() };
         Ok((input.name.clone(), shape.ok_or_else(open)?))
     };
@@ -209,4 +213,33 @@ pub(super) fn drawn(
         all.push((input.name.clone(), tensor));
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An input without axes is a single number beside whatever shape is given, with a name or without.
+    #[test]
+    fn inputs_without_axes_have_none() {
+        let info = |name: &str, ty, dims: Vec<Dim>| ValueInfo { name: name.into(), ty, dims };
+        let free = || Dim::Free(None);
+        let inputs = [
+            info("x", ElementType::F32, vec![free(), free(), free()]),
+            info("scale", ElementType::F32, Vec::new()),
+            info("which", ElementType::Bool, Vec::new()),
+        ];
+        for name in ["x", cp_net::INPUT] {
+            let asked = Inputs { shapes: [(name.to_owned(), vec![5, 3])].into(), batch: 2 };
+            let found = drawn(&inputs, &asked).unwrap();
+            let shapes: Vec<&[usize]> = found.iter().map(|(_, x)| x.shape()).collect();
+            assert_eq!(shapes, [&[2, 5, 3][..], &[], &[]]);
+        }
+        // With two inputs that have axes a shape is of neither.
+        let two = [inputs[0].clone(), info("y", ElementType::F32, vec![free(), free()])];
+        let asked = Inputs { shapes: [("x".to_owned(), vec![5, 3])].into(), batch: 2 };
+        assert!(
+            matches!(drawn(&two, &asked), Err(TrainError::OpenInput { name, .. }) if name == "y")
+        );
+    }
 }
