@@ -43,7 +43,8 @@ pub struct ExportOptions {
     /// precision, and so does the arithmetic: a `Cast` behind each weight, which runtimes fold when they load the model. Few CPUs have
     /// arithmetic in half precision; a runtime that has it converts the whole graph by a tool of its own.
     pub half: bool,
-    /// Write [`Network::folded`], which only runs forward; no by default. It has no records of factorized layers.
+    /// Write [`Network::folded`], which only runs forward; no by default. It has no records of factorized layers, and primitives in the place of
+    /// operators at which runtimes are slow.
     pub fold: bool,
     /// The batch size; by default a symbol named `batch`, which stands for any.
     pub batch: Dim,
@@ -103,7 +104,7 @@ pub fn export(net: &Network, options: &ExportOptions) -> Result<Model, OnnxError
     let merged = net.subsampling_merged()?;
     let net = &*merged;
     let arch = net.architecture();
-    let mut writer = Writer::new(net, arch.shapes(arch.input_shapes())?, opset, options.half);
+    let mut writer = Writer::new(net, arch.shapes(arch.input_shapes())?, options);
     for node in &arch.nodes {
         dispatch(&node.op, &mut writer.site(node));
     }

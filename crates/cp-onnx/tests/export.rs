@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use common::{Case, case, check_models, factors, inputs, run, runs};
 use cp_net::{
-    Add, Architecture, BatchNorm, Concat, Constant, Conv, Draw, Form, InputSpec, Linear, Network,
-    Node, Op, PRelu, Relu, ScaleShift, arch,
+    Add, Architecture, BatchNorm, Concat, Constant, Conv, Draw, Form, InputSpec, Linear, Lrn,
+    Network, Node, Op, PRelu, Relu, ScaleShift, arch,
 };
 use cp_onnx::{
     Dim, ExportOptions, METADATA_KEY, Model, NETWORK_KEY, OPSETS, OnnxError, export,
@@ -67,9 +67,37 @@ fn every_op_in_every_opset() {
                 cases.push(case(label, with_opset(&net, opset), &net, &inputs));
                 expected.push(outputs.clone());
             }
+            let folded = ExportOptions { fold: true, ..ExportOptions::default() };
+            let label = format!("{kind}, seed {seed}, folded: {:?}", net.nodes()[0].op);
+            cases.push(case(label, export(&net, &folded).unwrap(), &net, &inputs));
+            expected.push(outputs);
         }
     }
     check_models(&cases, &expected, 1e-4);
+}
+
+/// The usual exponent is roots where the model is only to run, over maps of any number of axes.
+#[test]
+fn local_response_normalization_by_roots() {
+    if !runs() {
+        return;
+    }
+    let (mut cases, mut expected) = (Vec::new(), Vec::new());
+    for shape in [&[7][..], &[7, 5], &[7, 5, 4], &[7, 3, 2, 4]] {
+        for size in 1..=6 {
+            let lrn = Lrn { size, alpha: 0.5, beta: 0.75, k: 2.0 };
+            let input = InputSpec::features(shape.to_vec());
+            let node = Node::new("node", lrn, [cp_net::INPUT]);
+            let arch = Architecture::new("lrn", input, vec![node]);
+            let net = Network::new(arch, BTreeMap::new()).unwrap();
+            let inputs = [Draw::new(size as u64).array(&[&[2], shape].concat(), (-3.0, 3.0))];
+            let folded = ExportOptions { fold: true, ..ExportOptions::default() };
+            let model = export(&net, &folded).unwrap();
+            cases.push(case(format!("{shape:?}, {size}"), model, &net, &inputs));
+            expected.push(run(&net, &inputs));
+        }
+    }
+    check_models(&cases, &expected, 1e-5);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use cp_net::{Network, Node, ParamRole, Shapes};
 use ndarray::ArrayD;
 
 use crate::Float;
+use crate::export::ExportOptions;
 use crate::proto::{Message, attribute, node, tensor};
 
 /// A parameter in the model.
@@ -28,6 +29,8 @@ pub(super) struct Writer<'a> {
     shapes: Shapes,
     pub(super) opset: i64,
     half: bool,
+    /// Whether the model is only to run forward: primitives where runtimes are slow at the operator.
+    forward: bool,
     /// Names of values and initializers.
     values: HashSet<String>,
     /// Names of nodes.
@@ -42,7 +45,7 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(net: &'a Network, shapes: Shapes, opset: i64, half: bool) -> Self {
+    pub(super) fn new(net: &'a Network, shapes: Shapes, options: &ExportOptions) -> Self {
         let arch = net.architecture();
         let inputs = arch.inputs.iter().map(|input| input.name.clone());
         let made = arch.nodes.iter().flat_map(|node| node.outputs.iter().cloned());
@@ -50,8 +53,9 @@ impl<'a> Writer<'a> {
             net,
             roles: net.roles(),
             shapes,
-            opset,
-            half,
+            opset: options.opset,
+            half: options.half,
+            forward: options.fold,
             values: inputs.chain(made).collect(),
             labels: arch.nodes.iter().map(|node| node.name.clone()).collect(),
             nodes: Vec::new(),
@@ -168,6 +172,11 @@ pub(super) struct Site<'w, 'a> {
 impl Site<'_, '_> {
     pub(super) fn opset(&self) -> i64 {
         self.writer.opset
+    }
+
+    /// Whether the model is only to run forward.
+    pub(super) fn forward(&self) -> bool {
+        self.writer.forward
     }
 
     pub(super) fn inputs(&self) -> Vec<String> {
