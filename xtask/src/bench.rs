@@ -3,20 +3,21 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::{onnxruntime, peers, setup, workspace};
+use crate::{engines, onnxruntime, peers, setup, workspace};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   cargo xtask bench                            all of them (long; close other programs)
   cargo xtask bench -p cp-core -- mttkrp       those of one crate whose id contains a word
   cargo xtask bench peers                      cp-core beside TensorLy, pyttb and NumPy (needs python3 with venv)
+  cargo xtask bench engines                    networks in libtorch, ONNX Runtime, cp-infer, OpenVINO, ncnn and tract (likewise)
 The arguments are cargo bench's; recorded runs are in benches/ and docs/.";
 
 pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
-    if let Some((first, rest)) = args.split_first()
-        && first == "peers"
-    {
-        return peers::run(rest);
+    match args.split_first() {
+        Some((first, rest)) if first == "peers" => return peers::run(rest),
+        Some((first, rest)) if first == "engines" => return engines::run(rest),
+        _ => {}
     }
     setup::ensure()?;
     let mut command = workspace::cargo_at_root();

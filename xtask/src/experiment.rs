@@ -1,7 +1,7 @@
 //! `cargo xtask demo`, `curve`, …: the experiments, whose names and one-line descriptions are those of
 //! `crates/cp-experiments/experiments/*.toml`. The program of cp-experiments runs them and knows their options.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
@@ -57,6 +57,15 @@ pub(crate) fn subcommands(root: &Path) -> anyhow::Result<Vec<clap::Command>> {
 /// All programs are built, and one example: only then does cargo choose the same features of all crates as for `cargo xtask test`,
 /// those that dev-dependencies ask for too, and the two share what they build.
 pub(crate) fn run(experiment: &str, args: &[OsString]) -> anyhow::Result<ExitCode> {
+    run_with(experiment, args, &[])
+}
+
+/// As [`run`], with variables set.
+pub(crate) fn run_with(
+    experiment: &str,
+    args: &[OsString],
+    variables: &[(&str, &OsStr)],
+) -> anyhow::Result<ExitCode> {
     // `--` parts our arguments from the experiment's; it is not one of them.
     let mut args = match args {
         [first, rest @ ..] if first == "--" => rest.to_vec(),
@@ -82,5 +91,6 @@ pub(crate) fn run(experiment: &str, args: &[OsString]) -> anyhow::Result<ExitCod
     // In the user's folder, where relative paths mean what they say.
     let mut program = Command::new(workspace::target_dir().join("debug/cp-experiments"));
     onnxruntime::point(&mut program, &workspace::root());
+    program.envs(variables.iter().copied());
     Ok(workspace::exit_code(workspace::run(program.arg(experiment).args(args))?))
 }

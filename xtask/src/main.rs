@@ -10,6 +10,7 @@ mod datasets;
 mod docs_python;
 mod doctor;
 mod download;
+mod engines;
 mod experiment;
 mod install;
 mod libtorch;
@@ -24,6 +25,7 @@ mod results;
 mod setup;
 mod sums;
 mod test;
+mod venv;
 mod workspace;
 
 use std::ffi::OsString;

@@ -1,34 +1,26 @@
 //! `cargo xtask bench peers`: cp-core beside other libraries, on the same arrays and starts.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 
-use crate::{pip, workspace};
+use crate::{venv, workspace};
 
 /// The Python environment, below the root.
 const ENVIRONMENT: &str = "target/peers";
-
-/// The interpreter, below the environment.
-const PYTHON: &str = "bin/python";
 
 /// Sets up the Python packages in `target/peers`, builds cp-core's side, and starts the comparison with `args`.
 pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
     let root = workspace::root();
     let scripts = root.join("benches/peers");
     let environment = root.join(ENVIRONMENT);
-    let python = environment.join(PYTHON);
-    if !python.exists() {
-        eprintln!("Making a Python environment in target/peers ...");
-        let mut venv = Command::new("python3");
-        let status = workspace::run(venv.args(["-m", "venv"]).arg(&environment))?;
-        ensure!(status.success(), "python3 -m venv failed; {}", pip::GET_PYTHON);
-    }
-    install(&python, |pip| pip.arg("-r").arg(scripts.join("requirements.txt")))?;
+    let python = venv::make(&environment)?;
+    let listed = scripts.join("requirements.txt");
+    venv::install(&python, |pip| pip.arg("-r").arg(&listed))?;
     if args.iter().any(|arg| arg == "--torch") {
-        install(&python, |pip| pip.args(["torch==2.11.0", "safetensors==0.8.0"]))?;
+        venv::install(&python, |pip| pip.args(["torch==2.11.0", "safetensors==0.8.0"]))?;
     }
     let mut build = workspace::cargo_at_root();
     build.args(["build", "--release", "-p", "cp-core", "--example", "peer"]);
@@ -47,19 +39,7 @@ pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
 pub(crate) fn python_with_torch() -> Option<PathBuf> {
     const FIND: &str = "import sys; from importlib.util import find_spec; \
         sys.exit(not (find_spec('torch') and find_spec('safetensors')))";
-    let python = workspace::root().join(ENVIRONMENT).join(PYTHON);
+    let python = workspace::root().join(ENVIRONMENT).join(venv::PYTHON);
     let found = Command::new(&python).args(["-c", FIND]).output().ok()?;
     found.status.success().then_some(python)
-}
-
-fn install(
-    python: &Path,
-    packages: impl FnOnce(&mut Command) -> &mut Command,
-) -> anyhow::Result<()> {
-    let mut command = Command::new(python);
-    command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-    let status = workspace::run(packages(&mut command))
-        .context("the Python environment in target/peers is broken: delete it and try again")?;
-    ensure!(status.success(), "pip could not install what benches/peers needs (see above)");
-    Ok(())
 }

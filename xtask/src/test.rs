@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::Context as _;
 
@@ -26,6 +26,9 @@ The arguments are cargo test's.";
 pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
     setup::ensure()?;
     docs_python::ensure_if_possible(&workspace::root());
+    let mut report = Report::default();
+    // The program without libtorch first: what lies in target/ at the end is then the whole one.
+    let plain = if args.is_empty() { run_one(plain(), &mut report)? } else { ExitCode::SUCCESS };
     let mut command = workspace::cargo_at_root();
     command.args(["test", "--no-fail-fast"]);
     if !bench::names_packages(args) {
@@ -40,11 +43,30 @@ pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
     {
         command.env(PYTHON_VARIABLE, python);
     }
+    let all = run_one(command, &mut report)?;
+    print!("{}", report.summary());
+    let failed = [plain, all].into_iter().find(|code| *code != ExitCode::SUCCESS);
+    if failed.is_some() {
+        println!("The tests did not pass: see above.");
+    }
+    Ok(failed.unwrap_or(ExitCode::SUCCESS))
+}
+
+/// The tests of `polyad` as it is without its feature `torch`. Built with the crates beside it, so that cargo chooses the same features of
+/// all that they depend on, and little is built twice.
+fn plain() -> Command {
+    let mut command = workspace::cargo_at_root();
+    command.args(["test", "--workspace", "--exclude", "cp-experiments", "--exclude", "cp-torch"]);
+    command.args(["--no-default-features", "--test", "plain", "--"]);
+    command
+}
+
+/// Runs tests, whose output is shown and counted.
+fn run_one(mut command: Command, report: &mut Report) -> anyhow::Result<ExitCode> {
     onnxruntime::point(&mut command, &workspace::root());
     // Shows what tests that passed have printed: figures that were measured, and why something was skipped.
     command.arg("--show-output").stdout(Stdio::piped());
     let mut child = command.spawn().context("cannot start cargo")?;
-    let mut report = Report::default();
     if let Some(output) = child.stdout.take() {
         let mut ours = io::stdout().lock();
         for line in BufReader::new(output).split(b'\n') {
@@ -54,12 +76,7 @@ pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
             ours.write_all(b"\n")?;
         }
     }
-    let status = child.wait()?;
-    print!("{}", report.summary());
-    if !status.success() {
-        println!("The tests did not pass: see above.");
-    }
-    Ok(workspace::exit_code(status))
+    Ok(workspace::exit_code(child.wait()?))
 }
 
 /// What the output of all test programs comes to.

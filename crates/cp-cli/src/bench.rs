@@ -6,13 +6,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use cp_net::Network;
-use cp_torch::tch::Device;
-use cp_train::engine::{Inputs, Subject};
+use cp_train::engine::{Inputs, Subject, ready_on};
 use cp_train::timing::{self, TimingOptions};
-use cp_train::{Engine, EngineName, Purpose, check_memory};
+use cp_train::{Device, Engine, EngineName, Purpose, check_memory};
 use serde::Serialize;
 
 use crate::common::{self, Common, InputShape, Usage, positive, repeats, shapes_by_name};
+use crate::inputs;
 use crate::model::{self, ArchOption};
 use crate::output::{self, Report};
 
@@ -23,6 +23,7 @@ Examples:
   polyad bench dense.safetensors cp.safetensors --input 3x160x160
   polyad bench model.onnx compressed.onnx --batch 1,8 --threads 1
   polyad bench detector.onnx smaller.onnx --input images=3x416x416
+  polyad bench model.onnx compressed.onnx --inputs pictures/ --preprocess unit --batch 4
   polyad bench dense.safetensors cp.safetensors --device cuda --json
 
 Both models run in turn on the same random numbers (dense, compressed, dense, …), so that a drift of the machine's speed \
@@ -52,6 +53,10 @@ pub(crate) struct Args {
     /// built for].
     #[arg(long, value_name = "[NAME=]DIMS")]
     input: Vec<InputShape>,
+    /// Examples for ONNX models, where their values matter to the time: an .npz or .npy file, a folder of these, or of pictures (--preprocess);
+    /// the first --batch of them are taken.
+    #[arg(long, value_name = "PATH", conflicts_with = "input")]
+    inputs: Option<PathBuf>,
     /// Timed runs of each model; the median counts.
     #[arg(long, value_name = "N", default_value_t = TimingOptions::default().repeats, value_parser = repeats)]
     repeats: usize,
@@ -152,10 +157,32 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
             Given::Network(Box::new(model::load(path, &args.arch)?))
         });
     }
-    let device = model::device(common)?;
+    let device = common.device.device()?;
     let engine = common.engine.engine(device)?;
     let threads = timing::set_threads(common.threads.unwrap_or(0));
-    let shapes = input_shapes(&models, &paths, &given)?;
+    let shapes = match &args.inputs {
+        Some(from) => {
+            let told = match engine {
+                Engine::OnnxRuntime => paths.iter().find(|path| !model::is_onnx(path)),
+                _ => {
+                    let told = "--inputs is for ONNX models in ONNX Runtime: leave --engine out";
+                    return Err(Usage(told.into()).into());
+                }
+            };
+            if let Some(other) = told {
+                return Err(Usage(format!(
+                    "--inputs {} is for ONNX models; `polyad convert {} model.onnx` makes one",
+                    from.display(),
+                    other.display()
+                ))
+                .into());
+            }
+            let mut shapes = BTreeMap::new();
+            inputs::open(from, paths[0], &mut shapes, args.arch.preprocess.as_ref(), 1)?;
+            shapes
+        }
+        None => input_shapes(&models, &paths, &given)?,
+    };
     for &batch in &args.batch {
         for model in &models {
             let Given::Network(network) = model else { continue };
@@ -176,7 +203,23 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
         let mut ready = Vec::new();
         for (model, path) in models.iter().zip(paths) {
             let named = || path.display().to_string();
-            ready.push(engine.ready(model.subject(), &inputs).with_context(named)?);
+            ready.push(match &args.inputs {
+                None => engine.ready(model.subject(), &inputs).with_context(named)?,
+                Some(from) => {
+                    let mut given = BTreeMap::new();
+                    let preprocess = args.arch.preprocess.as_ref();
+                    let examples = inputs::open(from, path, &mut given, preprocess, batch)?;
+                    if examples.size_of(0) != batch {
+                        bail!(
+                            "--batch {batch}: a run of {} on --inputs {} holds {} examples",
+                            path.display(),
+                            from.display(),
+                            examples.size_of(0)
+                        );
+                    }
+                    ready_on(path, examples.run(0)?).with_context(named)?
+                }
+            });
         }
         let timings = timing::in_turn(&mut ready, &options)?;
         if let Some(told) = timing::too_noisy(&timings) {

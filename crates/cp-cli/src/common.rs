@@ -6,12 +6,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context as _, bail};
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Command};
 use cp_net::{Architecture, InputSpec};
-use cp_torch::DeviceRequest;
-use cp_torch::tch::Device;
-use cp_train::Engine;
+use cp_train::{Device, Engine};
 
 /// Options of every command.
 #[derive(Args)]
@@ -27,7 +24,7 @@ pub(crate) struct Common {
     #[arg(long, global = true, value_name = "S", default_value_t = 0, value_parser = seed)]
     pub(crate) seed: u64,
     /// Where networks run: the processor, or the first CUDA device.
-    #[arg(long, global = true, default_value_t = DeviceRequest::Cpu, value_parser = device())]
+    #[arg(long, global = true, value_enum, default_value_t)]
     pub(crate) device: DeviceRequest,
     /// What runs networks forward for times and accuracies.
     #[arg(long, global = true, value_enum, default_value_t)]
@@ -50,8 +47,23 @@ impl Common {
 }
 
 /// `--device`.
-fn device() -> impl TypedValueParser<Value = DeviceRequest> {
-    PossibleValuesParser::new(["cpu", "cuda"]).try_map(|name| name.parse::<DeviceRequest>())
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum DeviceRequest {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The first CUDA device.
+    Cuda,
+}
+
+impl DeviceRequest {
+    /// The device.
+    pub(crate) fn device(self) -> anyhow::Result<Device> {
+        match self {
+            DeviceRequest::Cpu => Ok(Device::Cpu),
+            DeviceRequest::Cuda => Ok(Device::cuda().context("--device")?),
+        }
+    }
 }
 
 /// A command line that is well formed but asks for something that cannot be: exit code 2, like clap's own errors.
@@ -133,7 +145,7 @@ pub(crate) fn input_shapes(
 /// `--engine`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum EngineRequest {
-    /// ONNX Runtime on the processor where its library is found, else libtorch.
+    /// ONNX Runtime on the processor where its library is found, else libtorch, or infer in a program without that.
     #[default]
     Auto,
     /// ONNX Runtime; an error where its library is not found.
@@ -149,7 +161,7 @@ impl EngineRequest {
     /// The engine for networks on `device`.
     pub(crate) fn engine(self, device: Device) -> anyhow::Result<Engine> {
         match self {
-            EngineRequest::Torch => Ok(Engine::Torch(device)),
+            EngineRequest::Torch => Ok(Engine::libtorch(device)?),
             EngineRequest::OnnxRuntime | EngineRequest::Infer if device != Device::Cpu => {
                 let name = if self == EngineRequest::Infer { "infer" } else { "onnxruntime" };
                 let told = format!("--engine {name} runs on the processor: leave --device out");

@@ -13,16 +13,14 @@ use anyhow::{Context as _, anyhow, bail};
 use cp_data::{DataDir, Dataset, Identity, shared_entries};
 use cp_net::{TemporaryFolder, Totals};
 use cp_plan::PlanError;
-use cp_torch::tch::Device;
 use cp_train::timing::{self, Stopwatch};
 use cp_train::{
-    CompressData, Engine, Lock, Multiple, Origin, Provenance, Purpose, Recipe, RunDir, Stages,
-    Target, TrainData, TrainError, check_fit, check_memory,
+    CompressData, Device, Engine, Lock, Multiple, Origin, Provenance, Purpose, Recipe, RunDir,
+    Stages, Target, TrainData, TrainError, check_fit, check_memory,
 };
 use serde::Serialize;
 
 use crate::common::{Common, Usage};
-use crate::model;
 use crate::output::{self, OutFile};
 
 pub(crate) use options::Args;
@@ -61,7 +59,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
         .into());
     }
     let data = open_data(args, common)?;
-    let device = model::device(common)?;
+    let device = common.device.device()?;
     let engine = common.engine.engine(device)?;
     let arch = dense.architecture();
     let timed = recipes.iter().flat_map(|recipe| &recipe.timing_batches);
@@ -81,10 +79,8 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     if let Some(note) = origin.and_then(Origin::note) {
         output::note(note);
     }
-    if origin == Some(Origin::Seen) {
-        for tune in recipes.iter_mut().filter_map(|recipe| recipe.compress.fine_tune.as_mut()) {
-            tune.keep_best = false;
-        }
+    if let Some(origin) = origin {
+        recipes.iter_mut().for_each(|recipe| recipe.heed(origin));
     }
     if let Some(path) = &args.save_recipe {
         recipes[0].save(path)?;
@@ -133,7 +129,12 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
         source.save(&done, out)?;
         let (latency, changes) = source.compare(out, &batches)?;
         done.outcome.latency.extend(latency);
-        made.push(Made::new(recipe, dense, done, changes, &stages, out)?);
+        // For the report alone.
+        let ops = match work.kept && engine == Engine::OnnxRuntime {
+            true => source.op_times(&done, out)?,
+            false => None,
+        };
+        made.push(Made::new(recipe, dense, done, (changes, ops), &stages, out)?);
     }
     let answer = Answer::new(args, &recipes, &source, origin, watch.seconds(), made)?;
     if work.kept {

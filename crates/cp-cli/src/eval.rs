@@ -69,7 +69,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     check_fit(net.architecture(), &*dataset)
         .with_context(|| args.model.path.display().to_string())?;
     timing::set_threads(common.threads.unwrap_or(0));
-    let engine = common.engine.engine(model::device(common)?)?;
+    let engine = common.engine.engine(common.device.device()?)?;
     let options = EvalOptions { batch_size: args.batch, ..EvalOptions::default() };
     let evaluation = evaluate_in(engine, &net, &dataset, &options)?;
     if !evaluation.loss.is_finite() {

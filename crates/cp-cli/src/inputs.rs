@@ -13,21 +13,32 @@ use crate::common::Usage;
 use crate::preprocess::Preprocess;
 use crate::{npy, output};
 
-/// Examples of a run where the model does not fix their number.
-const BATCH: usize = 8;
+/// Examples of a run where the model does not fix their number, for all but times.
+pub(crate) const BATCH: usize = 8;
 
-/// Reads PATH for the model in `model`: an `.npz` or `.npy` file, a folder of such files, or a folder of pictures. `given` has the shapes
+/// Says where there is too little to work with and to look at the result on.
+pub(crate) fn note_single(path: &Path, examples: &Examples) {
+    if examples.runs() == 1 {
+        output::note(&format!(
+            "--inputs {}: is one run of the model, which is worked with and looked at both; more would tell what is learned by heart",
+            path.display()
+        ));
+    }
+}
+
+/// Reads PATH for the model in `model`, `batch` examples a run where it does not fix their number: an `.npz` or `.npy` file, a folder of such files, or a folder of pictures. `given` has the shapes
 /// of inputs that the model leaves open; those that it lacks are taken from the examples.
 pub(crate) fn open(
     path: &Path,
     model: &Path,
     given: &mut BTreeMap<String, Vec<usize>>,
     preprocess: Option<&Preprocess>,
+    batch: usize,
 ) -> anyhow::Result<Examples> {
     let inputs = Engine::model_inputs(model)?;
     let files = if path.is_dir() { array_files(path)? } else { vec![path.to_owned()] };
     let examples = if files.is_empty() {
-        pictures(path, &inputs, given, preprocess)?
+        pictures(path, &inputs, given, preprocess, batch)?
     } else {
         if preprocess.is_some() {
             return Err(Usage(format!(
@@ -41,14 +52,8 @@ pub(crate) fn open(
             .map(|file| Ok((format!("--inputs {}", file.display()), npy::arrays(file)?)))
             .collect::<anyhow::Result<Vec<_>>>()
             .context("--inputs")?;
-        Examples::arrays(sets, &inputs, BATCH)?
+        Examples::arrays(sets, &inputs, batch)?
     };
-    if examples.runs() == 1 {
-        output::note(&format!(
-            "--inputs {}: is one run of the model, which is worked with and looked at both; more would tell what is learned by heart",
-            path.display()
-        ));
-    }
     // A shape without a name is that of the only input.
     if !given.contains_key(cp_net::INPUT) {
         for (name, shape) in examples.shapes()? {
@@ -78,6 +83,7 @@ fn pictures(
     inputs: &[ValueInfo],
     given: &BTreeMap<String, Vec<usize>>,
     preprocess: Option<&Preprocess>,
+    batch: usize,
 ) -> anyhow::Result<Examples> {
     let set = Pictures::open(folder).context("--inputs")?;
     for note in set.notes() {
@@ -107,5 +113,5 @@ fn pictures(
         }
     }
     let (spec, layout) = preprocess.pictures(sizes)?;
-    Ok(Examples::pictures(Arc::new(set), inputs, spec, layout, BATCH)?)
+    Ok(Examples::pictures(Arc::new(set), inputs, spec, layout, batch)?)
 }

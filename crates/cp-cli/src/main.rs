@@ -15,6 +15,7 @@ mod model;
 mod npy;
 mod output;
 mod preprocess;
+mod run;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ Examples:
   polyad eval half.safetensors --dataset cifar10 --split test-1000
   polyad bench resnet56.safetensors half.safetensors --arch resnet56
   polyad convert half.safetensors half.onnx
+  polyad run half.safetensors photo.jpg
   polyad decompose kernel.npy --rank 64 --out factors.npz
 
 `polyad COMMAND --help` explains each. The exit code is 0 on success, 2 where the command line is wrong, and 1 for \
@@ -54,11 +56,13 @@ enum Command {
     Compress(Box<compress::Args>),
     Bench(bench::Args),
     Convert(convert::Args),
+    Run(run::Args),
 }
 
 fn main() -> ExitCode {
     // Where that fails, files may stay behind when the command is interrupted; no reason not to run it.
     let _ = cp_train::clean_up_when_interrupted();
+    #[cfg(feature = "torch")]
     cp_torch::keep_freed_memory();
     cp_train::built_from(option_env!("POLYAD_COMMIT"));
     let matches = common::with_negative_numbers(Cli::command()).get_matches();
@@ -73,6 +77,7 @@ fn main() -> ExitCode {
         Command::Compress(args) => compress::run(&args, &common),
         Command::Bench(args) => bench::run(&args, &common),
         Command::Convert(args) => convert::run(&args, &common),
+        Command::Run(args) => run::run(&args, &common),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

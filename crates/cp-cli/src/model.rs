@@ -10,9 +10,8 @@ use clap::Args;
 use cp_net::{Architecture, FileKind, NetError, Network, arch};
 use cp_onnx::{ImportOptions, Model};
 use cp_pytorch::StateDictOptions;
-use cp_torch::tch::Device;
 
-use crate::common::{Common, Usage, input_shapes, positive};
+use crate::common::{Usage, input_shapes, positive};
 use crate::output;
 use crate::preprocess::Preprocess;
 
@@ -219,9 +218,4 @@ pub(crate) fn is_onnx(path: &Path) -> bool {
         Some("safetensors") => false,
         _ => kind(path) == FileKind::Onnx,
     }
-}
-
-/// The device that the command line asks for.
-pub(crate) fn device(common: &Common) -> anyhow::Result<Device> {
-    cp_torch::device(common.device).context("--device")
 }

@@ -46,6 +46,25 @@ impl Pictures {
         Ok(Self { name, root, files: files.collect(), classes: vec!["image".into()], notes })
     }
 
+    /// These image files, in their order.
+    ///
+    /// # Errors
+    /// Where one of them is not there, or is none.
+    pub fn of_files(paths: &[PathBuf]) -> Result<Self, DataError> {
+        let mut files = Vec::with_capacity(paths.len());
+        for path in paths {
+            let real = fs::canonicalize(path).map_err(DataError::io(path))?;
+            files.push((printable_path(path), real));
+        }
+        let (name, root) = ("pictures".to_owned(), PathBuf::new());
+        Ok(Self { name, root, files, classes: vec!["image".into()], notes: Vec::new() })
+    }
+
+    /// What each is called.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|(name, _)| name.as_str())
+    }
+
     fn bytes(&self, index: usize) -> Result<(&Path, Vec<u8>), DataError> {
         let Some((_, path)) = self.files.get(index) else {
             return Err(DataError::Index {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use cp_net::{Architecture, Form, INPUT, InputSpec, Node, Op, arch};
 use cp_report::{Axis, BarPlot, Block, Card, Cell, Column, Report, Table};
 use cp_torch::{Executor, Layout};
-use cp_train::engine::{Inputs, Subject};
+use cp_train::engine::{self, Inputs, Subject};
 use cp_train::timing::{self, Timing, TimingOptions};
 use cp_train::{Engine, EngineName};
 use serde::{Deserialize, Serialize};
@@ -310,7 +310,8 @@ fn times(
 ) -> Result<Vec<Times>> {
     eprintln!("timing {}, batch {batch}", small[0].0);
     let executor = |arch: &Architecture, layout| -> Result<Executor> {
-        Ok(Executor::with_layout(&arch.initialize(context.seed)?, context.stages.device(), layout)?)
+        let device = context.stages.device().into();
+        Ok(Executor::with_layout(&arch.initialize(context.seed)?, device, layout)?)
     };
     let mut models = vec![executor(dense, Layout::Nchw)?, executor(dense, Layout::ChannelsLast)?];
     for (_, forms) in small {
@@ -322,8 +323,8 @@ fn times(
     let options = TimingOptions { repeats, ..TimingOptions::default() };
     let shape = &dense.input().shape;
     let found = match input {
-        Input::AsGiven => timing::latency(&models, shape, batch, &options)?,
-        Input::InLayout => timing::latency_in_layout(&models, shape, batch, &options)?,
+        Input::AsGiven => engine::latency(&models, shape, batch, &options)?,
+        Input::InLayout => engine::latency_in_layout(&models, shape, batch, &options)?,
     };
     let dense = if found[0].median <= found[1].median { found[0] } else { found[1] };
     let row = |((what, _), pair): (&(String, _), &[Timing])| Times {

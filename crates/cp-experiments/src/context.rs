@@ -11,7 +11,9 @@ use cp_net::{Architecture, Network, arch};
 use cp_onnx::{ExportOptions, export};
 use cp_pytorch::StateDictOptions;
 use cp_torch::DeviceRequest;
-use cp_train::{Engine, Key, Lock, Provenance, RunDir, Stages, timing};
+use cp_train::engine::{EngineName, Inputs, Subject};
+use cp_train::timing::{Timing, TimingOptions};
+use cp_train::{Device, Engine, Key, Lock, Origin, Provenance, RunDir, Stages, timing};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -73,7 +75,7 @@ impl Context {
         let _ = rayon::ThreadPoolBuilder::new()
             .num_threads(if jobs > 1 { jobs } else { threads })
             .build_global();
-        let device = cp_torch::device(args.device)?;
+        let device = Device::from(cp_torch::device(args.device)?);
         let name = run_name(args, experiment)?;
         let dir = RunDir::open(&args.results, experiment, &name)?;
         let lock = dir.lock()?;
@@ -102,6 +104,32 @@ impl Context {
     /// The run's folder.
     pub(crate) fn dir(&self) -> &RunDir {
         self.stages.dir()
+    }
+
+    /// The engine that users deploy with, and our own, in which ranks are as fast that are no multiples of anything.
+    pub(crate) fn engines(&self) -> Vec<Engine> {
+        let mut engines = vec![self.stages.engine(), Engine::Infer];
+        engines.dedup();
+        engines
+    }
+
+    /// Seconds of all networks in each of [`Self::engines`], all of them in turn, with the threads set.
+    pub(crate) fn times(
+        &self,
+        networks: &[&Network],
+        batch: usize,
+    ) -> Result<Vec<(EngineName, Vec<Timing>)>> {
+        let Some(first) = networks.first() else { return Ok(Vec::new()) };
+        let inputs = Inputs::one(&first.input().shape, batch);
+        let mut ready = Vec::new();
+        for engine in self.engines() {
+            for network in networks {
+                ready.push(engine.ready(Subject::Network(network), &inputs)?);
+            }
+        }
+        let times = timing::in_turn(&mut ready, &TimingOptions::default())?;
+        let times = times.chunks(networks.len()).map(<[Timing]>::to_vec);
+        Ok(self.engines().into_iter().map(Engine::name).zip(times).collect())
     }
 
     /// The result of a stage that depends on `settings` and on networks, computed once.
@@ -158,6 +186,21 @@ impl Context {
             eprintln!("note: {note}");
         }
         Ok(loaded.network)
+    }
+
+    /// What is known of the validation images of `dataset` beside `weights`, as [`Self::network`] takes them.
+    pub(crate) fn origin(&self, weights: &str, dataset: &str) -> Result<Origin> {
+        if weights == "drawn" {
+            return Ok(Origin::Apart);
+        }
+        let sha256 = if weights.contains('/') {
+            let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+            cp_data::sha256_file(root.join(weights))?
+        } else {
+            cp_data::pretrained(weights, &self.data)?.1.sha256
+        };
+        let trained_on = cp_data::trained_on(&sha256);
+        Ok(Origin::of(trained_on.as_deref(), dataset, "validation"))
     }
 
     /// A file of the data folder, noted for the provenance.

@@ -9,7 +9,8 @@ use cp_plan::LayerReport;
 use cp_report::{Axis, Block, Card, Cell, Column, Report, Series, Table, XyPlot};
 use cp_train::timing::{self, Timing, TimingOptions};
 use cp_train::{
-    CompressData, EngineName, Evaluation, Latency, Preset, Recipe, StageReport, Target, TrainData,
+    CompressData, EngineName, Evaluation, Latency, Origin, Preset, Recipe, StageReport, Target,
+    TrainData,
 };
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +60,8 @@ pub(crate) struct Curve {
     dense: Network,
     data: CompressData,
     dense_test: Evaluation,
+    /// Whether the dense network has seen the validation images.
+    origin: Origin,
 }
 
 /// One compressed network.
@@ -93,7 +96,7 @@ impl Experiment for Curve {
             bail!("the settings name no budgets: at least one is needed, such as budgets = [0.5]");
         }
         for &budget in &settings.budgets {
-            recipe(settings, budget, settings.seeds[0])?.check(true)?;
+            recipe(settings, Origin::Unknown, budget, settings.seeds[0])?.check(true)?;
         }
         Ok(())
     }
@@ -109,9 +112,10 @@ impl Experiment for Curve {
         let dense_test = context.stages.evaluate("dense-test", &dense, &test)?;
         let data = CompressData { train, test: Some(test) };
         // What all cells have in common, before they start.
-        let first = recipe(&settings, settings.budgets[0], settings.seeds[0])?;
+        let origin = context.origin(&settings.weights, &settings.dataset)?;
+        let first = recipe(&settings, origin, settings.budgets[0], settings.seeds[0])?;
         first.plan(&dense, given(&settings, &data), &context.stages)?;
-        Ok(Self { settings, dense, data, dense_test })
+        Ok(Self { settings, dense, data, dense_test, origin })
     }
 
     fn cells(&self) -> Vec<(f64, u64)> {
@@ -130,7 +134,7 @@ impl Experiment for Curve {
 
     fn run(&self, context: &Context, &(budget, seed): &(f64, u64)) -> Result<(Outcome, Network)> {
         let stages = context.stages.within(&folder(budget, seed))?;
-        let recipe = recipe(&self.settings, budget, seed)?;
+        let recipe = recipe(&self.settings, self.origin, budget, seed)?;
         let done = recipe.run(&self.dense, given(&self.settings, &self.data), &stages)?;
         let [_, cost] = done.cost;
         let test = match (done.test, &self.data.test) {
@@ -165,7 +169,7 @@ fn folder(budget: f64, seed: u64) -> String {
 }
 
 /// The recipe of one budget and seed.
-fn recipe(settings: &Settings, budget: f64, seed: u64) -> Result<Recipe> {
+fn recipe(settings: &Settings, origin: Origin, budget: f64, seed: u64) -> Result<Recipe> {
     let target = Target::MacsRatio(budget);
     let augmentation = cp_train::augmentation_of(&settings.dataset);
     let preset = match settings.preset {
@@ -177,6 +181,7 @@ fn recipe(settings: &Settings, budget: f64, seed: u64) -> Result<Recipe> {
     let recipe: Recipe = recipe.try_into().context("changes")?;
     // The plan is the same for all seeds; networks are timed together, at the end.
     let mut recipe = Recipe { timing_batches: Vec::new(), ..recipe };
+    recipe.heed(origin);
     recipe.compress.seed = seed;
     if let Some(fine_tune) = &mut recipe.compress.fine_tune {
         fine_tune.seed = seed;
@@ -365,7 +370,7 @@ impl Curve {
         if let Some(one) = headline.first().copied().or(first.first().copied()) {
             report.add(Block::heading(format!("Budget {}", one.budget)));
             report.add(layer_table(&one.layers));
-            if recipe(config, one.budget, one.seed)?.compress.fine_tune.is_some() {
+            if recipe(config, self.origin, one.budget, one.seed)?.compress.fine_tune.is_some() {
                 let stages = context.stages.within(&folder(one.budget, one.seed))?;
                 let epochs = stages.dir().epochs("fine-tuned")?;
                 report.add(accuracy_curves("Fine-tuning: accuracy", &epochs));
@@ -374,13 +379,17 @@ impl Curve {
         let learned = match config.preset {
             None => "no data before the test".to_owned(),
             Some(_) => format!(
-                "{} images for fine-tuning, {} for validation, from which the kept epoch is chosen{}",
+                "{} images for fine-tuning, {} for validation, {}",
                 data.train.len(),
                 data.validation.as_ref().map_or(0, |set| set.len()),
-                if config.weights.contains('/') || config.weights == "drawn" {
-                    ""
-                } else {
-                    " (the published weights were trained on them, so validation flatters)"
+                match self.origin {
+                    Origin::Apart => "from which the kept epoch is chosen",
+                    Origin::Seen => {
+                        "which the published weights were trained on, so that their accuracy flatters and the last epoch is kept"
+                    }
+                    Origin::Unknown => {
+                        "from which the kept epoch is chosen (what the weights were trained on is not known)"
+                    }
                 },
             ),
         };
@@ -443,7 +452,7 @@ impl Curve {
     fn described(&self, outcome: &Outcome) -> Result<String> {
         let Settings { arch, weights, preset, .. } = &self.settings;
         let weights = if weights.contains('/') { "our weights" } else { "published weights" };
-        let recipe = recipe(&self.settings, outcome.budget, outcome.seed)?;
+        let recipe = recipe(&self.settings, self.origin, outcome.budget, outcome.seed)?;
         let how = match preset {
             None => "no data".to_owned(),
             Some(Preset::Quick) => "preset quick".to_owned(),

@@ -9,7 +9,8 @@ use cp_data::Dataset;
 use cp_net::{Form, Network, arch};
 use cp_plan::{LayerReport, PlannedLayer, RankPlan};
 use cp_report::{Block, Card, Cell, Column, Report, Table};
-use cp_train::timing::{self, TimingOptions};
+use cp_train::engine::{Engine, EngineName};
+use cp_train::timing;
 use cp_train::{
     CompressConfig, CompressData, Evaluation, Latency, Recipe, Target, TrainConfig, TrainData,
 };
@@ -147,11 +148,11 @@ impl Experiment for Demo {
         let all = timing::set_threads(0);
         let mut latencies = Vec::new();
         for threads in if all > 1 { vec![1, all] } else { vec![1] } {
+            let names: Vec<EngineName> = context.engines().into_iter().map(Engine::name).collect();
             let stage = format!("latency-{threads}-threads");
-            let engine = context.stages.engine().name();
             let batch = self.settings.timing_batch;
             let networks = [&self.dense, &tuned.network];
-            latencies.push(context.stage(&stage, &(batch, engine), &networks, || {
+            latencies.extend(context.stage(&stage, &(batch, names), &networks, || {
                 latency(context, networks, threads, batch)
             })?);
         }
@@ -198,16 +199,24 @@ fn recipe(settings: &Settings, seed: u64) -> Recipe {
     }
 }
 
+/// Both networks in every engine, all in turn.
 fn latency(
     context: &Context,
     networks: [&Network; 2],
     threads: usize,
     batch: usize,
-) -> Result<Latency> {
+) -> Result<Vec<Latency>> {
     timing::set_threads(threads);
-    let times = context.stages.latency(&networks, batch, &TimingOptions::default())?;
-    let engine = context.stages.engine().name();
-    Ok(Latency { engine, batch, threads, dense: times[0], compressed: times[1] })
+    let found = context.times(&networks, batch)?.into_iter();
+    Ok(found
+        .map(|(engine, pair)| Latency {
+            engine,
+            batch,
+            threads,
+            dense: pair[0],
+            compressed: pair[1],
+        })
+        .collect())
 }
 
 impl Demo {
@@ -254,7 +263,7 @@ impl Demo {
             .iter()
             .map(|latency| {
                 Card::new(
-                    format!("faster, {}", threads_text(latency.threads)),
+                    format!("faster, {}, {}", threads_text(latency.threads), latency.engine),
                     Cell::ratio(latency.speedup(), 1),
                 )
                 .note(format!("Lebedev et al.: {:.1}×", paper.speedup))
@@ -343,12 +352,11 @@ fn state_table(states: &[DemoState], paper: &Published) -> Table {
 }
 
 fn latency_table(latencies: &[Latency], config: &Settings) -> Table {
-    let engine =
-        latencies.first().map_or_else(String::new, |first| format!(" in {}", first.engine));
     let mut table = Table::new(
-        format!("Latency of a batch of {}{engine}", config.timing_batch),
+        format!("Latency of a batch of {}", config.timing_batch),
         [
-            Column::text("threads"),
+            Column::text("engine"),
+            Column::number("threads"),
             Column::number("dense").unit("ms"),
             Column::number("compressed").unit("ms"),
             Column::number("speed-up"),
@@ -357,13 +365,14 @@ fn latency_table(latencies: &[Latency], config: &Settings) -> Table {
     );
     for latency in latencies {
         table.row([
-            Cell::text(latency.threads.to_string()),
+            Cell::text(latency.engine.to_string()),
+            Cell::count(latency.threads as u64),
             Cell::millis(latency.dense.median),
             Cell::millis(latency.compressed.median),
             Cell::ratio(latency.speedup(), 2).strong(),
             Cell::ratio(config.published.speedup, 1),
         ]);
     }
-    table.note("Medians of forward passes in eval mode, both networks in turn. The paper measured Caffe on a CPU.");
+    table.note("Medians of forward passes in eval mode, both networks in both engines in turn. The paper measured Caffe on a CPU.");
     table
 }

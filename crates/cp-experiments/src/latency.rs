@@ -216,6 +216,7 @@ impl Latency {
          dense layer alone, as measured for the plan. Layers: factorized in the plan from time / in the blind one.",
     );
         report.add(table);
+        let speedup = |plan: &Timing, one: &Outcome| one.dense.median / plan.median;
         let row = |one: &Outcome| Row {
             network: format!(
                 "{}, a plan from measured time, {} of the dense time asked",
@@ -224,11 +225,11 @@ impl Latency {
             data: "random weights".into(),
             macs: format!("{:.1}× fewer", 1.0 / one.macs_ratio),
             speed: format!(
-                "{:.2}× (batch {}, {}); a blind plan with the same multiply-adds {:.2}×",
-                one.dense.median / one.timed.median,
+                "{:.2}× ({engine}, batch {}, {}); a blind plan with the same multiply-adds {:.2}×",
+                speedup(&one.timed, one),
                 config.batch,
                 threads_text(self.threads),
-                one.dense.median / one.blind.median
+                speedup(&one.blind, one)
             ),
             ..Row::default()
         };

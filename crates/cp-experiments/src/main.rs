@@ -17,6 +17,7 @@ mod experiment;
 mod figures;
 mod jobs;
 mod latency;
+mod peers;
 mod speed;
 mod third_party;
 mod train_resnet;

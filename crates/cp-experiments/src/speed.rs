@@ -2,17 +2,65 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use cp_net::{Form, Network, arch};
 use cp_plan::{Budget, RankPlan};
-use cp_report::{Axis, Cell, Column, Report, Series, Table, XyPlot};
-use cp_train::engine::{Engine, EngineName, Inputs, Subject};
+use cp_report::{Axis, Block, Cell, Column, Report, Series, Table, XyPlot};
+use cp_train::engine::{Engine, Inputs, Ready, Subject};
 use cp_train::timing::{self, Timing, TimingOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::experiment::{Experiment, Findings, Row};
 use crate::figures::threads_text;
+use crate::peers::Peer;
+
+/// What runs networks: our engines, and those of other people that have a Python package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Runner {
+    Torch,
+    OnnxRuntime,
+    Infer,
+    OpenVino,
+    Ncnn,
+    Tract,
+}
+
+impl std::fmt::Display for Runner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Runner::Torch => "libtorch",
+            Runner::OnnxRuntime => "ONNX Runtime",
+            Runner::Infer => "cp-infer",
+            Runner::OpenVino => "OpenVINO",
+            Runner::Ncnn => "ncnn",
+            Runner::Tract => "tract",
+        })
+    }
+}
+
+impl Runner {
+    /// `network` ready to run forward on the threads set.
+    fn ready(self, context: &Context, network: &Network, batch: usize) -> Result<Box<dyn Ready>> {
+        let ours = |engine: Engine| {
+            let inputs = Inputs::one(&network.input().shape, batch);
+            Ok(engine.ready(Subject::Network(network), &inputs)?)
+        };
+        let peer = |name| {
+            let peer = Peer::start(name, network, batch, timing::set_threads(0))?;
+            Ok(Box::new(peer) as Box<dyn Ready>)
+        };
+        match self {
+            Runner::Torch => ours(Engine::Torch(context.stages.device())),
+            Runner::OnnxRuntime => ours(Engine::OnnxRuntime),
+            Runner::Infer => ours(Engine::Infer),
+            Runner::OpenVino => peer("openvino"),
+            Runner::Ncnn => peer("ncnn"),
+            Runner::Tract => peer("tract"),
+        }
+    }
+}
 
 /// `experiments/speed.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -22,9 +70,9 @@ pub(crate) struct Settings {
     ratios: Vec<f64>,
     batches: Vec<usize>,
     threads: Vec<usize>,
-    engines: Vec<EngineName>,
+    engines: Vec<Runner>,
     form: Form,
-    multiple: usize,
+    multiples: Vec<usize>,
     seed: u64,
     repeats: usize,
     #[serde(default)]
@@ -41,21 +89,39 @@ pub(crate) struct Speed {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     network: String,
-    /// Multiply-adds and parameters, dense / compressed, for each ratio asked for.
-    fewer: Vec<[f64; 2]>,
+    small: Vec<Small>,
     times: Vec<Times>,
+    /// What could not be timed, and why.
+    #[serde(default)]
+    left_out: Vec<String>,
+}
+
+/// A compressed network.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Small {
+    /// As asked for.
+    ratio: f64,
+    /// What its ranks are multiples of.
+    multiple: usize,
+    /// Multiply-adds, dense / compressed.
+    macs: f64,
+    /// Parameters likewise.
+    params: f64,
 }
 
 /// Times of a batch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Times {
-    engine: EngineName,
+    engine: Runner,
     batch: usize,
     threads: usize,
     dense: Timing,
-    /// For each ratio.
+    /// For each compressed network.
     compressed: Vec<Timing>,
 }
+
+/// Times of every network by engine, and the engines that do not run them, with the reason.
+type Found = (Vec<(Runner, Vec<Timing>)>, Vec<String>);
 
 impl Times {
     fn speedup(&self, at: usize) -> f64 {
@@ -70,6 +136,13 @@ impl Outcome {
         let all = self.times.iter().filter(same).map(|other| other.dense.median);
         all.fold(f64::INFINITY, f64::min)
     }
+
+    /// Seconds of the dense network by direct convolutions.
+    fn direct_dense(&self, times: &Times) -> Option<f64> {
+        let asked = (Runner::OnnxRuntime, times.batch, times.threads);
+        let found = |other: &&Times| (other.engine, other.batch, other.threads) == asked;
+        self.times.iter().find(found).map(|other| other.dense.median)
+    }
 }
 
 impl Experiment for Speed {
@@ -82,6 +155,7 @@ impl Experiment for Speed {
     }
 
     fn check(settings: &Settings) -> Result<()> {
+        ensure!(!settings.multiples.is_empty(), "the settings name no multiples, such as [16]");
         for name in &settings.networks {
             let known = arch::by_name(name).context("--networks")?;
             for layer in settings.keep.get(name).into_iter().flatten() {
@@ -118,6 +192,11 @@ impl Experiment for Speed {
             }
         }
         report.add(self.table(&outcomes));
+        let left_out: Vec<&str> =
+            outcomes.iter().flat_map(|one| &one.left_out).map(String::as_str).collect();
+        if !left_out.is_empty() {
+            report.add(Block::text(format!("Not timed: {}.", left_out.join("; "))));
+        }
         let rows = outcomes.iter().filter_map(|one| self.row(one)).collect();
         let result = serde_json::json!({ "outcomes": outcomes });
         Ok(Findings { report, result, rows, fault: None })
@@ -132,56 +211,66 @@ impl Speed {
         let mut layers = dense.architecture().compressible();
         layers.retain(|layer| !keep.contains(layer));
         let all = dense.cost(shape)?.total;
-        let (mut networks, mut fewer) = (Vec::new(), Vec::new());
-        for &ratio in &config.ratios {
-            let plan =
-                RankPlan::uniform_among(dense, shape, Budget::Macs(ratio), config.form, &layers)?;
-            let plan = plan.rounded(dense.architecture(), config.multiple)?;
-            let small = plan.preview(dense.architecture())?.initialize(config.seed)?;
-            let cost = small.cost(shape)?.total;
-            fewer
-                .push([all.macs as f64 / cost.macs as f64, all.params as f64 / cost.params as f64]);
-            networks.push(small);
+        let (mut networks, mut small) = (Vec::new(), Vec::new());
+        for &multiple in &config.multiples {
+            for &ratio in &config.ratios {
+                let budget = Budget::Macs(ratio);
+                let plan = RankPlan::uniform_among(dense, shape, budget, config.form, &layers)?;
+                let plan = plan.rounded(dense.architecture(), multiple)?;
+                let network = plan.preview(dense.architecture())?.initialize(config.seed)?;
+                let cost = network.cost(shape)?.total;
+                let fewer = |all: usize, now: usize| all as f64 / now as f64;
+                let (macs, params) = (fewer(all.macs, cost.macs), fewer(all.params, cost.params));
+                small.push(Small { ratio, multiple, macs, params });
+                networks.push(network);
+            }
         }
         let all: Vec<&Network> = std::iter::once(dense).chain(&networks).collect();
         let options =
             TimingOptions { warmup: 2, repeats: config.repeats, ..TimingOptions::default() };
-        let mut times = Vec::new();
+        let (mut times, mut left_out) = (Vec::new(), Vec::new());
         for (batch, threads) in self.settings() {
             timing::set_threads(threads);
             let found = self.time(context, &all, batch, &options);
             timing::set_threads(self.threads);
-            for (engine, found) in config.engines.iter().zip(found?.chunks(all.len())) {
-                let [dense, compressed @ ..] = found else { continue };
-                let (engine, dense, compressed) = (*engine, *dense, compressed.to_vec());
+            let (found, failed) = found?;
+            let place = format!("batch {batch}, {}", threads_text(threads));
+            left_out.extend(failed.into_iter().map(|why| format!("{name}, {place}: {why}")));
+            for (engine, found) in found {
+                let [dense, compressed @ ..] = &found[..] else { continue };
+                let (dense, compressed) = (*dense, compressed.to_vec());
                 times.push(Times { engine, batch, threads, dense, compressed });
             }
         }
-        Ok(Outcome { network: name.into(), fewer, times })
+        Ok(Outcome { network: name.into(), small, times, left_out })
     }
 
-    /// Every network in every engine, all of them in turn; engine by engine.
+    /// Every network in every engine, all of them in turn; and the engines of other people that do not run them, with the reason.
     fn time(
         &self,
         context: &Context,
         networks: &[&Network],
         batch: usize,
         options: &TimingOptions,
-    ) -> Result<Vec<Timing>> {
-        let shape = &networks[0].input().shape;
-        let inputs = Inputs::one(shape, batch);
-        let mut ready = Vec::new();
-        for name in &self.settings.engines {
-            let engine = match name {
-                EngineName::Torch => Engine::Torch(context.stages.device()),
-                EngineName::OnnxRuntime => Engine::OnnxRuntime,
-                EngineName::Infer => Engine::Infer,
-            };
-            for network in networks {
-                ready.push(engine.ready(Subject::Network(network), &inputs)?);
+    ) -> Result<Found> {
+        let (mut engines, mut ready, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        for &engine in &self.settings.engines {
+            let made: Result<Vec<_>> =
+                networks.iter().map(|network| engine.ready(context, network, batch)).collect();
+            match (engine, made) {
+                (_, Ok(made)) => {
+                    engines.push(engine);
+                    ready.extend(made);
+                }
+                (Runner::OpenVino | Runner::Ncnn | Runner::Tract, Err(error)) => {
+                    failed.push(format!("{error:#}"));
+                }
+                (_, Err(error)) => return Err(error),
             }
         }
-        Ok(timing::in_turn(&mut ready, options)?)
+        let times = timing::in_turn(&mut ready, options)?;
+        let times = times.chunks(networks.len()).map(<[Timing]>::to_vec);
+        Ok((engines.into_iter().zip(times).collect(), failed))
     }
 
     /// Batches and threads, each pair once.
@@ -209,8 +298,8 @@ impl Speed {
                     .flat_map(|one| one.times.iter().map(move |times| (one, times)))
                     .filter(|(_, times)| times.engine == engine)
                     .flat_map(|(one, times)| {
-                        let of = |(at, [macs, _]): (usize, &[f64; 2])| times.speedup(at) / macs;
-                        one.fewer.iter().enumerate().map(of).collect::<Vec<_>>()
+                        let of = |(at, small): (usize, &Small)| times.speedup(at) / small.macs;
+                        one.small.iter().enumerate().map(of).collect::<Vec<_>>()
                     })
                     .collect();
                 shares.sort_by(f64::total_cmp);
@@ -234,14 +323,8 @@ impl Speed {
         )
     }
 
-    fn plot(
-        &self,
-        outcomes: &[Outcome],
-        engine: EngineName,
-        batch: usize,
-        threads: usize,
-    ) -> XyPlot {
-        let most = outcomes.iter().flat_map(|one| &one.fewer).map(|[macs, _]| *macs);
+    fn plot(&self, outcomes: &[Outcome], engine: Runner, batch: usize, threads: usize) -> XyPlot {
+        let most = outcomes.iter().flat_map(|one| &one.small).map(|small| small.macs);
         let most = most.fold(1.0, f64::max);
         let mut plot = XyPlot::new(
             format!("{engine}, batch {batch}, {}", threads_text(threads)),
@@ -253,8 +336,10 @@ impl Speed {
             let asked = |t: &&Times| (t.engine, t.batch, t.threads) == (engine, batch, threads);
             let times = one.times.iter().find(asked);
             let Some(times) = times else { continue };
-            let points =
-                one.fewer.iter().enumerate().map(|(at, [macs, _])| (*macs, times.speedup(at)));
+            // Ranks of the first multiple; the others are in the table.
+            let same = |small: &&Small| small.multiple == self.settings.multiples[0];
+            let points = one.small.iter().take_while(same).enumerate();
+            let points = points.map(|(at, small)| (small.macs, times.speedup(at)));
             plot = plot.series(Series::both(&one.network, points));
         }
         plot
@@ -268,35 +353,43 @@ impl Speed {
                 Column::text("engine"),
                 Column::number("batch"),
                 Column::number("threads"),
+                Column::number("ranks in multiples of"),
                 Column::number("fewer multiply-adds"),
                 Column::number("dense").unit("ms"),
                 Column::number("compressed").unit("ms"),
                 Column::number("faster"),
                 Column::number("share").unit("%"),
+                Column::number("share against direct").unit("%"),
                 Column::number("faster than the best dense"),
             ],
         );
         for one in outcomes {
             for times in &one.times {
-                for (at, [macs, _]) in one.fewer.iter().enumerate() {
+                for (at, &Small { macs, multiple, .. }) in one.small.iter().enumerate() {
+                    let time = times.compressed[at].median;
+                    let direct = one.direct_dense(times).map(|dense| dense / time / macs);
                     table.row([
                         Cell::text(&one.network),
                         Cell::text(times.engine.to_string()),
                         Cell::count(times.batch as u64),
                         Cell::count(times.threads as u64),
-                        Cell::ratio(*macs, 2),
+                        Cell::count(multiple as u64),
+                        Cell::ratio(macs, 2),
                         Cell::millis(times.dense.median),
-                        Cell::millis(times.compressed[at].median),
+                        Cell::millis(time),
                         Cell::ratio(times.speedup(at), 2).strong(),
                         Cell::percent(times.speedup(at) / macs, 0),
-                        Cell::ratio(one.best_dense(times) / times.compressed[at].median, 2),
+                        direct.map_or_else(Cell::missing, |share| Cell::percent(share, 0)),
+                        Cell::ratio(one.best_dense(times) / time, 2),
                     ]);
                 }
             }
         }
         table.note(
             "Medians of forward passes, all networks in all engines in turn, batch norms folded in all. Share: times faster / times fewer \
-             multiply-adds. The best dense: of any of these engines. Quartiles are in result.json.",
+             multiply-adds, against the dense network in the same engine; against direct: in ONNX Runtime, which multiplies and adds as often as \
+             is counted, where cp-infer and ncnn use Winograd's transform. The best dense: of any of these engines. ncnn takes a batch image \
+             by image. Quartiles are in result.json.",
         );
         table
     }
@@ -304,17 +397,18 @@ impl Speed {
     /// The middle ratio in the README.
     fn row(&self, one: &Outcome) -> Option<Row> {
         let at = self.settings.ratios.len() / 2;
-        let &[macs, params] = one.fewer.get(at)?;
+        let &Small { macs, params, multiple, .. } = one.small.get(at)?;
+        let shown = [Runner::OnnxRuntime, Runner::Infer];
         let speeds: Vec<String> = one
             .times
             .iter()
-            .filter(|times| times.threads == 1 && times.batch == 1)
+            .filter(|times| times.threads == 1 && times.batch == 1 && shown.contains(&times.engine))
             .map(|times| format!("{:.2}× ({}, batch 1, 1 thread)", times.speedup(at), times.engine))
             .collect();
         Some(Row {
             network: format!(
                 "{}, {} in multiples of {}",
-                one.network, self.settings.form, self.settings.multiple
+                one.network, self.settings.form, multiple
             ),
             data: "drawn weights, for the time alone".into(),
             params: format!("{params:.1}× fewer"),

@@ -11,7 +11,8 @@ use cp_data::{Dataset, split_validation};
 use cp_net::{Form, Network, arch};
 use cp_plan::LayerReport;
 use cp_report::{Axis, Block, Card, Cell, Column, Report, Series, Table, XyPlot};
-use cp_train::timing::{self, Timing, TimingOptions};
+use cp_train::engine::{Engine, EngineName};
+use cp_train::timing::{self, Timing};
 use cp_train::{
     CompressConfig, Evaluation, Latency, Planning, Recipe, Target, TrainConfig, TrainData,
 };
@@ -173,14 +174,13 @@ impl Experiment for Transfer {
     fn report(&self, context: &Context, learned: Vec<Learned>) -> Result<Findings> {
         let networks: Vec<&Network> = learned.iter().map(|(_, network, _)| network).collect();
         let batch = self.settings.timing_batch;
-        let engine = context.stages.engine().name();
-        let latencies = context.stage("latency", &(batch, engine), &networks, || {
-            let options = TimingOptions::default();
-            Ok::<_, anyhow::Error>(context.stages.latency(&networks, batch, &options)?)
-        })?;
+        let names: Vec<EngineName> = context.engines().into_iter().map(Engine::name).collect();
+        let key = (batch, names, timing::set_threads(0));
+        let times =
+            context.stage("latency", &key, &networks, || context.times(&networks, batch))?;
         let layers = learned.get(1).map(|(outcome, _, layers)| (outcome.label(), layers.clone()));
         let outcomes: Vec<Outcome> = learned.into_iter().map(|(outcome, _, _)| outcome).collect();
-        self.write_report(context, &outcomes, &latencies, layers)
+        self.write_report(context, &outcomes, &times, layers)
     }
 }
 
@@ -295,17 +295,20 @@ impl Transfer {
         &self,
         context: &Context,
         outcomes: &[Outcome],
-        latencies: &[Timing],
+        times: &[(EngineName, Vec<Timing>)],
         layers: Option<(String, Vec<LayerReport>)>,
     ) -> Result<Findings> {
-        let engine = context.stages.engine().name();
         let Self { settings: config, data, .. } = self;
         let dense = &outcomes[0];
         let compressed = &outcomes[1..];
-        let best = compressed
-            .iter()
-            .zip(&latencies[1..])
-            .max_by(|(a, _), (b, _)| a.validation.top1.total_cmp(&b.validation.top1));
+        let best = (1..outcomes.len())
+            .max_by(|&a, &b| outcomes[a].validation.top1.total_cmp(&outcomes[b].validation.top1));
+        let speed = |at: usize| {
+            let one = |(engine, times): &(EngineName, Vec<Timing>)| {
+                format!("{:.2}× the speed in {engine}", times[0].median / times[at].median)
+            };
+            times.iter().map(one).collect::<Vec<_>>().join(" and ")
+        };
         let verdict = match best {
             None => format!(
                 "{} on {} reaches {:.2} %.",
@@ -313,17 +316,17 @@ impl Transfer {
                 config.dataset,
                 100.0 * dense.whole.top1
             ),
-            Some((best, time)) => format!(
+            Some(at) => format!(
                 "{} on {}: the dense network reaches {:.2} % on the test images. The compressed one that is best on the validation images (ratio {}) reaches {:.2} % with {:.1}× fewer \
-             parameters, {:.1}× fewer multiply-accumulates and {:.2}× the speed; the smallest has {:.1}× fewer multiply-accumulates and {:.2} %.",
+             parameters, {:.1}× fewer multiply-accumulates and {}; the smallest has {:.1}× fewer multiply-accumulates and {:.2} %.",
                 config.arch,
                 config.dataset,
                 100.0 * dense.whole.top1,
-                best.label(),
-                100.0 * best.whole.top1,
-                dense.params as f64 / best.params as f64,
-                dense.macs as f64 / best.macs as f64,
-                latencies[0].median / time.median,
+                outcomes[at].label(),
+                100.0 * outcomes[at].whole.top1,
+                dense.params as f64 / outcomes[at].params as f64,
+                dense.macs as f64 / outcomes[at].macs as f64,
+                speed(at),
                 compressed.iter().map(|o| dense.macs as f64 / o.macs as f64).fold(1.0, f64::max),
                 compressed.iter().min_by_key(|o| o.macs).map_or(0.0, |o| 100.0 * o.whole.top1),
             ),
@@ -332,19 +335,14 @@ impl Transfer {
             Report::new(format!("{} moved to {}", config.arch, config.dataset), verdict);
         let mut cards =
             vec![Card::new("test top-1, dense", Cell::percent(dense.whole.top1, 2).unit("%"))];
-        if let Some((best, time)) = best {
-            cards.push(
-                Card::new("test top-1, compressed", Cell::percent(best.whole.top1, 2).unit("%"))
-                    .note(format!(
-                        "ratio {}, {:.2}× the speed",
-                        best.label(),
-                        latencies[0].median / time.median
-                    )),
-            );
+        if let Some(at) = best {
+            let top1 = Cell::percent(outcomes[at].whole.top1, 2).unit("%");
+            let note = format!("ratio {}, {}", outcomes[at].label(), speed(at));
+            cards.push(Card::new("test top-1, compressed", top1).note(note));
         }
         report.add(Block::cards(cards));
         report.add(Block::heading("Accuracy against cost"));
-        report.add(outcome_table(outcomes, latencies, config));
+        report.add(outcome_table(outcomes, times, config));
         let plot = |title: &str, axis: Axis, cost: &dyn Fn(usize) -> f64| {
             let points = |top1: &dyn Fn(&Outcome) -> f64| -> Vec<(f64, f64)> {
                 let mut points: Vec<(f64, f64)> = compressed
@@ -372,11 +370,13 @@ impl Transfer {
             Axis::count("MACs per image").log(),
             &|i| outcomes[i].macs as f64,
         ));
-        report.add(plot(
-            "Accuracy against latency",
-            Axis::number(format!("latency of a batch of {} (ms)", config.timing_batch)).log(),
-            &|i| latencies[i].median * 1e3,
-        ));
+        for (engine, times) in times {
+            report.add(plot(
+                &format!("Accuracy against latency in {engine}"),
+                Axis::number(format!("latency of a batch of {} (ms)", config.timing_batch)).log(),
+                &|i| times[i].median * 1e3,
+            ));
+        }
         let published = &config.published;
         let by_ratio = |top1: &dyn Fn(&Outcome) -> f64| {
             let mut points: Vec<(f64, f64)> =
@@ -421,49 +421,63 @@ impl Transfer {
         report.add(Block::text(format!(
         "Protocol: {} training and {} validation images; the backbone is frozen (batch normalization included) while the new head learns, then \
          everything is trained. Epochs and learning rates are the same for all ratios and were fixed beforehand; each network was tested once, in \
-         eval mode, on {} images. Latency: median of forward passes of all networks in turn, in {engine}, {}.",
+         eval mode, on {} images. Latency: median of forward passes of all networks in all engines in turn, {}.",
         data.train.len(),
         data.validation.as_ref().map_or(0, |set| set.len()),
         dense.whole.examples,
         threads_text(timing::set_threads(0)),
     )));
-        let rows = best.map(|(best, time)| Row {
-            network: format!("{} moved, CP-3 at {} of the ranks", config.arch, best.label()),
-            data: format!("{}, {} test images", config.dataset, best.whole.examples),
-            params: fewer(dense.params, best.params),
-            macs: fewer(dense.macs, best.macs),
-            top1: format!("{:.2} % → {:.2} %", 100.0 * dense.whole.top1, 100.0 * best.whole.top1),
-            speed: speeds(&[Latency {
-                engine,
+        let rows = best.map(|at| {
+            let best = &outcomes[at];
+            let latency = |(engine, times): &(EngineName, Vec<Timing>)| Latency {
+                engine: *engine,
                 batch: config.timing_batch,
                 threads: timing::set_threads(0),
-                dense: latencies[0],
-                compressed: *time,
-            }]),
+                dense: times[0],
+                compressed: times[at],
+            };
+            Row {
+                network: format!("{} moved, CP-3 at {} of the ranks", config.arch, best.label()),
+                data: format!("{}, {} test images", config.dataset, best.whole.examples),
+                params: fewer(dense.params, best.params),
+                macs: fewer(dense.macs, best.macs),
+                top1: format!(
+                    "{:.2} % → {:.2} %",
+                    100.0 * dense.whole.top1,
+                    100.0 * best.whole.top1
+                ),
+                speed: speeds(&times.iter().map(latency).collect::<Vec<_>>()),
+            }
         });
-        let result = serde_json::json!({ "outcomes": outcomes, "latency": latencies });
+        let result = serde_json::json!({ "outcomes": outcomes, "latency": times });
         Ok(Findings { report, result, rows: rows.into_iter().collect(), fault: None })
     }
 }
 
-fn outcome_table(outcomes: &[Outcome], latencies: &[Timing], config: &Settings) -> Table {
-    let mut table = Table::new(
-        format!("{} on {}", config.arch, config.dataset),
-        [
-            Column::text("ratio"),
-            Column::number("parameters"),
-            Column::number("MACs").unit("M"),
-            Column::number("fewer MACs"),
-            Column::number("latency").unit("ms"),
-            Column::number("speed-up"),
-            Column::number("mean relative error"),
-            Column::number("top-1, head only").unit("%"),
-            Column::number("top-1, whole").unit("%"),
-            Column::number("SqVaD, head only").unit("%").published(),
-        ],
-    );
+fn outcome_table(
+    outcomes: &[Outcome],
+    times: &[(EngineName, Vec<Timing>)],
+    config: &Settings,
+) -> Table {
+    let mut columns = vec![
+        Column::text("ratio"),
+        Column::number("parameters"),
+        Column::number("MACs").unit("M"),
+        Column::number("fewer MACs"),
+    ];
+    for (engine, _) in times {
+        columns.push(Column::number(engine.to_string()).unit("ms"));
+        columns.push(Column::number("speed-up"));
+    }
+    columns.extend([
+        Column::number("mean relative error"),
+        Column::number("top-1, head only").unit("%"),
+        Column::number("top-1, whole").unit("%"),
+        Column::number("SqVaD, head only").unit("%").published(),
+    ]);
+    let mut table = Table::new(format!("{} on {}", config.arch, config.dataset), columns);
     let published = &config.published;
-    for (outcome, time) in outcomes.iter().zip(latencies) {
+    for (at, outcome) in outcomes.iter().enumerate() {
         let source = match outcome.ratio {
             None => Some(published.dense),
             Some(ratio) => published
@@ -472,18 +486,23 @@ fn outcome_table(outcomes: &[Outcome], latencies: &[Timing], config: &Settings) 
                 .find(|(r, _)| (r - ratio).abs() < 1e-9)
                 .map(|(_, top1)| *top1),
         };
-        table.row([
+        let mut row = vec![
             Cell::text(outcome.label()),
             Cell::count(outcome.params as u64),
             Cell::millions(outcome.macs as u64, 2),
             Cell::ratio(outcomes[0].macs as f64 / outcome.macs as f64, 2),
-            Cell::millis(time.median),
-            Cell::ratio(latencies[0].median / time.median, 2),
+        ];
+        for (_, times) in times {
+            row.push(Cell::millis(times[at].median));
+            row.push(Cell::ratio(times[0].median / times[at].median, 2));
+        }
+        row.extend([
             outcome.mean_rel_error.map_or_else(Cell::missing, |error| Cell::number(error, 3)),
             Cell::percent(outcome.head.top1, 2),
             Cell::percent(outcome.whole.top1, 2),
             source.map_or_else(Cell::missing, |top1| Cell::percent(top1, 1)),
         ]);
+        table.row(row);
     }
     table.note(format!(
         "Test accuracy. One standard deviation of the test sample is about {:.1} points. Ratio: rank / break-even rank of each spatial convolution. \

@@ -29,6 +29,8 @@ pub struct LayerView {
     pub fixed: Vec<(String, String)>,
     /// Layers that are not in the network, with the reason.
     pub left_out: Vec<(String, String)>,
+    /// Whether the sizes of the layers' inputs are known, and with them multiply-adds and times.
+    pub sized: bool,
 }
 
 impl Model {
@@ -128,7 +130,7 @@ impl Model {
         let mut arch = Architecture::new(name, first, nodes);
         (arch.inputs, arch.outputs) = (inputs, outputs);
         let network = Network::new(arch, params)?;
-        Ok(LayerView { network, layers, fixed, left_out })
+        Ok(LayerView { network, layers, fixed, left_out, sized: shapes.is_some() })
     }
 }
 

@@ -15,6 +15,7 @@ use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::metrics::EpochMetrics;
 use crate::optimizer::Optimizer;
+use crate::record::write_atomic;
 
 /// Key of the JSON in the file's metadata.
 const KEY: &str = "polyad-checkpoint";
@@ -186,15 +187,4 @@ fn restore(
         })?;
     }
     Ok(())
-}
-
-/// [`cp_net::write_atomic`], the folder made where it is missing.
-///
-/// # Errors
-/// [`TrainError::Io`] naming `path`; the old file, if any, is then untouched.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(TrainError::io(parent))?;
-    }
-    cp_net::write_atomic(path, bytes).map_err(TrainError::io(path))
 }

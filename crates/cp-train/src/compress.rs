@@ -8,15 +8,15 @@ use cp_plan::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::calibrate::{CalibrationOptions, calibrate};
+use crate::calibrate::CalibrationOptions;
 use crate::config::{Augmentation, ParamGroup, TrainConfig};
 use crate::error::TrainError;
 use crate::evaluate::Evaluation;
 use crate::key::Key;
 use crate::progress;
 use crate::stages::Stages;
-use crate::statistics::{StatisticsOptions, input_statistics};
-use crate::train::TrainData;
+use crate::statistics::StatisticsOptions;
+use crate::train_data::TrainData;
 
 /// How a plan is carried out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -309,8 +309,7 @@ impl Run<'_> {
                     (None, Some(data)) => {
                         let names: Vec<String> =
                             plan.layers.iter().map(|layer| layer.name.clone()).collect();
-                        let model = self.stages.executor(network)?;
-                        input_statistics(&model, &names, &data.train, options, 2)?
+                        self.stages.input_statistics(network, &names, &data.train, options)?
                     }
                     (None, None) => LayerStatistics::new(),
                 };
@@ -347,15 +346,13 @@ impl Run<'_> {
             .setting("seed", &self.config.seed)
             .data("train", &*data.train)?;
         let calibrated = self.stages.network(&key, || {
-            let mut model = self.stages.executor(network)?;
             let options = CalibrationOptions {
                 images: self.config.calibrate,
                 augmentation: self.config.augmentation,
                 seed: self.config.seed,
                 workers: 2,
             };
-            calibrate(&mut model, &data.train, &options)?;
-            Ok::<_, TrainError>(model.network()?)
+            self.stages.calibrated(network, &data.train, &options)
         })?;
         Ok(Some(calibrated))
     }
@@ -369,7 +366,6 @@ impl Run<'_> {
         frozen: &BTreeSet<&str>,
     ) -> Result<Network, TrainError> {
         let Some(data) = self.data else { return Ok(network.clone()) };
-        let mut model = self.stages.executor(network)?;
         let mut still = BTreeSet::new();
         let mut config = fine_tune.clone();
         let factorized = &network.architecture().factorized;
@@ -391,12 +387,7 @@ impl Run<'_> {
                 }
             }
         }
-        model.freeze(|node| still.contains(node));
-        let teacher = match config.distill {
-            Some(_) => Some(self.stages.executor(self.dense)?),
-            None => None,
-        };
-        self.stages.train(name, model, teacher.as_ref(), data, &config)
+        self.stages.fine_tuned(name, network, &still, self.dense, data, &config)
     }
 
     /// One layer after the other, with fine-tuning behind each.

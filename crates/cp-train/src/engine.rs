@@ -6,6 +6,7 @@
 mod foreign;
 mod infer;
 mod onnxruntime;
+#[cfg_attr(not(feature = "torch"), path = "engine/without_torch.rs")]
 mod torch;
 
 use std::collections::BTreeMap;
@@ -13,9 +14,10 @@ use std::fmt;
 use std::path::Path;
 
 use cp_net::{Architecture, InputShapes, InputSpec, Network};
-use cp_torch::tch::{Device, Tensor};
+use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
+use crate::device::Device;
 use crate::error::TrainError;
 use crate::timing::{self, Timing, TimingOptions};
 
@@ -23,7 +25,10 @@ pub use crate::timing::Ready;
 
 pub(crate) use foreign::tapped;
 pub use foreign::{Change, changes, changes_on, value_shapes};
-pub use onnxruntime::node_times;
+pub use onnxruntime::{OpTime, node_times, op_times, ready_on};
+pub(crate) use torch::LayerTimer;
+#[cfg(feature = "torch")]
+pub use torch::{latency, latency_in_layout};
 
 /// What runs networks forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +63,9 @@ impl fmt::Display for EngineName {
         })
     }
 }
+
+/// What a model takes, by the names of its inputs.
+pub type Feed = Vec<(String, cp_ort::Tensor)>;
 
 /// What is timed.
 #[derive(Debug, Clone, Copy)]
@@ -106,37 +114,59 @@ impl Inputs {
 
 /// A network of one input that is made ready for its outputs, and not to be timed.
 pub(crate) trait Forward {
-    /// What the network puts out for `x`, and the tapped value, on the CPU.
-    fn forward(&mut self, x: &Tensor) -> Result<(Tensor, Option<Tensor>), TrainError>;
+    /// What the network puts out for `x`, `[B, …]`, and the tapped value.
+    fn forward(&mut self, x: ArrayD<f32>)
+    -> Result<(ArrayD<f32>, Option<ArrayD<f32>>), TrainError>;
+}
+
+/// That a program without libtorch was asked for it.
+pub(crate) fn needs_libtorch() -> TrainError {
+    TrainError::NeedsLibtorch {
+        what: "--engine torch",
+        way_out: "leave --engine out, or name onnxruntime or infer",
+    }
 }
 
 impl Engine {
-    /// `network` with the first of `taps` put out, too, in an engine other than libtorch; `None` for that.
+    /// `network` with the first of `taps` put out, too, in an engine other than libtorch.
     pub(crate) fn classifier(
         self,
         network: &Network,
         taps: &[String],
-    ) -> Result<Option<Box<dyn Forward>>, TrainError> {
+    ) -> Result<Box<dyn Forward>, TrainError> {
         Ok(match self {
-            Engine::Torch(_) => None,
-            Engine::OnnxRuntime => Some(Box::new(onnxruntime::Classifier::new(network, taps)?)),
-            Engine::Infer => Some(Box::new(infer::Classifier::new(network, taps)?)),
+            Engine::Torch(_) => return Err(needs_libtorch()),
+            Engine::OnnxRuntime => Box::new(onnxruntime::Classifier::new(network, taps)?),
+            Engine::Infer => Box::new(infer::Classifier::new(network, taps)?),
         })
     }
 
     /// The fastest engine at hand for networks on `device`: ONNX Runtime on the CPU, libtorch on others. Without ONNX Runtime's library it
-    /// is libtorch, and the second value says so.
+    /// is libtorch, or cp-infer where the program was built without that, and the second value says so.
     pub fn auto(device: Device) -> (Self, Option<String>) {
         match (device, cp_ort::library()) {
             (Device::Cpu, Ok(_)) => (Engine::OnnxRuntime, None),
             (Device::Cpu, Err(error)) => {
-                let note = format!(
-                    "times are of libtorch, which is slower than ONNX Runtime on a processor: {error}"
-                );
-                (Engine::Torch(device), Some(note))
+                let (engine, note) = torch::in_place_of_onnxruntime();
+                (engine, Some(format!("{note}: {error}")))
             }
             _ => (Engine::Torch(device), None),
         }
+    }
+
+    /// libtorch.
+    ///
+    /// # Errors
+    /// In a program that was built without it.
+    pub fn libtorch(device: Device) -> Result<Self, TrainError> {
+        if cfg!(feature = "torch") { Ok(Engine::Torch(device)) } else { Err(needs_libtorch()) }
+    }
+
+    /// All engines that this program has for networks on `device`, but for ONNX Runtime, whose library may be missing.
+    pub(crate) fn built_in(device: Device) -> Vec<Self> {
+        let own = if device == Device::Cpu { vec![Engine::Infer] } else { Vec::new() };
+        let torch = cfg!(feature = "torch").then_some(Engine::Torch(device));
+        own.into_iter().chain(torch).collect()
     }
 
     /// Its name.

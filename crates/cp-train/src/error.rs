@@ -112,9 +112,27 @@ pub enum TrainError {
         /// The type.
         element: String,
     },
+    /// What libtorch is needed for, in a program that was built without it.
+    #[error(
+        "{what} needs libtorch, and this program was built without it (cargo's feature `torch`, which is on unless it is turned off): {way_out}"
+    )]
+    NeedsLibtorch {
+        /// What was asked for, in the words of its option.
+        what: &'static str,
+        /// What can be had without.
+        way_out: &'static str,
+    },
+    /// An engine in a process of its own stopped.
+    #[error("{engine}: {what}")]
+    Peer {
+        /// The engine.
+        engine: String,
+        /// What it said.
+        what: String,
+    },
     /// No node of the running network could be told to be this layer.
     #[error(
-        "layer '{layer}': ONNX Runtime tells the time of no node that could be it; plan with --engine torch, or leave the layer dense (--keep)"
+        "layer '{layer}': ONNX Runtime tells the time of no node that could be it; plan with --engine infer, or leave the layer dense (--keep)"
     )]
     NotTimed {
         /// The layer.
@@ -208,10 +226,12 @@ pub enum TrainError {
     #[error(transparent)]
     Plan(Box<cp_plan::PlanError>),
     /// libtorch.
+    #[cfg(feature = "torch")]
     #[error(transparent)]
     Torch(Box<cp_torch::TorchError>),
 }
 
+#[cfg(feature = "torch")]
 impl From<cp_torch::tch::TchError> for TrainError {
     fn from(error: cp_torch::tch::TchError) -> Self {
         Self::Torch(Box::new(error.into()))
@@ -242,6 +262,7 @@ impl From<cp_onnx::OnnxError> for TrainError {
     }
 }
 
+#[cfg(feature = "torch")]
 impl From<cp_torch::TorchError> for TrainError {
     fn from(error: cp_torch::TorchError) -> Self {
         Self::Torch(Box::new(error))

@@ -1,20 +1,30 @@
 //! How good a network is: top-1, top-5 and cross-entropy on a data set, in eval mode and without gradients.
 
+#[cfg(feature = "torch")]
+mod executor;
+#[cfg_attr(feature = "torch", path = "evaluate/torch.rs")]
+#[cfg_attr(not(feature = "torch"), path = "evaluate/without_torch.rs")]
+mod libtorch;
+
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use cp_data::{Dataset, Loader, LoaderConfig, Order};
 use cp_net::{Architecture, Network};
-use cp_torch::tch::{Device, Kind, Reduction, Tensor};
-use cp_torch::{Executor, Mode};
+use ndarray::{Array2, ArrayView2, Axis};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "torch")]
+pub use executor::{evaluate, logits};
+
 use crate::batch;
+use crate::device::Device;
 use crate::engine::Engine;
 use crate::error::TrainError;
 use crate::fit::{check_fit, check_takes};
 use crate::memory::{Purpose, check_memory};
 use crate::progress;
-use crate::scores::Scores;
+use crate::scores::{Scores, loss_of};
 use crate::timing::Stopwatch;
 
 /// Result of an evaluation.
@@ -48,40 +58,11 @@ impl Default for EvalOptions {
     }
 }
 
-/// Evaluates `model` on all of `data`, images brought to its input by [`batch::fitting_transform`].
+/// Evaluates `network` on all of `data`, as it runs forward in `engine`; images are brought to its input by [`batch::fitting_transform`].
 ///
 /// # Errors
-/// Where the network and the set do not belong together ([`check_fit`]), a batch does not fit into memory, or an image cannot be read.
-pub fn evaluate(
-    model: &Executor,
-    data: &Arc<dyn Dataset>,
-    options: &EvalOptions,
-) -> Result<Evaluation, TrainError> {
-    let watch = Stopwatch::start();
-    check_fit(model.architecture(), data.as_ref())?;
-    let (config, scores) = (
-        loading(model.architecture(), model.device(), data, options)?,
-        Scores::of(model.architecture()),
-    );
-    let input = model.architecture().input();
-    let bar = progress::bar(data.len() as u64, "evaluate");
-    let _guard = cp_torch::tch::no_grad_guard();
-    let mut totals = Totals::default();
-    for batch in Loader::new(data.clone(), config)? {
-        let batch = batch?;
-        let (x, labels) = batch::to_tensors(&batch, input, model.device())?;
-        let logits = scores.forward(model, &x, Mode::Eval)?;
-        totals.add(&logits, &labels)?;
-        bar.inc(batch.labels.len() as u64);
-    }
-    bar.finish_and_clear();
-    Ok(totals.evaluation(watch.seconds()))
-}
-
-/// [`evaluate()`] of `network`, as it runs forward in `engine`.
-///
-/// # Errors
-/// As [`evaluate()`]; what the engine does not run.
+/// Where the network and the set do not belong together ([`check_fit`]), a batch does not fit into memory, an image cannot be read; what the
+/// engine does not run.
 pub fn evaluate_in(
     engine: Engine,
     network: &Network,
@@ -89,54 +70,61 @@ pub fn evaluate_in(
     options: &EvalOptions,
 ) -> Result<Evaluation, TrainError> {
     let folded = network.folded()?;
-    let arch = folded.architecture();
-    let scores = Scores::of(arch);
     let watch = Stopwatch::start();
-    check_fit(arch, data.as_ref())?;
-    let mut model = match (engine, engine.classifier(&folded, scores.taps())?) {
-        (Engine::Torch(device), _) => {
-            return evaluate(&Executor::new(&folded, device)?, data, options);
-        }
-        (_, None) => return evaluate(&Executor::new(&folded, Device::Cpu)?, data, options),
-        (_, Some(model)) => model,
-    };
-    let config = loading(arch, Device::Cpu, data, options)?;
-    let bar = progress::bar(data.len() as u64, "evaluate");
-    let mut totals = Totals::default();
-    for batch in Loader::new(data.clone(), config)? {
-        let batch = batch?;
-        let (x, labels) = batch::to_tensors(&batch, arch.input(), Device::Cpu)?;
-        let (output, tapped) = model.forward(&x)?;
-        totals.add(&scores.logits(output, tapped.as_ref())?, &labels)?;
-        bar.inc(batch.labels.len() as u64);
+    check_fit(folded.architecture(), data.as_ref())?;
+    if let Engine::Torch(device) = engine {
+        return libtorch::evaluate(&folded, device, data, options);
     }
-    bar.finish_and_clear();
+    let mut totals = Totals::default();
+    each_batch(engine, &folded, data, options, |logits, labels| totals.add(logits, labels))?;
     Ok(totals.evaluation(watch.seconds()))
 }
 
-/// The logits of every example in order, `[N, classes]`, on the CPU: for comparing two networks example by example.
+/// The logits of every example in order, `[N, classes]`, as `network` runs forward in `engine`; labels are not used.
 ///
 /// # Errors
-/// As [`evaluate`].
-pub fn logits(
-    model: &Executor,
+/// As [`evaluate_in`].
+pub fn logits_in(
+    engine: Engine,
+    network: &Network,
     data: &Arc<dyn Dataset>,
     options: &EvalOptions,
-) -> Result<Tensor, TrainError> {
-    check_takes(model.architecture(), data.as_ref())?;
-    let (config, scores) = (
-        loading(model.architecture(), model.device(), data, options)?,
-        Scores::of(model.architecture()),
-    );
-    let input = model.architecture().input();
-    let _guard = cp_torch::tch::no_grad_guard();
-    let mut parts = Vec::new();
-    for batch in Loader::new(data.clone(), config)? {
-        let (x, _) = batch::to_tensors(&batch?, input, model.device())?;
-        let logits = scores.forward(model, &x, Mode::Eval)?;
-        parts.push(logits.f_to_device(cp_torch::tch::Device::Cpu)?);
+) -> Result<Array2<f32>, TrainError> {
+    let folded = network.folded()?;
+    check_takes(folded.architecture(), data.as_ref())?;
+    if let Engine::Torch(device) = engine {
+        return libtorch::logits(&folded, device, data, options);
     }
-    Ok(Tensor::f_cat(&parts, 0)?)
+    let mut parts = Vec::new();
+    each_batch(engine, &folded, data, options, |logits, _| parts.push(logits.to_owned()))?;
+    let views: Vec<_> = parts.iter().map(Array2::view).collect();
+    // All batches have as many columns.
+    Ok(ndarray::concatenate(Axis(0), &views).unwrap_or_default())
+}
+
+/// The logits of every batch, with the labels.
+fn each_batch(
+    engine: Engine,
+    folded: &Network,
+    data: &Arc<dyn Dataset>,
+    options: &EvalOptions,
+    mut take: impl FnMut(&ArrayView2<'_, f32>, &[i64]),
+) -> Result<(), TrainError> {
+    let arch = folded.architecture();
+    let scores = Scores::of(arch);
+    let mut model = engine.classifier(folded, scores.taps())?;
+    let config = loading(arch, Device::Cpu, data, options)?;
+    let bar = progress::bar(data.len() as u64, "evaluate");
+    for batch in Loader::new(data.clone(), config)? {
+        let batch = batch?;
+        let x = batch::images_to_array(&batch.pixels, arch.input());
+        let (output, tapped) = model.forward(x)?;
+        let tapped = tapped.as_ref().map(|values| values.view());
+        take(&scores.logits(&output.view(), tapped.as_ref()).view(), &batch.labels);
+        bar.inc(batch.labels.len() as u64);
+    }
+    bar.finish_and_clear();
+    Ok(())
 }
 
 /// How the examples are read: all, in their order, in batches that fit into memory.
@@ -162,24 +150,30 @@ fn loading(
 #[derive(Default)]
 pub(crate) struct Totals {
     examples: usize,
-    top1: i64,
-    top5: i64,
+    top1: usize,
+    top5: usize,
     loss: f64,
 }
 
 impl Totals {
     /// Adds a batch: `logits` `[B, K]`, `labels` `[B]`.
-    pub(crate) fn add(&mut self, logits: &Tensor, labels: &Tensor) -> Result<(), TrainError> {
-        let (count, classes) = logits.size2()?;
-        let loss =
-            logits.f_cross_entropy_loss::<Tensor>(labels, None, Reduction::Sum, -100, 0.0)?;
-        let (_, best) = logits.f_topk(classes.min(5), 1, true, true)?;
-        let hits = best.f_eq_tensor(&labels.f_unsqueeze(1)?)?;
-        self.examples += usize::try_from(count).unwrap_or(0);
-        self.loss += f64::try_from(&loss)?;
-        self.top1 += i64::try_from(hits.f_narrow(1, 0, 1)?.f_sum(Kind::Int64)?)?;
-        self.top5 += i64::try_from(hits.f_sum(Kind::Int64)?)?;
-        Ok(())
+    pub(crate) fn add(&mut self, logits: &ArrayView2<'_, f32>, labels: &[i64]) {
+        for (row, label) in logits.axis_iter(Axis(0)).zip(labels) {
+            let row = row.to_vec();
+            // Labels are checked against the number of outputs before anything runs.
+            let label = usize::try_from(*label).unwrap_or(0).min(row.len().saturating_sub(1));
+            // Of equal ones the first is the better; NaN is in front of everything, so that no network gains by it.
+            let own = row[label];
+            let before = |&(at, z): &(usize, &f32)| match z.partial_cmp(&own) {
+                Some(Ordering::Equal) => at < label,
+                order => order != Some(Ordering::Less),
+            };
+            let place = row.iter().enumerate().filter(before).count();
+            self.examples += 1;
+            self.loss += loss_of(&row, label);
+            self.top1 += usize::from(place == 0);
+            self.top5 += usize::from(place < 5);
+        }
     }
 
     pub(crate) fn evaluation(&self, seconds: f64) -> Evaluation {
@@ -201,10 +195,9 @@ mod tests {
     #[test]
     fn counts_top1_and_top5() {
         // Seven classes; the label ranks 1st, 2nd, 5th and 6th.
-        let logits = Tensor::from_slice(&[7f32, 6., 5., 4., 3., 2., 1.]).repeat([4, 1]);
-        let labels = Tensor::from_slice(&[0i64, 1, 4, 5]);
+        let logits = ndarray::Array2::from_shape_fn((4, 7), |(_, class)| 7.0 - class as f32);
         let mut totals = Totals::default();
-        totals.add(&logits, &labels).unwrap();
+        totals.add(&logits.view(), &[0, 1, 4, 5]);
         let result = totals.evaluation(0.0);
         assert_eq!((result.examples, result.top1, result.top5), (4, 0.25, 0.75));
         let log_sum: f64 = (1..=7).map(|z| f64::from(z).exp()).sum::<f64>().ln();

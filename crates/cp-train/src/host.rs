@@ -4,11 +4,17 @@
 //! them, and the change of the outputs. Ops that no network has are no obstacle but to distillation, and there only between the
 //! first compressed layer and the loss.
 
+#[cfg(feature = "torch")]
 mod distill;
+mod distilled;
 mod examples;
+#[cfg(feature = "torch")]
 mod loss;
+mod probe;
 mod statistics;
+#[cfg(feature = "torch")]
 mod teacher;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,8 +23,8 @@ use cp_net::Network;
 use cp_onnx::{LayerView, Model, OnnxError, Parts};
 use cp_plan::LayerStatistics;
 
-pub use distill::{Distilled, DistilledEpoch};
-pub use examples::{Examples, Feed, PictureLayout};
+pub use distilled::{Distilled, DistilledEpoch};
+pub use examples::{Examples, PictureLayout};
 
 use crate::engine::{Change, Engine, Inputs, Subject, changes, changes_on};
 use crate::error::TrainError;
@@ -159,19 +165,19 @@ impl Host {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "torch"))]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
     use std::sync::atomic::Ordering::Relaxed;
 
+    use crate::Device;
     use cp_data::{Dataset, Images};
     use cp_net::arch::{Builder, window};
     use cp_net::{InputSpec, Network};
     use cp_onnx::{ExportOptions, export};
     use cp_ort::{Session, SessionOptions, Tensor};
-    use cp_torch::tch::Device;
     use ndarray::Array4;
     use rand::{Rng as _, SeedableRng as _};
     use rand_chacha::ChaCha8Rng;
@@ -378,7 +384,7 @@ mod tests {
         let found = host.statistics(&layers, &all).unwrap();
         let images = Images::new("x", vec!["c".into()], setting.pixels.clone(), vec![0; 40]);
         let images: Arc<dyn Dataset> = Arc::new(images.unwrap());
-        let model = cp_torch::Executor::new(&setting.network, Device::Cpu).unwrap();
+        let model = cp_torch::Executor::new(&setting.network, Device::Cpu.into()).unwrap();
         let known = crate::input_statistics(&model, &layers, &images, &all, 1).unwrap();
         for layer in &layers {
             let (found, known) = (&found[layer], &known[layer]);

@@ -18,10 +18,10 @@
 //!
 //! A network compressed, from a budget to a fine-tuned file:
 //!
-//! ```
+#![cfg_attr(feature = "torch", doc = "```")]
+#![cfg_attr(not(feature = "torch"), doc = "```no_run")]
 //! use cp_net::arch;
-//! use cp_torch::tch::Device;
-//! use cp_train::{CompressData, Recipe, RunDir, Stages, Target, TrainConfig, TrainData};
+//! use cp_train::{CompressData, Device, Recipe, RunDir, Stages, Target, TrainConfig, TrainData};
 //! # use std::sync::Arc;
 //! # let classes: Vec<String> = (0..10).map(|class| class.to_string()).collect();
 //! # let images = |seed: usize| {
@@ -29,7 +29,7 @@
 //! #     Arc::new(cp_data::Images::new("noise", classes.clone(), pixels, (0..40).map(|i| i % 10).collect()).unwrap())
 //! # };
 //! # let (train, validation, folder) = (images(0), images(1), tempfile::tempdir()?);
-//! # cp_torch::tch::set_num_threads(1);
+//! # cp_train::timing::set_threads(1);
 //!
 //! let dense = arch::by_name("small-cnn")?.initialize(1)?; //           or Network::load("dense.safetensors")?
 //! let train = TrainData { train, validation: Some(validation) }; //    of cp_data::open("fashion-mnist", "train", …)?
@@ -49,16 +49,23 @@
 //! ```
 //!
 //! Accuracies are fractions, losses nats per example, times seconds.
+//!
+//! Without its feature `torch`, which is on by default, the crate needs no C++ library: networks are planned, decomposed, evaluated and timed in ONNX
+//! Runtime and cp-infer, and what trains is not there, or refused with [`TrainError::NeedsLibtorch`].
 
 pub mod batch;
 mod calibrate;
+#[cfg(feature = "torch")]
 mod checkpoint;
 mod compress;
 mod config;
+mod device;
 mod distill;
 pub mod engine;
 mod error;
 mod evaluate;
+#[cfg(any(test, not(feature = "torch")))]
+mod exported;
 mod finite;
 mod fit;
 mod host;
@@ -68,46 +75,66 @@ mod latency;
 pub mod memory;
 mod metrics;
 mod multiple;
+#[cfg(feature = "torch")]
 mod optimizer;
 mod origin;
 mod pipeline;
 pub mod progress;
 mod recipe;
 mod record;
+#[cfg(feature = "torch")]
 mod schedule;
 mod scores;
 mod sensitivity;
 mod stages;
 mod statistics;
 pub mod timing;
+#[cfg(feature = "torch")]
 mod train;
+mod train_data;
+#[cfg(not(feature = "torch"))]
+mod without;
 mod words;
 
-pub use calibrate::{CalibrationOptions, calibrate};
-pub use checkpoint::write_atomic;
+pub use calibrate::CalibrationOptions;
+#[cfg(feature = "torch")]
+pub use calibrate::calibrate;
 pub use compress::{CompressConfig, CompressSchedule, Compressed, StageReport, compress};
 pub use config::{
     Augmentation, OptimizerConfig, ParamGroup, Schedule, TrainConfig, augmentation_of,
 };
+pub use device::Device;
 pub use distill::Distillation;
-pub use engine::{Engine, EngineName};
+pub use engine::{Engine, EngineName, Feed};
 pub use error::TrainError;
-pub use evaluate::{EvalOptions, Evaluation, evaluate, evaluate_in, logits};
+pub use evaluate::{EvalOptions, Evaluation, evaluate_in, logits_in};
+#[cfg(feature = "torch")]
+pub use evaluate::{evaluate, logits};
 pub use fit::check_fit;
-pub use host::{Distilled, DistilledEpoch, Examples, Feed, Host, PictureLayout};
+pub use host::{Distilled, DistilledEpoch, Examples, Host, PictureLayout};
 pub use interrupt::clean_up_when_interrupted;
 pub use key::{Key, data_identity, fingerprint};
 pub use latency::time_choices;
 pub use memory::{Purpose, check_memory};
 pub use metrics::EpochMetrics;
 pub use multiple::Multiple;
+#[cfg(feature = "torch")]
 pub use optimizer::Optimizer;
 pub use origin::Origin;
 pub use pipeline::{CompressData, Latency, Outcome};
 pub use recipe::{FixedLayer, PlanBy, Planning, Preset, Recipe, Target};
-pub use record::{FileRecord, Lock, NoRecord, Provenance, Record, RunDir, built_from};
+pub use record::{
+    FileRecord, Lock, NoRecord, Provenance, Record, RunDir, built_from, write_atomic,
+};
+#[cfg(feature = "torch")]
 pub use schedule::lr_at;
-pub use sensitivity::{LossRule, Probe, ProbeRank, Sensitivity, SensitivityOptions, sensitivity};
+#[cfg(feature = "torch")]
+pub use sensitivity::sensitivity;
+pub use sensitivity::{LossRule, Probe, ProbeRank, Sensitivity, SensitivityOptions};
 pub use stages::Stages;
-pub use statistics::{StatisticsOptions, input_statistics};
-pub use train::{TrainData, TrainReport, train, train_from};
+pub use statistics::StatisticsOptions;
+#[cfg(feature = "torch")]
+pub use statistics::input_statistics;
+#[cfg(feature = "torch")]
+pub use train::{TrainReport, train, train_from};
+pub use train_data::TrainData;

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use cp_net::{Architecture, InputShapes};
-use cp_torch::tch::Device;
 
+use crate::device::Device;
 use crate::error::TrainError;
 pub use crate::words::bytes_in_words;
 

@@ -9,7 +9,6 @@ use cp_plan::{
     Decomposer, DenseLayer, LayerReport, LayerStatistics, Models, Objective, PlanError,
     PlanOptions, PlannedLayer, Predicted, Profile, ProfileOptions, RankPlan, ShareBudgets,
 };
-use cp_torch::tch::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::compress::{Known, StageReport, compress_from};
@@ -23,11 +22,11 @@ use crate::latency::time_choices;
 use crate::multiple::Multiple;
 use crate::progress;
 use crate::recipe::{PlanBy, Planning, Recipe, Target};
-use crate::sensitivity::{LossRule, Sensitivity, SensitivityOptions, sensitivity};
+use crate::sensitivity::{LossRule, Sensitivity, SensitivityOptions};
 use crate::stages::Stages;
-use crate::statistics::{input_statistics, measurable};
+use crate::statistics::measurable;
 use crate::timing::{self, Timing, TimingOptions};
-use crate::train::TrainData;
+use crate::train_data::TrainData;
 
 /// What a network is compressed on, and what it is tested on, once.
 #[derive(Clone)]
@@ -97,6 +96,7 @@ impl Recipe {
         stages: &Stages,
     ) -> Result<Outcome, TrainError> {
         self.check(data.is_some())?;
+        self.check_losses()?;
         self.reaching(|recipe| Pipeline { recipe, dense, data, host: None, stages }.run())
     }
 
@@ -107,9 +107,9 @@ impl Recipe {
     /// As [`Recipe::run`]; plans that need labels.
     pub fn run_in(&self, host: &Host, stages: &Stages) -> Result<Outcome, TrainError> {
         self.check(host.examples().is_some())?;
-        if self.plan.by == PlanBy::Sensitivity || matches!(self.target, Target::RankSums { .. }) {
+        if matches!(self.target, Target::RankSums { .. }) {
             return Err(TrainError::Config {
-                option: "plan.by",
+                option: "target",
                 got: "no labels".into(),
                 expected: "a labelled data set to measure losses on",
             });
@@ -117,10 +117,21 @@ impl Recipe {
         let mut recipe = self.clone();
         recipe.compress.fine_tune = None;
         recipe.compress.calibrate = 0;
+        // Layers whose inputs have no known size cannot be timed alone.
+        let in_whole = recipe.plan.never_slower && !host.view().sized;
+        if in_whole {
+            // Time counts all the same: ranks are those that are fast.
+            recipe.plan.multiple = Multiple::Of(self.multiple());
+            recipe.plan.never_slower = false;
+        }
         let dense = &host.view().network;
-        recipe.reaching(|recipe| {
+        let done = recipe.reaching(|recipe| {
             Pipeline { recipe, dense, data: None, host: Some(host), stages }.run()
-        })
+        })?;
+        match in_whole {
+            true => without_slower(done, host, &recipe, stages),
+            false => Ok(done),
+        }
     }
 
     /// The plan alone, as [`Recipe::run`] makes it.
@@ -134,6 +145,7 @@ impl Recipe {
         stages: &Stages,
     ) -> Result<(RankPlan, Option<Profile>), TrainError> {
         self.check(data.is_some())?;
+        self.check_losses()?;
         self.reaching(|recipe| {
             let run = Pipeline { recipe, dense, data, host: None, stages };
             let profile = run.profile()?;
@@ -164,6 +176,43 @@ impl Recipe {
             }
         }
     }
+}
+
+/// `done` with those layers dense again with which the whole model is no faster.
+fn without_slower(
+    mut done: Outcome,
+    host: &Host,
+    recipe: &Recipe,
+    stages: &Stages,
+) -> Result<Outcome, TrainError> {
+    let layers: Vec<String> = done.plan.layers.iter().map(|layer| layer.name.clone()).collect();
+    // Alone, and several at once.
+    let mut batches = vec![recipe.plan.timing_batch, recipe.plan.timing_batch.max(8)];
+    batches.dedup();
+    let key = Key::new("slower", 1)
+        .network("network", &done.network)
+        .setting("batches", &batches)
+        .setting("threads", &timing::set_threads(0))
+        .setting("processor", &crate::record::processor());
+    let slower: Vec<(String, f64)> = stages.result(&key, || {
+        host.slower_layers(&done.network, &layers, &batches, &TimingOptions::default())
+    })?;
+    let mut network = host.view().network.clone();
+    let is_slower = |name: &String| slower.iter().any(|(slow, _)| slow == name);
+    for report in done.layers.iter().filter(|report| !is_slower(&report.layer)) {
+        let factors = done.network.factors(&report.layer)?;
+        network.put_factors(&report.layer, &factors, report.rel_error)?;
+    }
+    done.layers.retain(|report| !is_slower(&report.layer));
+    done.plan.layers.retain(|layer| !is_slower(&layer.name));
+    done.plan.dense.extend(slower.iter().map(|(name, time)| DenseLayer {
+        name: name.clone(),
+        why: format!("the whole model would take {time:.2} of its time with it alone"),
+    }));
+    done.cost[1] = network.cost(network.architecture().input_shapes())?.total;
+    done.network = network;
+    done.predicted = None;
+    Ok(done)
 }
 
 /// A profile and what it was made from.
@@ -253,8 +302,7 @@ impl Pipeline<'_> {
             for (layer, why) in &left {
                 eprintln!("note: '{layer}' is decomposed for its kernel, not for its output: of its inputs, {why}");
             }
-            let model = self.stages.executor(self.dense)?;
-            input_statistics(&model, &layers, &data.train.train, options, 2)
+            self.stages.input_statistics(self.dense, &layers, &data.train.train, options)
         })
     }
 
@@ -393,7 +441,7 @@ impl Pipeline<'_> {
                     profile.plan(budget, &Objective::MaxError, &options)?
                 }
                 (Some(budget), _, PlanBy::Sensitivity) => {
-                    let weights = self.sensitivity(&self.sensitivity_options())?.weights();
+                    let weights = self.weights()?;
                     profile.plan(budget, &Objective::SumOfSquares { weights }, &options)?
                 }
                 (Some(budget), ..) => profile.plan(budget, &Objective::default(), &options)?,
@@ -495,6 +543,18 @@ impl Pipeline<'_> {
         SensitivityOptions { seed: self.recipe.plan.seed, ..SensitivityOptions::default() }
     }
 
+    /// How much each layer counts: by the loss on labelled data, or by the outputs of a model without labels.
+    fn weights(&self) -> Result<BTreeMap<String, f64>, TrainError> {
+        let options = self.sensitivity_options();
+        let Some(host) = self.host else { return Ok(self.sensitivity(&options)?.weights()) };
+        let key = Key::new("sensitivities", 1)
+            .network("network", self.dense)
+            .setting("options", &options)
+            .setting("layers", &self.layers())
+            .setting("examples", &host.identity()?);
+        self.stages.shared().result(&key, || host.sensitivities(&self.layers(), &options))
+    }
+
     fn sensitivity(&self, options: &SensitivityOptions) -> Result<Sensitivity, TrainError> {
         // Checked: measuring needs data.
         let Some(data) = self.data else {
@@ -508,8 +568,7 @@ impl Pipeline<'_> {
             .network("network", self.dense)
             .setting("options", options)
             .data("train", &*data.train.train)?;
-        let cache = self.stages.shared().path(&key, "jsonl")?;
-        sensitivity(self.dense, &data.train, options, self.stages.device(), Some(&cache))
+        self.stages.shared().sensitivity(&key, self.dense, &data.train, options)
     }
 
     /// `network` on the test data, once.
@@ -533,11 +592,8 @@ impl Pipeline<'_> {
             return Ok(Vec::new());
         }
         let mut engines = vec![self.stages.engine()];
-        let others = match self.stages.device() {
-            device @ Device::Cpu => vec![Engine::Infer, Engine::Torch(device)],
-            device => vec![Engine::Torch(device)],
-        };
-        engines.extend(others.into_iter().filter(|other| *other != self.stages.engine()));
+        let others = Engine::built_in(self.stages.device()).into_iter();
+        engines.extend(others.filter(|other| *other != self.stages.engine()));
         let names: Vec<EngineName> = engines.iter().map(|engine| engine.name()).collect();
         let key = Key::new("latency", 3)
             .network("dense", self.dense)

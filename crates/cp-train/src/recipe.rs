@@ -11,6 +11,7 @@ use crate::config::{Augmentation, TrainConfig};
 use crate::distill::Distillation;
 use crate::error::TrainError;
 use crate::multiple::Multiple;
+use crate::origin::Origin;
 use crate::sensitivity::LossRule;
 use crate::statistics::StatisticsOptions;
 
@@ -233,6 +234,48 @@ impl Recipe {
         }
     }
 
+    #[cfg(feature = "torch")]
+    fn check_libtorch(&self, _data: bool) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// Whether losses can be measured on labelled data where the plan asks for them.
+    #[cfg(feature = "torch")]
+    pub(crate) fn check_losses(&self) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    #[cfg(not(feature = "torch"))]
+    pub(crate) fn check_losses(&self) -> Result<(), TrainError> {
+        match self.plan.by {
+            PlanBy::Sensitivity => Err(crate::without::refused(crate::without::SENSITIVITY)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a program without libtorch cannot carry out.
+    #[cfg(not(feature = "torch"))]
+    fn check_libtorch(&self, data: bool) -> Result<(), TrainError> {
+        use crate::without::{CALIBRATION, FINE_TUNING, SENSITIVITY, refused};
+        if self.compress.fine_tune.is_some() {
+            return Err(refused(FINE_TUNING));
+        }
+        if matches!(self.target, Target::RankSums { .. }) {
+            return Err(refused(SENSITIVITY));
+        }
+        if data && self.compress.calibrate > 0 {
+            return Err(refused(CALIBRATION));
+        }
+        Ok(())
+    }
+
+    /// What is known of the validation images: an epoch is not chosen by images that the dense network was trained on.
+    pub fn heed(&mut self, origin: Origin) {
+        if let (Origin::Seen, Some(tune)) = (origin, &mut self.compress.fine_tune) {
+            tune.keep_best = false;
+        }
+    }
+
     /// What is best with examples without labels: [`Recipe::run_in`].
     pub fn with_inputs(target: Target) -> Self {
         let known = Self::with_data(Preset::Quick, target, Augmentation::default());
@@ -283,7 +326,7 @@ impl Recipe {
             path: Some(path.into()),
             what: error.to_string(),
         })?;
-        crate::checkpoint::write_atomic(path, text.as_bytes())
+        crate::record::write_atomic(path, text.as_bytes())
     }
 
     /// Whether it makes sense, with or without data.
@@ -291,6 +334,7 @@ impl Recipe {
     /// # Errors
     /// [`TrainError::Config`] for the first setting that is out of its range, or that the target does not read.
     pub fn check(&self, data: bool) -> Result<(), TrainError> {
+        self.check_libtorch(data)?;
         let Planning { forms, by, points, timing_batch, size_share, fix, keep, .. } = &self.plan;
         let wrong =
             |option, got: String, expected| Err(TrainError::Config { option, got, expected });

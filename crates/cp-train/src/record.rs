@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use cp_data::Source;
-use cp_torch::tch::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::write_atomic;
+use crate::device::Device;
 use crate::engine::Engine;
 use crate::error::TrainError;
 use crate::key::differences;
@@ -133,7 +132,7 @@ pub struct Provenance {
     pub started: String,
     /// Number of the process.
     pub process: u32,
-    /// Version of the libtorch that is loaded.
+    /// Version of the libtorch that is loaded; `none` where the program was built without.
     pub libtorch: String,
     /// Version of the ONNX Runtime that is at hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,11 +160,11 @@ impl Provenance {
             command: command_line(),
             started: timing::utc_now(),
             process: std::process::id(),
-            libtorch: cp_torch::loaded_version(),
+            libtorch: libtorch(),
             onnxruntime: Engine::OnnxRuntime.version().map(Into::into),
             device: match device {
                 Device::Cpu => "cpu".into(),
-                other => format!("{other:?}").to_lowercase(),
+                other @ Device::Cuda(_) => format!("{other:?}").to_lowercase(),
             },
             processor: processor(),
             threads: timing::set_threads(0),
@@ -206,6 +205,16 @@ impl Provenance {
         );
         rows
     }
+}
+
+#[cfg(feature = "torch")]
+fn libtorch() -> String {
+    cp_torch::loaded_version()
+}
+
+#[cfg(not(feature = "torch"))]
+fn libtorch() -> String {
+    "none".into()
 }
 
 static BUILT_FROM: OnceLock<(String, bool)> = OnceLock::new();
@@ -384,4 +393,14 @@ impl RunDir {
             Err(std::fs::TryLockError::Error(error)) => Err(TrainError::io(&path)(error)),
         }
     }
+}
+/// [`cp_net::write_atomic`], the folder made where it is missing.
+///
+/// # Errors
+/// [`TrainError::Io`] naming `path`; the old file, if any, is then untouched.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(TrainError::io(parent))?;
+    }
+    cp_net::write_atomic(path, bytes).map_err(TrainError::io(path))
 }

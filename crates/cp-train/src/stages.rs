@@ -1,5 +1,8 @@
 //! [`Stages`]: the steps of a long run whose results are kept, so that a killed run does not repeat them.
 
+#[cfg_attr(not(feature = "torch"), path = "stages/without_torch.rs")]
+mod torch;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,21 +10,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cp_data::Dataset;
 use cp_net::Network;
 use cp_plan::LayerStatistics;
-use cp_torch::Executor;
-use cp_torch::tch::Device;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::checkpoint::write_atomic;
-use crate::config::TrainConfig;
+use crate::device::Device;
 use crate::engine::{Engine, Inputs, Subject};
 use crate::error::TrainError;
-use crate::evaluate::{EvalOptions, Evaluation, evaluate};
-use crate::key::{Key, fingerprint};
-use crate::record::{RunDir, commit};
+use crate::evaluate::Evaluation;
+use crate::key::Key;
+use crate::record::{RunDir, commit, write_atomic};
 use crate::timing::{Timing, TimingOptions};
-use crate::train::{TrainData, train_from};
 
 /// A run's folder with the results of its finished stages: `stages/NAME-DIGEST.json`, with a network `NAME-DIGEST.safetensors`
 /// beside it where the stage makes one, and `NAME-DIGEST.checkpoint` of a training under way.
@@ -52,7 +51,8 @@ struct Kept<T> {
 
 impl Stages {
     /// The stages in `dir`, with networks on `device`, timed in [`Engine::auto`].
-    pub fn new(dir: RunDir, device: Device) -> Self {
+    pub fn new(dir: RunDir, device: impl Into<Device>) -> Self {
+        let device = device.into();
         let (engine, _) = Engine::auto(device);
         Self { shared: dir.clone(), dir, device, engine, statistics: Arc::default() }
     }
@@ -211,47 +211,6 @@ impl Stages {
         Ok(folder.join(format!("{}-{}.{kind}", key.stage, key.digest())))
     }
 
-    /// Trains `model` as the stage `name`; a killed run goes on from the last epoch, a finished one is read back.
-    ///
-    /// # Errors
-    /// As [`train_from`].
-    pub fn train(
-        &self,
-        name: &str,
-        mut model: Executor,
-        teacher: Option<&Executor>,
-        data: &TrainData,
-        config: &TrainConfig,
-    ) -> Result<Network, TrainError> {
-        // The number of workers changes nothing in the result.
-        let settings = TrainConfig { workers: 0, ..config.clone() };
-        let trained: Vec<String> =
-            model.trainable().into_iter().map(|(name, ..)| name.to_owned()).collect();
-        let mut key = Key::new(name, 1)
-            .setting("trained", &trained)
-            .network("network", &model.network()?)
-            .setting("fine_tune", &settings)
-            .data("train", &*data.train)?;
-        if let Some(set) = &data.validation {
-            key = key.data("validation", &**set)?;
-        }
-        if let Some(teacher) = teacher {
-            key = key.setting("teacher", &fingerprint(&teacher.network()?));
-        }
-        let checkpoint = self.path(&key, "checkpoint")?;
-        let network = self.network(&key, || {
-            let mut record = self.dir.record(name);
-            train_from(&mut model, teacher, data, config, &mut record, Some(&checkpoint))?;
-            Ok::<_, TrainError>(model.network()?)
-        })?;
-        match std::fs::remove_file(&checkpoint) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(TrainError::io(&checkpoint)(error))
-            }
-            _ => Ok(network),
-        }
-    }
-
     /// Evaluates `network` on `set`, once: the result is kept under the stage `name`.
     ///
     /// # Errors
@@ -263,7 +222,7 @@ impl Stages {
         set: &Arc<dyn Dataset>,
     ) -> Result<Evaluation, TrainError> {
         let key = Key::new(name, 1).network("network", network).data("data", &**set)?;
-        self.result(&key, || evaluate(&self.executor(network)?, set, &EvalOptions::default()))
+        self.result(&key, || self.evaluated(network, set))
     }
 
     /// Statistics of layers' inputs, gathered once in the life of this process.
@@ -284,13 +243,5 @@ impl Stages {
         let found = gather()?;
         known.insert(digest, found.clone());
         Ok(found)
-    }
-
-    /// The network on this run's device.
-    ///
-    /// # Errors
-    /// Where the device has no memory for it.
-    pub fn executor(&self, network: &Network) -> Result<Executor, TrainError> {
-        Ok(Executor::new(network, self.device)?)
     }
 }

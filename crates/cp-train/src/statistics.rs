@@ -1,24 +1,20 @@
-//! [`input_statistics`]: second moments of the inputs of layers, from unlabelled images, for data-aware decompositions.
+//! Second moments of the inputs of layers, from unlabelled images, for data-aware decompositions.
 
-use std::collections::BTreeMap;
+#[cfg(feature = "torch")]
+mod executor;
+
 use std::sync::Arc;
 
 use cp_core::InputStatistics;
-use cp_data::{Dataset, Loader, LoaderConfig, Order};
-use cp_net::{Architecture, Conv, Op, Padding};
-use cp_plan::LayerStatistics;
-use cp_torch::tch::{Device, Tensor};
-use cp_torch::{Executor, Mode, array_from_tensor, tensor_from_i64};
-use ndarray::Ix2;
-use rand::SeedableRng;
+use cp_net::{Architecture, Conv, Op};
+use ndarray::{Array2, ArrayView2, ArrayView4, ArrayViewD, Axis, Ix4, s};
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::batch;
 use crate::error::TrainError;
-use crate::fit::check_takes;
-use crate::progress;
+#[cfg(feature = "torch")]
+pub use executor::input_statistics;
 
 /// Which images are looked at, and how closely.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -86,63 +82,7 @@ pub(crate) fn unfolded_size(op: &Op) -> Result<usize, String> {
 }
 
 /// Images of a forward pass.
-const BATCH: usize = 50;
-
-/// Second moments Σ = E\[x xᵀ\] of the unfolded inputs of `layers`, for [`Decomposer::statistics`](cp_plan::Decomposer).
-///
-/// Of a convolution, x is the window under the kernel, `[S/g · kh · kw]` for each of the g groups, at random positions; of a
-/// linear layer the input itself. Of layers that share a kernel, the first one's name stands for all. Labels are not used. The
-/// images run through the dense network in eval mode.
-///
-/// # Errors
-/// Unknown layers and layers without a kernel, convolutions over three axes, images that cannot be read.
-pub fn input_statistics(
-    model: &Executor,
-    layers: &[String],
-    data: &Arc<dyn Dataset>,
-    options: &StatisticsOptions,
-    workers: usize,
-) -> Result<LayerStatistics, TrainError> {
-    let arch = model.architecture();
-    check_takes(arch, data.as_ref())?;
-    let mut sums: BTreeMap<&str, Sums> = BTreeMap::new();
-    for layer in layers {
-        let node = arch.node(layer)?;
-        let statistics = Sums::of(&node.op)
-            .map_err(|why| TrainError::Statistics { layer: layer.clone(), why })?;
-        sums.insert(arch.layer_of(node), statistics);
-    }
-    let input = arch.input();
-    let transform = batch::fitting_transform(data.as_ref(), input)?;
-    let loader = Loader::new(
-        data.clone(),
-        LoaderConfig {
-            batch_size: BATCH,
-            order: Order::Shuffled { seed: options.seed, epoch: 0 },
-            transform,
-            workers,
-            drop_last: false,
-        },
-    )?;
-    let batches = options.images.div_ceil(BATCH).clamp(1, loader.batches());
-    let bar = progress::bar(batches as u64, "input statistics");
-    let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
-    let _guard = cp_torch::tch::no_grad_guard();
-    for batch in loader.take(batches) {
-        let (x, _) = batch::to_tensors(&batch?, input, model.device())?;
-        let _ = model.forward_watched(&x, Mode::Eval, &mut |node, inputs| match (
-            sums.get_mut(arch.layer_of(node)),
-            inputs.first(),
-        ) {
-            (Some(sums), Some(x)) => sums.add(x, &node.op, options.positions, &mut rng),
-            _ => Ok(()),
-        })?;
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    let finished = |(layer, sums): (&str, Sums)| (layer.to_owned(), sums.finished(options.shrink));
-    Ok(sums.into_iter().map(finished).collect())
-}
+pub(crate) const BATCH: usize = 50;
 
 /// What is added up for a layer: one for each group.
 pub(crate) struct Sums(Vec<InputStatistics>);
@@ -159,29 +99,18 @@ impl Sums {
     /// places of the output; of a linear layer all rows of `[…, S]`.
     pub(crate) fn add(
         &mut self,
-        x: &Tensor,
+        x: &ArrayViewD<'_, f32>,
         op: &Op,
         positions: usize,
         rng: &mut ChaCha8Rng,
     ) -> Result<(), TrainError> {
-        match op {
-            Op::Conv(conv) if conv.kernel.len() == 1 => {
-                // As a plane of one row, padded before, since there is nothing above it to be padded.
-                let behind = |values: &[usize]| [&[1], values].concat();
-                let planar = Conv {
-                    kernel: behind(&conv.kernel),
-                    stride: behind(&conv.stride),
-                    dilation: behind(&conv.dilation),
-                    padding: Padding::none(2),
-                    ..conv.clone()
-                };
-                let length = x.size().last().copied().unwrap_or(0) as usize;
-                let sides = conv.padding(0, length).map(|side| side as i64);
-                let x = x.f_constant_pad_nd(sides)?.f_unsqueeze(2)?;
-                add_windows(&mut self.0, &x, &planar, positions, rng)
-            }
-            Op::Conv(conv) => add_windows(&mut self.0, x, conv, positions, rng),
-            _ => add_rows(&mut self.0, x),
+        let Op::Conv(conv) = op else { return self.add_rows(x) };
+        // A sequence is a plane of one row.
+        let x = if conv.kernel.len() == 1 { x.view().insert_axis(Axis(2)) } else { x.view() };
+        match x.into_dimensionality::<Ix4>() {
+            Ok(x) => self.add_windows(&x, conv, positions, rng),
+            // Never: layers read maps with as many axes as their kernels.
+            Err(_) => Ok(()),
         }
     }
 
@@ -191,57 +120,111 @@ impl Sums {
     }
 }
 
-/// Adds the windows of `x`, `[B, S, H, W]`, at `positions` random places of the output.
-fn add_windows(
-    groups: &mut [InputStatistics],
-    x: &Tensor,
-    conv: &Conv,
-    positions: usize,
-    rng: &mut ChaCha8Rng,
-) -> Result<(), TrainError> {
-    let pair = |values: &[usize]| values.iter().map(|&v| v as i64).collect::<Vec<_>>();
-    let size = x.size();
-    // From the last axis to the first, before and behind.
-    let sides = [1, 0].map(|axis| conv.padding(axis, size[axis + 2] as usize));
-    let x = x.f_contiguous()?.f_constant_pad_nd(pair(sides.as_flattened()))?;
-    // [B, S·kh·kw, L], the window slowest by channel.
-    let windows =
-        x.f_im2col(pair(&conv.kernel), pair(&conv.dilation), [0, 0], pair(&conv.stride))?;
-    let (count, size, places) = windows.size3()?;
-    let drawn = positions.min(places as usize);
-    let mut at: Vec<i64> =
-        index::sample(rng, places as usize, drawn).into_iter().map(|i| i as i64).collect();
-    at.sort_unstable();
-    let at = tensor_from_i64(&at)?.f_to_device(x.device())?;
-    let rows = windows.f_index_select(2, &at)?.f_permute([0, 2, 1])?; // [B, L′, S·kh·kw]
-    let rows = rows.f_reshape([count * drawn as i64, size])?.f_to_device(Device::Cpu)?;
-    let each = size / groups.len().max(1) as i64;
-    for (group, sum) in groups.iter_mut().enumerate() {
-        add(sum, &rows.f_narrow(1, group as i64 * each, each)?)?;
+impl Sums {
+    /// The windows of a map at places that are drawn, the same in all examples.
+    fn add_windows(
+        &mut self,
+        x: &ArrayView4<'_, f32>,
+        conv: &Conv,
+        positions: usize,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<(), TrainError> {
+        let (examples, channels, height, width) = x.dim();
+        let rows = Extent::rows(conv, height);
+        let columns = Extent::columns(conv, width);
+        let places = rows.outputs() * columns.outputs();
+        let drawn = positions.min(places);
+        let mut at = index::sample(rng, places, drawn).into_vec();
+        at.sort_unstable();
+        let taps = rows.kernel * columns.kernel;
+        // [B · L′, S · kh · kw], the window slowest by channel.
+        let mut windows = Array2::zeros((examples * drawn, channels * taps));
+        let mut made = windows.axis_iter_mut(Axis(0));
+        for example in x.axis_iter(Axis(0)) {
+            for place in &at {
+                let Some(mut window) = made.next() else { break };
+                for tap in 0..taps {
+                    let y = rows.input(place / columns.outputs(), tap / columns.kernel);
+                    let x = columns.input(place % columns.outputs(), tap % columns.kernel);
+                    // What lies in the padding is 0.
+                    let (Some(y), Some(x)) = (y, x) else { continue };
+                    window.slice_mut(s![tap..;taps]).assign(&example.slice(s![.., y, x]));
+                }
+            }
+        }
+        let each = channels * taps / self.0.len().max(1);
+        for (group, sum) in self.0.iter_mut().enumerate() {
+            sum.add(windows.slice(s![.., group * each..(group + 1) * each]))?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// All axes in front of the last one are treated alike.
+    fn add_rows(&mut self, x: &ArrayViewD<'_, f32>) -> Result<(), TrainError> {
+        let features = x.shape().last().copied().unwrap_or(1);
+        let order = x.as_standard_layout();
+        let Some(values) = order.as_slice() else { return Ok(()) };
+        let rows = ArrayView2::from_shape((values.len() / features.max(1), features), values);
+        // Never an error: the numbers of rows and columns are of the values that there are.
+        let Ok(rows) = rows else { return Ok(()) };
+        self.0.iter_mut().try_for_each(|sum| Ok(sum.add(rows)?))
+    }
 }
 
-fn add_rows(groups: &mut [InputStatistics], x: &Tensor) -> Result<(), TrainError> {
-    // All axes in front of the last one are treated alike.
-    let features = x.size().last().copied().unwrap_or(1);
-    let rows = x.f_reshape([-1, features])?;
-    groups.iter_mut().try_for_each(|sum| add(sum, &rows))
+/// How a window moves along an axis.
+struct Extent {
+    kernel: usize,
+    stride: usize,
+    dilation: usize,
+    /// Padding in front and behind.
+    sides: [usize; 2],
+    size: usize,
 }
 
-fn add(sum: &mut InputStatistics, rows: &Tensor) -> Result<(), TrainError> {
-    let rows = array_from_tensor(rows)?;
-    match rows.into_dimensionality::<Ix2>() {
-        Ok(rows) => Ok(sum.add(rows.view())?),
-        // Never: both callers give matrices.
-        Err(_) => Ok(()),
+impl Extent {
+    /// The columns of a map, or the places of a sequence.
+    fn columns(conv: &Conv, size: usize) -> Self {
+        Self::of(conv, conv.kernel.len() - 1, size)
+    }
+
+    /// The rows of a map; a sequence has one.
+    fn rows(conv: &Conv, size: usize) -> Self {
+        match conv.kernel.len() {
+            1 => Self { kernel: 1, stride: 1, dilation: 1, sides: [0, 0], size },
+            _ => Self::of(conv, 0, size),
+        }
+    }
+
+    fn of(conv: &Conv, axis: usize, size: usize) -> Self {
+        Self {
+            kernel: conv.kernel[axis],
+            stride: conv.stride[axis],
+            dilation: conv.dilation[axis],
+            sides: conv.padding(axis, size),
+            size,
+        }
+    }
+
+    /// Places of the window.
+    fn outputs(&self) -> usize {
+        let padded = self.size + self.sides[0] + self.sides[1];
+        let reach = self.dilation * (self.kernel - 1) + 1;
+        (padded + self.stride).saturating_sub(reach) / self.stride
+    }
+
+    /// What a tap reads; none in the padding.
+    fn input(&self, output: usize, tap: usize) -> Option<usize> {
+        let at = output * self.stride + tap * self.dilation;
+        at.checked_sub(self.sides[0]).filter(|at| *at < self.size)
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use cp_torch::tch::Kind;
+    use cp_net::Padding;
+    use ndarray::ArrayD;
+    use rand::SeedableRng as _;
 
     use super::*;
 
@@ -259,16 +242,17 @@ mod tests {
                 ..Conv::new(4, 6, both(1, 3))
             })
         };
-        let x = Tensor::arange(2 * 4 * 11, (Kind::Float, Device::Cpu)).reshape([2, 4, 11]);
-        let moments = |op: &Op, x: &Tensor| {
+        let x =
+            ArrayD::from_shape_fn(vec![2, 4, 11], |at| (at[0] * 44 + at[1] * 11 + at[2]) as f32);
+        let moments = |op: &Op, x: &ArrayD<f32>| {
             let mut sums = Sums::of(op).unwrap();
-            sums.add(x, op, usize::MAX, &mut ChaCha8Rng::seed_from_u64(0)).unwrap();
+            sums.add(&x.view(), op, usize::MAX, &mut ChaCha8Rng::seed_from_u64(0)).unwrap();
             let found = sums.finished(0.0);
             found.iter().map(|sum| (sum.examples(), sum.moments().unwrap())).collect::<Vec<_>>()
         };
         let found = moments(&line(false), &x);
         assert_eq!((found.len(), found[0].0, found[0].1.nrows()), (2, 2 * 5, 2 * 3));
-        assert_eq!(found, moments(&line(true), &x.unsqueeze(2)));
+        assert_eq!(found, moments(&line(true), &x.clone().insert_axis(Axis(2))));
     }
 
     #[test]

@@ -5,14 +5,11 @@
 
 #![allow(clippy::disallowed_methods, reason = "this is the module that may read the clock")]
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use cp_torch::tch::{Device, Kind, Tensor};
-use cp_torch::{Executor, Mode};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
-use crate::memory::{Purpose, check_memory};
 
 /// Measures elapsed seconds.
 #[derive(Debug, Clone, Copy)]
@@ -33,13 +30,6 @@ impl Stopwatch {
 /// The date and time in UTC, such as `2026-01-31T12:00:00Z`.
 pub fn utc_now() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
-}
-
-/// Waits until the device has finished all work given to it.
-pub fn synchronize(device: Device) {
-    if let Device::Cuda(index) = device {
-        cp_torch::tch::Cuda::synchronize(i64::try_from(index).unwrap_or_default());
-    }
 }
 
 /// How often to run each subject.
@@ -129,6 +119,20 @@ pub fn interleaved(
     subjects: &mut [&mut dyn FnMut() -> Result<(), TrainError>],
     options: &TimingOptions,
 ) -> Result<Vec<Timing>, TrainError> {
+    struct Call<'a, 'b>(&'a mut &'b mut dyn FnMut() -> Result<(), TrainError>);
+    impl Ready for Call<'_, '_> {
+        fn pass(&mut self) -> Result<(), TrainError> {
+            (self.0)()
+        }
+    }
+    let mut calls: Vec<_> = subjects.iter_mut().map(Call).collect();
+    take_turns(calls.iter_mut().map(|call| call as &mut dyn Ready).collect(), options)
+}
+
+fn take_turns(
+    mut subjects: Vec<&mut dyn Ready>,
+    options: &TimingOptions,
+) -> Result<Vec<Timing>, TrainError> {
     if options.repeats == 0 {
         return Err(TrainError::Config {
             option: "repeats",
@@ -137,13 +141,11 @@ pub fn interleaved(
         });
     }
     let mut calls = Vec::with_capacity(subjects.len());
-    for subject in subjects.iter_mut() {
+    for subject in &mut subjects {
         for _ in 0..options.warmup {
-            subject()?;
+            subject.pass()?;
         }
-        let watch = Instant::now();
-        subject()?;
-        let once = watch.elapsed().max(Duration::from_nanos(1)).as_secs_f64();
+        let once = subject.sample(1, 0.0)?.max(1e-9);
         calls.push(((options.min_sample_seconds / once).ceil() as usize).max(1));
     }
     let mut samples = vec![Vec::new(); subjects.len()];
@@ -153,16 +155,8 @@ pub fn interleaved(
             break;
         }
         for ((subject, &calls), samples) in subjects.iter_mut().zip(&calls).zip(&mut samples) {
-            let watch = Instant::now();
-            let mut made = 0;
             // The number of calls is from one call, which may have been the only quick one.
-            while made < calls
-                && (made == 0 || watch.elapsed().as_secs_f64() < 4.0 * options.min_sample_seconds)
-            {
-                subject()?;
-                made += 1;
-            }
-            samples.push(watch.elapsed().as_secs_f64() / made as f64);
+            samples.push(subject.sample(calls, 4.0 * options.min_sample_seconds)?);
         }
     }
     Ok(samples.into_iter().map(Timing::of).collect())
@@ -175,6 +169,21 @@ pub trait Ready {
     /// # Errors
     /// Where the engine stops.
     fn pass(&mut self) -> Result<(), TrainError>;
+
+    /// Seconds of a pass, as the mean of `count`, or of fewer (but one) when `most` seconds are over. An engine in another process has a clock
+    /// of its own, so that what it takes to ask it does not count.
+    ///
+    /// # Errors
+    /// Where the engine stops.
+    fn sample(&mut self, count: usize, most: f64) -> Result<f64, TrainError> {
+        let watch = Instant::now();
+        let mut made = 0;
+        while made < count && (made == 0 || watch.elapsed().as_secs_f64() < most) {
+            self.pass()?;
+            made += 1;
+        }
+        Ok(watch.elapsed().as_secs_f64() / made as f64)
+    }
 }
 
 /// Times what engines have made ready, in turn.
@@ -185,96 +194,40 @@ pub fn in_turn(
     ready: &mut [Box<dyn Ready>],
     options: &TimingOptions,
 ) -> Result<Vec<Timing>, TrainError> {
-    let mut passes: Vec<_> = ready.iter_mut().map(|ready| || ready.pass()).collect();
-    let mut subjects: Vec<&mut dyn FnMut() -> Result<(), TrainError>> =
-        passes.iter_mut().map(|pass| pass as &mut dyn FnMut() -> Result<(), TrainError>).collect();
-    interleaved(&mut subjects, options)
+    take_turns(ready.iter_mut().map(|ready| &mut **ready as &mut dyn Ready).collect(), options)
 }
 
-/// Latency of a forward pass of each model, in seconds per batch: eval mode, no gradients, random input, the device
-/// synchronized before the clock is read. All models run on the same input, in turn.
-///
-/// `input` is `[channels, height, width]`.
-///
-/// # Errors
-/// Where a model rejects the input, or memory cannot hold the batch.
-pub fn latency(
-    models: &[&Executor],
-    input: &[usize],
-    batch: usize,
-    options: &TimingOptions,
-) -> Result<Vec<Timing>, TrainError> {
-    let inputs = random_inputs(models, input, batch)?;
-    latency_on(models, inputs, options)
-}
-
-/// As [`latency`], with inputs that already lie in memory as the models want them: for single layers, whose time the
-/// conversion would change, and which get such maps from the layers before them.
-///
-/// # Errors
-/// As [`latency`].
-pub fn latency_in_layout(
-    models: &[&Executor],
-    input: &[usize],
-    batch: usize,
-    options: &TimingOptions,
-) -> Result<Vec<Timing>, TrainError> {
-    let inputs = models
-        .iter()
-        .zip(random_inputs(models, input, batch)?)
-        .map(|(model, x)| Ok(model.in_layout(&x)?))
-        .collect::<Result<_, TrainError>>()?;
-    latency_on(models, inputs, options)
-}
-
-/// For each model, uniform numbers from a fixed seed: timing does not depend on the values, but denormals would be slow.
-fn random_inputs(
-    models: &[&Executor],
-    input: &[usize],
-    batch: usize,
-) -> Result<Vec<Tensor>, TrainError> {
-    let option = "--batch, --timing-batch or --input";
-    for model in models {
-        let (arch, device) = (model.architecture(), model.device());
-        check_memory(arch, input, batch, Purpose::Forward, device, option)?;
-    }
-    let mut shape = vec![batch as i64];
-    shape.extend(input.iter().map(|&size| size as i64));
-    let drawn = models.iter().map(|model| {
-        cp_torch::tch::manual_seed(0);
-        Ok(Tensor::f_rand(shape.as_slice(), (Kind::Float, model.device()))?)
-    });
-    drawn.collect()
-}
-
-fn latency_on(
-    models: &[&Executor],
-    inputs: Vec<Tensor>,
-    options: &TimingOptions,
-) -> Result<Vec<Timing>, TrainError> {
-    let _guard = cp_torch::tch::no_grad_guard();
-    let mut runs: Vec<_> = models
-        .iter()
-        .zip(inputs)
-        .map(|(model, x)| {
-            move || -> Result<(), TrainError> {
-                let _ = model.forward(&x, Mode::Eval)?;
-                synchronize(model.device());
-                Ok(())
-            }
-        })
-        .collect();
-    let mut subjects: Vec<&mut dyn FnMut() -> Result<(), TrainError>> =
-        runs.iter_mut().map(|run| run as &mut dyn FnMut() -> Result<(), TrainError>).collect();
-    interleaved(&mut subjects, options)
-}
-
-/// Sets the number of threads of libtorch's operations; 0 leaves it as it is. Returns the number in force.
+/// Sets the number of threads of every engine; 0 leaves it as it is. Returns the number in force.
 pub fn set_threads(threads: usize) -> usize {
-    if threads > 0 {
-        cp_torch::tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+    libtorch::set_threads(threads)
+}
+
+#[cfg(feature = "torch")]
+mod libtorch {
+    pub(super) fn set_threads(threads: usize) -> usize {
+        if threads > 0 {
+            cp_torch::tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+        }
+        usize::try_from(cp_torch::tch::get_num_threads()).unwrap_or(1)
     }
-    usize::try_from(cp_torch::tch::get_num_threads()).unwrap_or(1)
+}
+
+#[cfg(not(feature = "torch"))]
+mod libtorch {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// 0 until it is set.
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+    pub(super) fn set_threads(threads: usize) -> usize {
+        if threads > 0 {
+            THREADS.store(threads, Ordering::Relaxed);
+        }
+        match THREADS.load(Ordering::Relaxed) {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -321,7 +274,7 @@ mod tests {
         let slow_but_once = || {
             calls.set(calls.get() + 1);
             if calls.get() > 1 {
-                std::thread::sleep(Duration::from_millis(2));
+                std::thread::sleep(std::time::Duration::from_millis(2));
             }
             Ok(())
         };

@@ -1,7 +1,6 @@
 //! The training loop.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use cp_data::{Dataset, Loader, LoaderConfig, Order};
 use cp_torch::tch::{Kind, Tensor};
@@ -22,15 +21,7 @@ use crate::record::Record;
 use crate::schedule::lr_at;
 use crate::scores::{Scores, cross_entropy};
 use crate::timing::Stopwatch;
-
-/// What a run trains on, and what it watches. The test set has no place here.
-#[derive(Clone)]
-pub struct TrainData {
-    /// Examples to train on.
-    pub train: Arc<dyn Dataset>,
-    /// Held-out part of the training data, evaluated after every epoch.
-    pub validation: Option<Arc<dyn Dataset>>,
-}
+use crate::train_data::TrainData;
 
 /// What a run did.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,7 +90,14 @@ pub fn train_from(
     }
     let batch_size = config.batch_size.min(data.train.len());
     let (arch, purpose) = (model.architecture(), Purpose::Training);
-    check_memory(arch, arch.input_shapes(), batch_size, purpose, model.device(), "--batch-size")?;
+    check_memory(
+        arch,
+        arch.input_shapes(),
+        batch_size,
+        purpose,
+        model.device().into(),
+        "--batch-size",
+    )?;
     let scores = Scores::of(arch);
     let input = model.architecture().input().clone();
     let transform = batch::training_transform(data.train.as_ref(), &input, config.augmentation)?;

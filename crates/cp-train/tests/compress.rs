@@ -14,8 +14,9 @@ use cp_data::{Dataset, Images};
 use cp_net::arch::Builder;
 use cp_net::{Conv, Form, InputSpec, Network, Padding};
 use cp_plan::RankPlan;
-use cp_torch::tch::{self, Device};
+use cp_torch::tch;
 use cp_torch::{Executor, Mode};
+use cp_train::Device;
 use cp_train::{
     Augmentation, CalibrationOptions, CompressConfig, CompressSchedule, Compressed, Distillation,
     EvalOptions, LossRule, NoRecord, OptimizerConfig, ProbeRank, RunDir, Schedule,
@@ -51,7 +52,7 @@ fn tuning(epochs: usize) -> TrainConfig {
 
 /// The network after some epochs.
 fn trained() -> Network {
-    let mut model = Executor::new(&network(), Device::Cpu).unwrap();
+    let mut model = Executor::new(&network(), tch::Device::Cpu).unwrap();
     train(&mut model, &data(), &tuning(4), &mut NoRecord, None).unwrap();
     model.network().unwrap()
 }
@@ -184,7 +185,7 @@ fn calibration_repairs_statistics_that_do_not_fit() {
     let data = data();
     let validation = data.validation.clone().unwrap();
     let score = |model: &Executor| evaluate(model, &validation, &EvalOptions::default()).unwrap();
-    let expected = score(&Executor::new(&dense, Device::Cpu).unwrap());
+    let expected = score(&Executor::new(&dense, tch::Device::Cpu).unwrap());
     // Statistics of other maps than those that the network has.
     let mut broken = dense.clone();
     for norm in ["norm1", "norm2"] {
@@ -193,7 +194,7 @@ fn calibration_repairs_statistics_that_do_not_fit() {
         let var = &dense.params()[&format!("{norm}.running_var")] * 9.0;
         broken.set_param(&format!("{norm}.running_var"), var).unwrap();
     }
-    let mut model = Executor::new(&broken, Device::Cpu).unwrap();
+    let mut model = Executor::new(&broken, tch::Device::Cpu).unwrap();
     assert!(score(&model).loss > expected.loss + 0.1);
     let options = CalibrationOptions {
         images: 240,
@@ -213,7 +214,7 @@ fn calibration_repairs_statistics_that_do_not_fit() {
     // Shifted images, with black where they were, have statistics of their own, the same ones for the same seed.
     let shifted = |seed| {
         let augmentation = Augmentation { crop_padding: 3, ..Augmentation::default() };
-        let mut model = Executor::new(&dense, Device::Cpu).unwrap();
+        let mut model = Executor::new(&dense, tch::Device::Cpu).unwrap();
         let options = CalibrationOptions { augmentation, seed, ..options };
         calibrate(&mut model, &data.train, &options).unwrap();
         model.network().unwrap().params()["norm1.running_var"].clone()
@@ -256,7 +257,7 @@ fn a_stage_that_is_not_kept_is_not_in_the_result() {
 fn distillation_follows_the_teacher_where_labels_say_nothing() {
     let _alone = alone();
     let dense = trained();
-    let teacher = Executor::new(&dense, Device::Cpu).unwrap();
+    let teacher = Executor::new(&dense, tch::Device::Cpu).unwrap();
     let mut small = dense.clone();
     cp_plan::compress(&mut small, &plan(), &cp_plan::Decomposer::als(20, 0), &|_| {}).unwrap();
     let config = TrainConfig {
@@ -271,7 +272,7 @@ fn distillation_follows_the_teacher_where_labels_say_nothing() {
     let classes = ["a", "b", "c"].map(String::from).to_vec();
     let wrong = Images::new("wrong", classes, pixels, vec![0; 240]).unwrap();
     let data = TrainData { train: Arc::new(wrong), validation: data().validation };
-    let mut model = Executor::new(&small, Device::Cpu).unwrap();
+    let mut model = Executor::new(&small, tch::Device::Cpu).unwrap();
     let report =
         train_from(&mut model, Some(&teacher), &data, &config, &mut NoRecord, None).unwrap();
     let losses: Vec<f64> = report.epochs.iter().map(|epoch| epoch.train_loss).collect();
@@ -286,7 +287,7 @@ fn the_best_epoch_is_kept_and_patience_ends_early() {
     let _alone = alone();
     // A rate that only the first epochs bear.
     let config = TrainConfig { keep_best: true, patience: Some(2), lr: 0.1, ..tuning(12) };
-    let mut model = Executor::new(&network(), Device::Cpu).unwrap();
+    let mut model = Executor::new(&network(), tch::Device::Cpu).unwrap();
     let report = train(&mut model, &data(), &config, &mut NoRecord, None).unwrap();
     let kept = report.kept.unwrap();
     let best = report.epochs[kept].validation.unwrap();
@@ -303,7 +304,7 @@ fn the_best_epoch_is_kept_and_patience_ends_early() {
 fn statistics_are_the_second_moments_of_what_layers_read() {
     let _alone = alone();
     let dense = trained();
-    let model = Executor::new(&dense, Device::Cpu).unwrap();
+    let model = Executor::new(&dense, tch::Device::Cpu).unwrap();
     let set: Arc<dyn Dataset> = images(0..50);
     let options = StatisticsOptions { images: 50, positions: 64, shrink: 0.0, seed: 0 };
     let layers = ["conv1".to_owned(), "fc".to_owned()];
@@ -337,7 +338,7 @@ fn statistics_know_uneven_padding_and_shared_kernels() {
     let mut net = arch.initialize(1).unwrap();
     // What the second layer reads is 0.
     net.set_param("conv.weight", ArrayD::zeros(vec![1, 1, 2, 3])).unwrap();
-    let model = Executor::new(&net, Device::Cpu).unwrap();
+    let model = Executor::new(&net, tch::Device::Cpu).unwrap();
     let set: Arc<dyn Dataset> = images(0..50);
     let options = StatisticsOptions { images: 50, positions: 64, shrink: 0.0, seed: 0 };
     let found = input_statistics(&model, &["conv".to_owned()], &set, &options, 1).unwrap();
@@ -394,8 +395,8 @@ fn sensitivity_is_cached_and_resumed() {
 fn tapped_outputs_are_those_of_the_nodes() {
     let _alone = alone();
     let dense = trained();
-    let model = Executor::new(&dense, Device::Cpu).unwrap();
-    let x = tch::Tensor::rand([2, 1, 8, 8], (tch::Kind::Float, Device::Cpu));
+    let model = Executor::new(&dense, tch::Device::Cpu).unwrap();
+    let x = tch::Tensor::rand([2, 1, 8, 8], (tch::Kind::Float, tch::Device::Cpu));
     let taps = ["norm1".to_owned(), "conv1".to_owned(), "fc".to_owned()];
     let (output, maps) = model.forward_tapped(&x, Mode::Eval, &taps).unwrap();
     assert_eq!(output, model.forward(&x, Mode::Eval).unwrap());

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use common::images;
 use cp_net::Form;
-use cp_torch::tch::Device;
+use cp_train::Device;
 use cp_train::{
     Augmentation, CompressConfig, CompressData, FixedLayer, Outcome, Planning, Preset, Recipe,
     RunDir, Stages, StatisticsOptions, Target, TrainConfig, TrainData, TrainError,

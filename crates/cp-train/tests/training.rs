@@ -12,7 +12,7 @@ use cp_data::Images;
 use cp_net::arch::{Builder, window};
 use cp_net::{InputSpec, Network, Node, Softmax};
 use cp_torch::Executor;
-use cp_torch::tch::{self, Device};
+use cp_torch::tch;
 use cp_train::{
     Augmentation, Distillation, EpochMetrics, FileRecord, NoRecord, OptimizerConfig, Record,
     Schedule, TrainConfig, TrainData, TrainError, train, train_from,
@@ -68,7 +68,7 @@ fn run(
 ) -> Result<(Network, Vec<EpochMetrics>), TrainError> {
     let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
     tch::set_num_threads(1);
-    let mut model = Executor::new(&network(1), Device::Cpu)?;
+    let mut model = Executor::new(&network(1), tch::Device::Cpu)?;
     let report = train(&mut model, &data(), config, record, checkpoint)?;
     Ok((model.network()?, report.epochs))
 }
@@ -169,7 +169,7 @@ fn a_checkpoint_of_another_run_or_none_at_all_is_refused() {
 #[test]
 fn frozen_layers_and_their_statistics_stay() {
     let before = network(1);
-    let mut model = Executor::new(&before, Device::Cpu).unwrap();
+    let mut model = Executor::new(&before, tch::Device::Cpu).unwrap();
     model.freeze(|node| node != "fc");
     let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
     train(&mut model, &data(), &config(OptimizerConfig::sgd(0.0), 0.05), &mut NoRecord, None)
@@ -233,7 +233,7 @@ fn more_classes_than_outputs_is_an_error() {
         (0..10).map(|i| i % 5).collect(),
     )
     .unwrap();
-    let mut model = Executor::new(&network(1), Device::Cpu).unwrap();
+    let mut model = Executor::new(&network(1), tch::Device::Cpu).unwrap();
     let data = TrainData { train: Arc::new(set), validation: None };
     // It seeds the generator and draws from it before the error is found.
     let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
@@ -260,8 +260,8 @@ fn a_network_that_ends_in_softmax_learns_as_without_it() {
     for distill in [None, Some(distill)] {
         let config = TrainConfig { distill, ..config(OptimizerConfig::sgd(0.0), 0.05) };
         let learned = |net: &Network| {
-            let mut model = Executor::new(net, Device::Cpu).unwrap();
-            let teacher = Executor::new(net, Device::Cpu).unwrap();
+            let mut model = Executor::new(net, tch::Device::Cpu).unwrap();
+            let teacher = Executor::new(net, tch::Device::Cpu).unwrap();
             let teacher = distill.map(|_| &teacher);
             let report =
                 train_from(&mut model, teacher, &data(), &config, &mut NoRecord, None).unwrap();
@@ -283,7 +283,7 @@ fn batch_norm_on_one_value_is_an_error() {
         .linear("fc", 3)
         .build()
         .unwrap();
-    let mut model = Executor::new(&arch.initialize(1).unwrap(), Device::Cpu).unwrap();
+    let mut model = Executor::new(&arch.initialize(1).unwrap(), tch::Device::Cpu).unwrap();
     let config = TrainConfig { batch_size: 1, ..config(OptimizerConfig::sgd(0.0), 0.01) };
     let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
     let error = train(&mut model, &data(), &config, &mut NoRecord, None).unwrap_err().to_string();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use cp_net::{Form, Network, Rank, Totals};
 use cp_plan::{DenseLayer, LayerReport};
-use cp_train::engine::Change;
+use cp_train::engine::{Change, OpTime};
 use cp_train::{DistilledEpoch, EngineName, EpochMetrics, Evaluation, Origin, Recipe, Stages};
 use serde::Serialize;
 
@@ -137,6 +137,9 @@ pub(super) struct Made {
     changes: Vec<Change>,
     #[serde(skip_serializing_if = "Option::is_none")]
     distilled: Option<Course>,
+    /// Where the time goes in ONNX Runtime, in the dense model and in this one; for the report.
+    #[serde(skip)]
+    ops: Option<[Vec<OpTime>; 2]>,
     #[serde(skip)]
     epochs: Vec<EpochMetrics>,
     #[serde(skip)]
@@ -148,7 +151,7 @@ impl Made {
         recipe: &Recipe,
         dense: &Network,
         done: Done,
-        changes: Vec<Change>,
+        (changes, ops): (Vec<Change>, Option<[Vec<OpTime>; 2]>),
         stages: &Stages,
         out: &Path,
     ) -> anyhow::Result<Self> {
@@ -187,6 +190,7 @@ impl Made {
             test: done.test.map(|[dense, compressed]| Test { dense, compressed }),
             latency: done.latency.iter().map(Latency::from).collect(),
             changes,
+            ops,
             distilled,
             epochs,
             out: out.to_owned(),
@@ -429,10 +433,13 @@ impl Answer {
                 percent(course.after())
             )?;
         }
-        for Change { output, relative, largest } in &one.changes {
+        for Change { output, relative, largest, agreement } in &one.changes {
+            let same = agreement.map_or_else(String::new, |share| {
+                format!("; the same class in front in {}", percent(share))
+            });
             writeln!(
                 to,
-                "output '{output}' moved by {} on {} (largest difference {} of the largest value)",
+                "output '{output}' moved by {} on {} (largest difference {} of the largest value){same}",
                 percent(*relative),
                 self.compared_on,
                 percent(*largest)

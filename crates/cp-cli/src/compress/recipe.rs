@@ -251,8 +251,11 @@ impl Args {
         if self.step_epochs.is_some() && self.schedule == Some(ScheduleName::AtOnce) {
             return usage("--step-epochs is for --schedule layerwise and --schedule passes");
         }
-        if self.plan_by == Some(PlanName::Sensitivity) && self.dataset.is_none() {
-            return usage("--plan-by sensitivity needs --dataset to measure on");
+        if self.plan_by == Some(PlanName::Sensitivity)
+            && self.dataset.is_none()
+            && self.inputs.is_none()
+        {
+            return usage("--plan-by sensitivity needs --dataset, or --inputs, to measure on");
         }
         if self.budget.rank_sums.is_some() && self.dataset.is_none() {
             return usage("--rank-sums needs --dataset to measure losses on");

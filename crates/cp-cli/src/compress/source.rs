@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use cp_net::Network;
 use cp_onnx::{ExportOptions, ImportOptions, Imported, Model};
-use cp_train::engine::{Change, Inputs, Subject, changes, value_shapes};
+use cp_train::engine::{Change, Inputs, OpTime, Subject, changes, op_times, value_shapes};
 use cp_train::timing::{self, TimingOptions};
 use cp_train::{
     CompressData, Distilled, Engine, Examples, Host, Latency, Outcome, Recipe, Stages, Target,
@@ -93,7 +93,9 @@ impl Source {
             None => None,
             Some(from) => {
                 let preprocess = args.model.arch.preprocess.as_ref();
-                Some(inputs::open(from, path, &mut given, preprocess)?)
+                let examples = inputs::open(from, path, &mut given, preprocess, inputs::BATCH)?;
+                inputs::note_single(from, &examples);
+                Some(examples)
             }
         };
         let values = onnx.layer_inputs()?;
@@ -117,7 +119,8 @@ impl Source {
         let mut view = onnx.layer_view(shapes.as_ref());
         let mut sized = shapes.is_some();
         if needs.is_none() && sized {
-            // What counts are the weights, also of layers whose inputs have no size that is known.
+            // What counts are the weights, also of layers whose inputs have no size that is known; with --never-slower these are timed by the
+            // whole model.
             let all = onnx.layer_view(None)?;
             if view.as_ref().map_or(0, |view| view.layers.len()) < all.layers.len() {
                 output::note(
@@ -295,13 +298,39 @@ impl Source {
     }
 }
 
+impl Source {
+    /// Where the time goes in ONNX Runtime, in the dense model and in the one written at `out`; `None` where sizes stay open.
+    pub(super) fn op_times(
+        &self,
+        done: &Done,
+        out: &Path,
+    ) -> anyhow::Result<Option<[Vec<OpTime>; 2]>> {
+        let (subjects, shapes) = match &self.onnx {
+            None => {
+                let networks = [&self.network, &done.outcome.network];
+                let shapes =
+                    Inputs::of(&self.network, self.network.architecture().input_shapes(), 1);
+                (networks.map(Subject::Network), shapes.shapes)
+            }
+            Some(onnx) => match Engine::model_shapes(&onnx.path, &onnx.given) {
+                Ok(shapes) => ([Subject::Model(&onnx.path), Subject::Model(out)], shapes),
+                Err(_) => return Ok(None),
+            },
+        };
+        let inputs = Inputs { shapes, batch: 1 };
+        Ok(match (op_times(subjects[0], &inputs), op_times(subjects[1], &inputs)) {
+            (Err(TrainError::FixedBatch { .. }), _) => None,
+            (dense, compressed) => Some([dense?, compressed?]),
+        })
+    }
+}
+
 /// The option by which `recipe` needs the shapes of maps.
 fn needs_shapes(recipe: &Recipe) -> Option<&'static str> {
     match recipe.target {
         Target::MacsRatio(_) => Some("--macs-ratio"),
         Target::LatencyRatio(_) => Some("--latency-ratio"),
         Target::RankSums { .. } => Some("--rank-sums"),
-        _ if recipe.plan.never_slower => Some("--never-slower"),
         _ => None,
     }
 }

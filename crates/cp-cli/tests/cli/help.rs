@@ -2,7 +2,7 @@
 
 use crate::support::{fails, polyad};
 
-const COMMANDS: [&str; 5] = ["decompose", "inspect", "eval", "compress", "bench"];
+const COMMANDS: [&str; 7] = ["decompose", "inspect", "eval", "compress", "bench", "convert", "run"];
 
 fn stdout(args: &[&str]) -> String {
     String::from_utf8(polyad(args).assert().success().get_output().stdout.clone()).unwrap()

@@ -142,10 +142,78 @@ fn what_a_model_cannot_be_fed_with_is_refused_by_name() {
     fails(&[&all[..], &["--preprocess", "unit"]].concat(), 2, &["--preprocess", "arrays"]);
     fails(&[&all[..], &["--dataset", "cifar10"]].concat(), 2, &["--inputs", "--dataset"]);
     fails(&[&all[..], &["--lr", "0.1"]].concat(), 2, &["--lr", "--epochs"]);
-    fails(&[&all[..], &["--plan-by", "sensitivity"]].concat(), 2, &["--dataset"]);
     let own = model(folder.path(), "small-cnn");
     let args = ["compress", text(&own), "--inputs", text(&empty), "--out", "o.safetensors"];
     fails(&[&args[..], &REST].concat(), 2, &["--inputs", "polyad convert"]);
+}
+
+/// Without labels a layer counts by how far the outputs move without it.
+#[test]
+fn plans_go_by_the_outputs() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(dense) = dense(folder.path()) else { return };
+    let (inputs, out) = (folder.path().join("inputs.npz"), folder.path().join("out.onnx"));
+    npz(&inputs, &[("input", drawn(24))]);
+    let args = ["compress", text(&dense), "--inputs", text(&inputs), "--out", text(&out)];
+    let by_errors = json(&[&args[..], &REST].concat());
+    let by = ["--plan-by", "sensitivity"];
+    let by_outputs = json(&[&args[..], &REST, &by].concat());
+    let ranks = |report: &Value| {
+        let layers = report["layers"].as_array().unwrap();
+        layers.iter().map(|layer| layer["rank"].clone()).collect::<Vec<_>>()
+    };
+    assert_ne!(ranks(&by_errors), ranks(&by_outputs), "{by_outputs}");
+    // Scores: how often the same class is in front.
+    let same = number(&by_outputs["changes"][0], "agreement");
+    assert!((0.0..=1.0).contains(&same) && (same * 5.0).fract() < 1e-9, "{same} of a fifth of 24");
+    let none = ["compress", text(&dense), "--out", text(&out)];
+    fails(&[&none[..], &REST, &by].concat(), 2, &["--plan-by", "--inputs"]);
+}
+
+#[test]
+fn models_are_timed_on_examples() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(dense) = dense(folder.path()) else { return };
+    let inputs = folder.path().join("inputs.npz");
+    npz(&inputs, &[("input", drawn(6))]);
+    let bench = ["bench", text(&dense), text(&dense), "--inputs", text(&inputs), "--repeats", "3"];
+    let report = json(&[&bench[..], &["--batch", "1,4"]].concat());
+    let rows = report.as_array().unwrap();
+    assert_eq!(rows.len(), 2, "{report}");
+    for row in rows {
+        assert!(number(row, "dense_ms") > 0.0, "{row}");
+        assert_eq!(row["input"]["input"], serde_json::json!([1, 28, 28]));
+    }
+    fails(&[&bench[..], &["--batch", "9"]].concat(), 1, &["--batch 9", "6 examples"]);
+    fails(&[&bench[..], &["--input", "1x28x28"]].concat(), 2, &["--input", "--inputs"]);
+    fails(&[&bench[..], &["--engine", "infer"]].concat(), 2, &["--inputs", "--engine"]);
+    let own = model(folder.path(), "small-cnn");
+    let mixed = ["bench", text(&dense), text(&own), "--inputs", text(&inputs)];
+    fails(&mixed, 2, &["--inputs", "polyad convert"]);
+    npz(&inputs, &[("input", ArrayD::zeros(vec![2, 1, 28, 27]))]);
+    fails(&bench, 1, &["inputs.npz", "27"]);
+}
+
+/// Layers in branches have no inputs whose size is known: the whole model is timed with each.
+#[test]
+fn layers_in_branches_are_never_slower_either() {
+    let Some(path) = shared("edge/subgraph_outer_weight.onnx") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    if dense(folder.path()).is_none() {
+        return;
+    }
+    let out = folder.path().join("out.onnx");
+    let args = ["compress", text(&path), "--params-ratio", "0.8", "--multiple", "1"];
+    let rest = ["--points", "3", "--max-iters", "5", "--out", text(&out)];
+    let all = json(&[&args[..], &rest].concat());
+    let timed = json(&[&args[..], &rest, &["--never-slower"]].concat());
+    let count = |report: &Value, key: &str| report[key].as_array().unwrap().len();
+    let (before, after) = (count(&all, "layers"), count(&timed, "layers"));
+    assert!(before > 0 && after <= before, "{timed}");
+    // What was left dense says why.
+    let why = |layer: &Value| layer["why"].as_str().unwrap_or_default().contains("whole model");
+    let left = timed["dense"].as_array().unwrap().iter().filter(|layer| why(layer)).count();
+    assert_eq!(before - after, left, "{timed}");
 }
 
 /// Exports of other programs with what they were recorded with: sequences, volumes, two inputs, half precision, a fixed batch, transposed

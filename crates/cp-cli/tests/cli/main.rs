@@ -12,4 +12,5 @@ mod models;
 mod onnx;
 mod pytorch;
 mod real_data;
+mod run;
 mod support;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cp_net::TemporaryFolder;
 use cp_onnx::{ExportOptions, Model};
 use cp_ort::{Optimize, Session, SessionOptions, Tensor};
-use ndarray::ArrayD;
+use ndarray::{ArrayD, Axis};
 use serde::Serialize;
 
 use super::onnxruntime::drawn;
@@ -59,6 +59,9 @@ pub struct Change {
     pub relative: f64,
     /// max |y − ŷ| / max |y|.
     pub largest: f64,
+    /// Of scores `[N, K]`: the share of examples that have the same class in front.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<f64>,
 }
 
 /// How far the outputs of `after` are from those of `before`, on the same drawn example of the shapes `given`, in ONNX Runtime without
@@ -105,6 +108,7 @@ pub fn changes_on(
                 sums.len() - 1
             });
             y.iter().zip(&other).for_each(|(a, b)| sums[at].1.add(*a, *b));
+            sums[at].1.compare_rows(&y, &other);
         }
     }
     Ok(sums.into_iter().map(|(output, sum)| sum.change(output)).collect())
@@ -117,9 +121,28 @@ struct Sum {
     whole: f64,
     largest: f64,
     most: f64,
+    /// Rows of scores, and those with the same class in front.
+    rows: usize,
+    same: usize,
 }
 
 impl Sum {
+    fn compare_rows(&mut self, one: &ArrayD<f64>, other: &ArrayD<f64>) {
+        if one.ndim() != 2 || one.shape()[1] < 2 {
+            return;
+        }
+        let first = |row: ndarray::ArrayViewD<'_, f64>| {
+            let best =
+                row.iter().enumerate().max_by(|(i, a), (j, b)| a.total_cmp(b).then(j.cmp(i)));
+            best.map(|(at, _)| at)
+        };
+        let pairs = one.axis_iter(Axis(0)).zip(other.axis_iter(Axis(0)));
+        for (one, other) in pairs {
+            self.rows += 1;
+            self.same += usize::from(first(one) == first(other));
+        }
+    }
+
     fn add(&mut self, a: f64, b: f64) {
         self.square += (a - b).powi(2);
         self.whole += a.powi(2);
@@ -130,7 +153,8 @@ impl Sum {
     fn change(self, output: String) -> Change {
         let share = |part: f64, all: f64| if part == 0.0 { 0.0 } else { part / all };
         let relative = share(self.square.sqrt(), self.whole.sqrt());
-        Change { output, relative, largest: share(self.largest, self.most) }
+        let agreement = (self.rows > 0).then(|| self.same as f64 / self.rows as f64);
+        Change { output, relative, largest: share(self.largest, self.most), agreement }
     }
 }
 

@@ -3,12 +3,12 @@
 use cp_infer::{Compiled, Options};
 use cp_net::Network;
 use cp_onnx::{ImportOptions, Model};
-use cp_torch::tch::{Device, Tensor};
-use cp_torch::{array_from_tensor, tensor_from_f32};
+use ndarray::ArrayD;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Forward, Inputs, Ready, Subject};
+use crate::device::Device;
 use crate::error::TrainError;
 use crate::memory::{Purpose, check_memory};
 use crate::timing;
@@ -101,12 +101,12 @@ impl Classifier {
 }
 
 impl Forward for Classifier {
-    fn forward(&mut self, x: &Tensor) -> Result<(Tensor, Option<Tensor>), TrainError> {
-        let x = array_from_tensor(x)?;
-        let outputs = self.compiled.run(&[x.view()])?;
-        let tensor =
-            |at: usize| -> Result<Tensor, TrainError> { Ok(tensor_from_f32(outputs[at].view())?) };
-        let tapped = if self.tapped { Some(tensor(1)?) } else { None };
-        Ok((tensor(0)?, tapped))
+    fn forward(
+        &mut self,
+        x: ArrayD<f32>,
+    ) -> Result<(ArrayD<f32>, Option<ArrayD<f32>>), TrainError> {
+        let mut outputs = self.compiled.run(&[x.view()])?;
+        let tapped = if self.tapped { outputs.pop() } else { None };
+        Ok((outputs.swap_remove(0), tapped))
     }
 }

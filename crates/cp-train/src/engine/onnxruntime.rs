@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use cp_net::{Network, TemporaryFolder};
 use cp_onnx::ExportOptions;
 use cp_ort::{Dim, ElementType, NodeTime, Optimize, Session, SessionOptions, Tensor, ValueInfo};
-use cp_torch::{array_from_tensor, tensor_from_f32};
 use ndarray::ArrayD;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
-use super::{Forward, Inputs, Ready, Subject};
+use super::{Feed, Forward, Inputs, Ready, Subject};
+use crate::device::Device;
 use crate::error::TrainError;
 use crate::memory::{Purpose, available, check_memory};
 use crate::timing;
@@ -25,7 +26,8 @@ struct OnnxRuntime {
 
 /// `network` as it is to run: folded, as the bytes of a model.
 fn model_of(network: &Network) -> Result<Vec<u8>, TrainError> {
-    Ok(cp_onnx::export(&network.folded()?, &ExportOptions::default())?.encode())
+    let options = ExportOptions { fold: true, ..ExportOptions::default() };
+    Ok(cp_onnx::export(network, &options)?.encode())
 }
 
 pub(super) fn ready(subject: Subject<'_>, inputs: &Inputs) -> Result<Box<dyn Ready>, TrainError> {
@@ -51,6 +53,47 @@ pub fn node_times(
     Ok(prepared.session.node_times(warmup)?)
 }
 
+/// Where the time of a model goes, by the kind of node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpTime {
+    /// The op as it runs, such as `FusedConv`.
+    pub op: String,
+    /// Nodes of this kind.
+    pub nodes: usize,
+    /// Seconds of all of them in a pass.
+    pub seconds: f64,
+}
+
+/// [`node_times`] by the kinds of nodes, for one pass; the slowest kind first.
+///
+/// # Errors
+/// As [`node_times`].
+pub fn op_times(subject: Subject<'_>, inputs: &Inputs) -> Result<Vec<OpTime>, TrainError> {
+    const RUNS: usize = 11;
+    let mut ops: BTreeMap<String, OpTime> = BTreeMap::new();
+    for NodeTime { op, seconds, .. } in node_times(subject, inputs, 3, RUNS)? {
+        let found = ops.entry(op.clone()).or_insert_with(|| OpTime { op, nodes: 0, seconds: 0.0 });
+        found.nodes += 1;
+        found.seconds += seconds / RUNS as f64;
+    }
+    let mut ops: Vec<OpTime> = ops.into_values().collect();
+    ops.sort_by(|one, other| other.seconds.total_cmp(&one.seconds));
+    Ok(ops)
+}
+
+/// The model at `path` made ready to be timed on `feed`.
+///
+/// # Errors
+/// A model that ONNX Runtime does not read, or that takes something else.
+pub fn ready_on(path: &Path, feed: Feed) -> Result<Box<dyn Ready>, TrainError> {
+    let options = SessionOptions { threads: timing::set_threads(0), ..SessionOptions::default() };
+    let mut ready =
+        OnnxRuntime { session: Session::new(path, &options)?, inputs: cp_ort::Inputs::new(feed)? };
+    // What does not fit is said before anything is timed.
+    ready.pass()?;
+    Ok(Box::new(ready))
+}
+
 fn prepared(
     subject: Subject<'_>,
     inputs: &Inputs,
@@ -62,7 +105,7 @@ fn prepared(
         Subject::Network(network) => {
             let arch = network.architecture();
             let shapes = inputs.of_architecture(arch);
-            let device = cp_torch::tch::Device::Cpu;
+            let device = Device::Cpu;
             check_memory(arch, &shapes, inputs.batch, Purpose::Forward, device, OPTION)?;
             Session::new(&model_of(network)?, &options)?
         }
@@ -100,17 +143,15 @@ impl Classifier {
 impl Forward for Classifier {
     fn forward(
         &mut self,
-        x: &cp_torch::tch::Tensor,
-    ) -> Result<(cp_torch::tch::Tensor, Option<cp_torch::tch::Tensor>), TrainError> {
-        let x = cp_ort::Inputs::new([(self.input.clone(), Tensor::F32(array_from_tensor(x)?))])?;
+        x: ArrayD<f32>,
+    ) -> Result<(ArrayD<f32>, Option<ArrayD<f32>>), TrainError> {
+        let x = cp_ort::Inputs::new([(self.input.clone(), Tensor::F32(x))])?;
         let outputs = self.session.run_prepared(&x)?;
-        let value = |name: &str| -> Result<cp_torch::tch::Tensor, TrainError> {
-            match outputs.tensor(name)? {
-                Tensor::F32(array) => Ok(tensor_from_f32(array.view())?),
-                other => {
-                    let (name, element) = (name.to_owned(), other.element_type().to_string());
-                    Err(TrainError::InputType { name, element })
-                }
+        let value = |name: &str| match outputs.tensor(name)? {
+            Tensor::F32(array) => Ok(array),
+            other => {
+                let (name, element) = (name.to_owned(), other.element_type().to_string());
+                Err(TrainError::InputType { name, element })
             }
         };
         let tapped = self.tap.as_deref().map(value).transpose()?;

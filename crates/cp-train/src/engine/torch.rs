@@ -1,13 +1,14 @@
 //! libtorch: the executor, on an input drawn once.
 
 use cp_net::Network;
-use cp_torch::tch::{Device, Kind, Tensor};
-use cp_torch::{Executor, Mode};
+use cp_torch::tch::{self, Kind, Tensor};
+use cp_torch::{Executor, Layout, Mode};
 
-use super::{Inputs, Ready};
+use super::{Engine, Inputs, Ready, Subject};
+use crate::device::Device;
 use crate::error::TrainError;
 use crate::memory::{Purpose, check_memory};
-use crate::timing::synchronize;
+use crate::timing::{Timing, TimingOptions, interleaved};
 
 struct Torch {
     model: Executor,
@@ -23,8 +24,9 @@ pub(super) fn ready(
     let shapes = inputs.of_architecture(arch);
     let option = "--batch, --timing-batch or --input";
     check_memory(arch, &shapes, inputs.batch, Purpose::Forward, device, option)?;
+    let device = tch::Device::from(device);
     let model = Executor::new(&network.folded()?, device)?;
-    cp_torch::tch::manual_seed(0);
+    tch::manual_seed(0);
     let drawn = shapes.iter().map(|shape| {
         let sizes: Vec<i64> = [inputs.batch].iter().chain(shape).map(|&size| size as i64).collect();
         Ok(Tensor::f_rand(sizes.as_slice(), (Kind::Float, device))?)
@@ -35,10 +37,137 @@ pub(super) fn ready(
 
 impl Ready for Torch {
     fn pass(&mut self) -> Result<(), TrainError> {
-        let _guard = cp_torch::tch::no_grad_guard();
+        let _guard = tch::no_grad_guard();
         let inputs: Vec<&Tensor> = self.inputs.iter().collect();
         let _ = self.model.forward_all(&inputs, Mode::Eval)?;
         synchronize(self.model.device());
         Ok(())
     }
+}
+
+/// What stands in for ONNX Runtime on the CPU, and what is to be said of it.
+pub(super) fn in_place_of_onnxruntime() -> (Engine, &'static str) {
+    let note = "times are of libtorch, which is slower than ONNX Runtime on a processor";
+    (Engine::Torch(Device::Cpu), note)
+}
+
+/// Times single layers of a network: in libtorch with maps in the layout that the whole network runs in.
+pub(crate) struct LayerTimer {
+    engine: Engine,
+    layout: Layout,
+}
+
+impl LayerTimer {
+    pub(crate) fn new(engine: Engine, network: &Network) -> Result<Self, TrainError> {
+        let layout = match engine {
+            Engine::Torch(device) => Executor::new(network, device.into())?.layout(),
+            _ => Layout::Nchw,
+        };
+        Ok(Self { engine, layout })
+    }
+
+    /// Seconds of each network, a layer on inputs of shape `[batch, input…]`, in turn.
+    pub(crate) fn time(
+        &self,
+        networks: &[Network],
+        input: &[usize],
+        batch: usize,
+        options: &TimingOptions,
+    ) -> Result<Vec<Timing>, TrainError> {
+        let Engine::Torch(device) = self.engine else {
+            let subjects: Vec<Subject<'_>> = networks.iter().map(Subject::Network).collect();
+            return self.engine.latency(&subjects, &Inputs::one(input, batch), options);
+        };
+        let models = networks
+            .iter()
+            .map(|network| Executor::with_layout(network, device.into(), self.layout))
+            .collect::<Result<Vec<_>, _>>()?;
+        let models: Vec<&Executor> = models.iter().collect();
+        latency_in_layout(&models, input, batch, options)
+    }
+}
+
+/// Waits until the device has finished all work given to it.
+fn synchronize(device: tch::Device) {
+    if let tch::Device::Cuda(index) = device {
+        tch::Cuda::synchronize(i64::try_from(index).unwrap_or_default());
+    }
+}
+
+/// Latency of a forward pass of each model, in seconds per batch: eval mode, no gradients, random input, the device
+/// synchronized before the clock is read. All models run on the same input, in turn.
+///
+/// `input` is `[channels, height, width]`.
+///
+/// # Errors
+/// Where a model rejects the input, or memory cannot hold the batch.
+pub fn latency(
+    models: &[&Executor],
+    input: &[usize],
+    batch: usize,
+    options: &TimingOptions,
+) -> Result<Vec<Timing>, TrainError> {
+    let inputs = random_inputs(models, input, batch)?;
+    latency_on(models, inputs, options)
+}
+
+/// As [`latency`], with inputs that already lie in memory as the models want them: for single layers, whose time the
+/// conversion would change, and which get such maps from the layers before them.
+///
+/// # Errors
+/// As [`latency`].
+pub fn latency_in_layout(
+    models: &[&Executor],
+    input: &[usize],
+    batch: usize,
+    options: &TimingOptions,
+) -> Result<Vec<Timing>, TrainError> {
+    let inputs = models
+        .iter()
+        .zip(random_inputs(models, input, batch)?)
+        .map(|(model, x)| Ok(model.in_layout(&x)?))
+        .collect::<Result<_, TrainError>>()?;
+    latency_on(models, inputs, options)
+}
+
+/// For each model, uniform numbers from a fixed seed: timing does not depend on the values, but denormals would be slow.
+fn random_inputs(
+    models: &[&Executor],
+    input: &[usize],
+    batch: usize,
+) -> Result<Vec<Tensor>, TrainError> {
+    let option = "--batch, --timing-batch or --input";
+    for model in models {
+        let (arch, device) = (model.architecture(), model.device());
+        check_memory(arch, input, batch, Purpose::Forward, device.into(), option)?;
+    }
+    let mut shape = vec![batch as i64];
+    shape.extend(input.iter().map(|&size| size as i64));
+    let drawn = models.iter().map(|model| {
+        tch::manual_seed(0);
+        Ok(Tensor::f_rand(shape.as_slice(), (Kind::Float, model.device()))?)
+    });
+    drawn.collect()
+}
+
+fn latency_on(
+    models: &[&Executor],
+    inputs: Vec<Tensor>,
+    options: &TimingOptions,
+) -> Result<Vec<Timing>, TrainError> {
+    let _guard = tch::no_grad_guard();
+    let mut runs: Vec<_> = models
+        .iter()
+        .zip(inputs)
+        .map(|(model, x)| {
+            move || -> Result<(), TrainError> {
+                let _ = model.forward(&x, Mode::Eval)?;
+                synchronize(model.device());
+                Ok(())
+            }
+        })
+        .collect();
+    let mut subjects: Vec<&mut dyn FnMut() -> Result<(), TrainError>> =
+        runs.iter_mut().map(|run| run as &mut dyn FnMut() -> Result<(), TrainError>).collect();
+    interleaved(&mut subjects, options)
 }

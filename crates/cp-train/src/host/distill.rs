@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use cp_net::Network;
-use cp_onnx::{Binding, ImportError, ImportOptions, Imported, Model, OnnxError};
+use cp_onnx::{Binding, ImportError, ImportOptions, Imported, OnnxError};
 use cp_ort::Tensor;
 use cp_torch::{Executor, Mode, tch};
 use rand::SeedableRng as _;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::loss::{Scales, relative_error};
 use super::teacher::Teacher;
-use super::{Examples, Host, MOST_COMPARED};
+use super::{Distilled, DistilledEpoch, Examples, Host, MOST_COMPARED};
 use crate::checkpoint::{Checkpoint, Header};
 use crate::config::TrainConfig;
 use crate::engine::value_shapes;
@@ -28,36 +28,6 @@ use crate::timing::Stopwatch;
 
 /// Most runs that the scales of the outputs are measured on.
 const MOST_MEASURED: usize = 64;
-
-/// Figures of one epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct DistilledEpoch {
-    /// Epoch, from 0.
-    pub epoch: usize,
-    /// Learning rate of its last step.
-    pub lr: f64,
-    /// Mean loss over its steps.
-    pub loss: f64,
-    /// The root of the loss of the outputs on the examples that nothing is trained on: 0 for equal outputs, 1 for constant ones.
-    pub held: f64,
-    /// Seconds of training.
-    pub seconds: f64,
-}
-
-/// What distillation made.
-#[derive(Debug, Clone)]
-pub struct Distilled {
-    /// The compressed model with trained weights.
-    pub model: Model,
-    /// As [`DistilledEpoch::held`], before the first epoch.
-    pub before: f64,
-    /// Figures of every epoch.
-    pub epochs: Vec<DistilledEpoch>,
-    /// The epoch whose weights the model has; `None` where all were worse than before.
-    pub kept: Option<usize>,
-    /// What was not trained, and why, in words.
-    pub notes: Vec<String>,
-}
 
 /// What a finished distillation leaves beside its network.
 #[derive(Serialize, Deserialize)]
@@ -114,8 +84,14 @@ impl Host {
             .setting("held", &held.identity()?);
         let checkpoint = stages.path(&key, "checkpoint")?;
         let (trained, course) = stages.network_and(&key, || {
-            let teacher =
-                Teacher::new(self, &imported, &student, front.as_ref(), layers, stages.device())?;
+            let teacher = Teacher::new(
+                self,
+                &imported,
+                &student,
+                front.as_ref(),
+                layers,
+                stages.device().into(),
+            )?;
             let fixed = self.model.unwritable(&imported);
             let mut training = Training::new(teacher, config, work, held, &checkpoint)?;
             training.run(&student, &fixed)

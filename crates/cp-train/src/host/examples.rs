@@ -7,14 +7,13 @@ use std::sync::Arc;
 use cp_data::{Dataset, Loader, LoaderConfig, Order, Transform};
 use cp_net::InputSpec;
 use cp_ort::{Dim, ElementType, Tensor, ValueInfo};
-use cp_torch::array_from_tensor;
-use cp_torch::tch::Device;
 use rand::SeedableRng as _;
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest as _, Sha256};
 
-use crate::batch::{fitting_transform, images_to_tensor};
+use crate::batch::{fitting_transform, images_to_array};
+use crate::engine::Feed;
 use crate::error::TrainError;
 use crate::key::{data_identity, hex};
 
@@ -27,9 +26,6 @@ pub enum PictureLayout {
     /// `[B, H, W, C]`
     Nhwc,
 }
-
-/// What a model takes, by the names of its inputs.
-pub type Feed = Vec<(String, Tensor)>;
 
 /// Unlabelled examples as runs of a model: what goes in at once.
 ///
@@ -169,7 +165,7 @@ impl Examples {
     }
 
     /// Examples of a run.
-    pub(super) fn size_of(&self, run: usize) -> usize {
+    pub fn size_of(&self, run: usize) -> usize {
         match &self.0 {
             Source::Arrays(Arrays { runs, .. }) => {
                 runs[run].rows.values().map(Range::len).max().unwrap_or(1)
@@ -236,7 +232,7 @@ impl Examples {
             Source::Pictures(Pictures { set, input, element, spec, layout, runs }) => {
                 let transform = fitting_transform(set.as_ref(), spec)?;
                 let pixels = pixels(set, &runs[run], transform)?;
-                let x = array_from_tensor(&images_to_tensor(&pixels, spec, Device::Cpu)?)?;
+                let x = images_to_array(&pixels, spec);
                 let x = match layout {
                     PictureLayout::Nchw => x,
                     PictureLayout::Nhwc => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cp_net::Op;
 use cp_ort::{ElementType, Session, Tensor};
 use cp_plan::LayerStatistics;
-use cp_torch::tensor_from_f32;
+use ndarray::ArrayD;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
@@ -62,11 +62,10 @@ pub(super) fn statistics(
             break;
         }
         let found = run_once(&mut session, examples, run, &values)?;
-        let _guard = cp_torch::tch::no_grad_guard();
         for (value, x) in found {
             for (layer, op) in &readers[value] {
                 if let Some(sums) = sums.get_mut(layer) {
-                    sums.add(&x, op, options.positions, &mut rng)?;
+                    sums.add(&x.view(), op, options.positions, &mut rng)?;
                 }
             }
         }
@@ -111,7 +110,7 @@ fn run_once<'v>(
     examples: &Examples,
     run: usize,
     values: &[&'v str],
-) -> Result<Vec<(&'v str, cp_torch::tch::Tensor)>, TrainError> {
+) -> Result<Vec<(&'v str, ArrayD<f32>)>, TrainError> {
     let feed = examples.run(run)?;
     let given: BTreeMap<&str, &Tensor> = feed.iter().map(|(name, x)| (name.as_str(), x)).collect();
     let inputs = cp_ort::Inputs::new(feed.iter().map(|(name, x)| (name.clone(), x.clone())))?;
@@ -133,7 +132,7 @@ fn run_once<'v>(
                 what: format!("in the dense model the value '{value}' becomes NaN or infinite"),
             });
         }
-        found.push((value, tensor_from_f32(x.view())?));
+        found.push((value, x));
     }
     Ok(found)
 }

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 
 use cp_net::{Architecture, Form, InputSpec, Network, Node, Op, Rank};
 use cp_plan::Profile;
-use cp_torch::{Executor, Layout};
 
-use crate::engine::{Engine, Inputs, Subject};
+use crate::engine::{Engine, Inputs, LayerTimer, Subject};
 use crate::error::TrainError;
 use crate::progress;
 use crate::timing::{self, Timing, TimingOptions};
@@ -20,10 +19,7 @@ pub(super) fn time(
     options: &TimingOptions,
 ) -> Result<(), TrainError> {
     let arch = network.architecture();
-    let layout = match engine {
-        Engine::Torch(device) => Executor::new(network, device)?.layout(),
-        _ => Layout::Nchw,
-    };
+    let timer = LayerTimer::new(engine, network)?;
     let (subject, inputs) =
         (Subject::Network(network), Inputs::of(network, &profile.inputs, batch));
     let seconds = engine.latency(&[subject], &inputs, options)?;
@@ -46,8 +42,8 @@ pub(super) fn time(
             let times = match known.get(&key) {
                 Some(times) => times.clone(),
                 None => {
-                    let times =
-                        time_layer(&node.op, input, &forms, batch, engine, layout, options)?;
+                    let networks = layer_alone(&node.op, input, &forms)?;
+                    let times = timer.time(&networks, input, batch, options)?;
                     all.extend(&times);
                     let times: Vec<f64> = times.iter().map(|timing| timing.median).collect();
                     known.insert(key, times.clone());
@@ -69,16 +65,12 @@ pub(super) fn time(
     Ok(())
 }
 
-/// Seconds of `op` on inputs of shape `[batch, input…]`: dense first, then in each of `forms`.
-fn time_layer(
+/// `op` as a network on inputs of this shape: dense first, then in each of `forms`.
+fn layer_alone(
     op: &Op,
     input: &[usize],
     forms: &[(Form, Rank)],
-    batch: usize,
-    engine: Engine,
-    layout: Layout,
-    options: &TimingOptions,
-) -> Result<Vec<Timing>, TrainError> {
+) -> Result<Vec<Network>, TrainError> {
     const LAYER: &str = "layer";
     let node = Node::new(LAYER, op.clone(), [cp_net::INPUT]);
     let dense = Architecture::new(LAYER, InputSpec::features(input), vec![node]);
@@ -88,12 +80,5 @@ fn time_layer(
         arch.factorize(LAYER, form, rank)?;
         networks.push(arch.initialize(0)?);
     }
-    let Engine::Torch(device) = engine else {
-        let subjects: Vec<Subject<'_>> = networks.iter().map(Subject::Network).collect();
-        return engine.latency(&subjects, &Inputs::one(input, batch), options);
-    };
-    let models = networks.iter().map(|network| Executor::with_layout(network, device, layout));
-    let models = models.collect::<Result<Vec<_>, _>>()?;
-    let models: Vec<&Executor> = models.iter().collect();
-    timing::latency_in_layout(&models, input, batch, options)
+    Ok(networks)
 }

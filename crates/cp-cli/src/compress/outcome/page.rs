@@ -1,6 +1,7 @@
 //! `report.html` and `summary.md` of `polyad compress`: every model beside the dense network, stage by stage and layer by layer.
 
 use cp_report::{Axis, BarPlot, Block, Card, Cell, Column, Report, Series, Table, XyPlot};
+use cp_train::engine::OpTime;
 use cp_train::{Origin, Provenance, RunDir};
 
 use super::{Answer, LayerRow, Made};
@@ -46,6 +47,9 @@ impl Answer {
                 page.add(self.change_table(one));
             }
             if let Some(table) = latency_table(one) {
+                page.add(table);
+            }
+            if let Some(table) = op_table(one) {
                 page.add(table);
             }
             if !one.layers.is_empty() {
@@ -187,6 +191,7 @@ impl Answer {
                 Column::text("output"),
                 Column::number("‖y − ŷ‖ / ‖y‖").unit("%"),
                 Column::number("largest difference / largest value").unit("%"),
+                Column::number("same class in front").unit("%"),
             ],
         );
         for change in &one.changes {
@@ -194,6 +199,7 @@ impl Answer {
                 Cell::text(&change.output),
                 Cell::percent(change.relative, 2),
                 Cell::percent(change.largest, 2),
+                change.agreement.map_or_else(Cell::missing, |share| Cell::percent(share, 1)),
             ]);
         }
         table
@@ -299,6 +305,39 @@ fn stage_table(one: &Made) -> Table {
         ]);
     }
     table
+}
+
+/// Where the time goes in ONNX Runtime, by the kind of node, before and after.
+fn op_table(one: &Made) -> Option<Table> {
+    let [dense, compressed] = one.ops.as_ref()?;
+    let mut table = Table::new(
+        "Where the time goes: nodes as ONNX Runtime runs them, batch 1",
+        [
+            Column::text("op"),
+            Column::number("nodes, dense"),
+            Column::number("dense").unit("ms"),
+            Column::number("nodes"),
+            Column::number("compressed").unit("ms"),
+        ],
+    );
+    let find = |ops: &[OpTime], name: &str| ops.iter().find(|op| op.op == name).cloned();
+    let mut names: Vec<&String> = dense.iter().chain(compressed).map(|op| &op.op).collect();
+    let most = |name: &str| {
+        let of = |ops: &[OpTime]| find(ops, name).map_or(0.0, |op| op.seconds);
+        of(dense).max(of(compressed))
+    };
+    names.sort_by(|one, other| most(other).total_cmp(&most(one)).then(one.cmp(other)));
+    names.dedup();
+    for name in names.into_iter().take(12) {
+        let cells = [find(dense, name), find(compressed, name)].map(|op| match op {
+            Some(op) => [Cell::count(op.nodes as u64), Cell::millis(op.seconds)],
+            None => [Cell::missing(), Cell::missing()],
+        });
+        let [[a, b], [c, d]] = cells;
+        table.row([Cell::text(name), a, b, c, d]);
+    }
+    table.note("Of profiled passes, which take a little longer than those above; the twelve kinds that take the longest.");
+    Some(table)
 }
 
 fn latency_table(one: &Made) -> Option<Table> {
