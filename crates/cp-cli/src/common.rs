@@ -211,6 +211,17 @@ fn seed(text: &str) -> Result<u64, String> {
 /// Timed runs: more than these would take days, and a slip of the finger should not start them.
 const MOST_REPEATS: usize = 1_000_000;
 
+/// A count of tries: of ranks, starts or passes. More than these would take days.
+const MOST_TRIES: usize = 10_000;
+
+/// A count of tries.
+pub(crate) fn tries(text: &str) -> Result<usize, String> {
+    match positive(text)? {
+        count if count > MOST_TRIES => Err(format!("must be at most {MOST_TRIES}")),
+        count => Ok(count),
+    }
+}
+
 /// A count of timed runs.
 pub(crate) fn repeats(text: &str) -> Result<usize, String> {
     match positive(text)? {

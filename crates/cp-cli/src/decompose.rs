@@ -19,7 +19,7 @@ use ndarray_npy::WritableElement;
 use serde::Serialize;
 
 use self::method::{Algorithm, RankChoice};
-use crate::common::{Common, Usage, non_negative, positive};
+use crate::common::{Common, Usage, non_negative, positive, tries};
 use crate::npy::{self, Floats};
 use crate::output::{self, OutFile, Report};
 
@@ -97,7 +97,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum)]
     dtype: Option<Dtype>,
     /// Random starts, with the seeds S, S+1, …; the best result counts.
-    #[arg(long, value_name = "K", default_value_t = 1, value_parser = positive)]
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = tries)]
     restarts: usize,
     /// File for the factors.
     #[arg(long, value_name = "FACTORS.npz")]

@@ -75,6 +75,12 @@ pub(crate) fn load_at(
     shapes: &BTreeMap<String, Vec<usize>>,
 ) -> anyhow::Result<Network> {
     let kind = kind(path);
+    if kind == FileKind::Device {
+        bail!(
+            "{}: is a pipe or a device, not a file; write what comes out of it into a file",
+            path.display()
+        );
+    }
     let looks = || format!("{}: it looks like {}", path.display(), kind.name());
     let network = match kind {
         FileKind::Onnx => {
@@ -138,6 +144,10 @@ pub(crate) fn onnx(
 /// What the file is, by its contents.
 fn kind(path: &Path) -> FileKind {
     const PART: u64 = 1 << 16;
+    // A pipe is not opened: its other end may never come, and what is read of it is gone.
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return FileKind::Device;
+    }
     let read = || -> io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
         let mut bytes = Vec::new();

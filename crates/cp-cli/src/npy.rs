@@ -29,7 +29,7 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Floats> {
     if path.is_dir() {
         bail!("{}: is a folder; name the .npy file in it", path.display());
     }
-    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let bytes = cp_net::read_file(path, "an array of NumPy's (.npy)")?;
     let floats = match ArrayD::<Number<f32>>::read_npy(Cursor::new(&bytes)) {
         Err(ReadNpyError::WrongDescriptor(_)) => {
             ArrayD::<Number<f64>>::read_npy(Cursor::new(&bytes))
@@ -237,13 +237,23 @@ pub(crate) fn write_tucker<T: WritableElement>(
     Ok(())
 }
 
+/// Opens a file that is read in parts: no pipe, whose other end may never come, and no device.
+fn open(path: &Path) -> anyhow::Result<File> {
+    let kind = std::fs::metadata(path).with_context(|| path.display().to_string())?;
+    if !kind.is_file() && !kind.is_dir() {
+        bail!(
+            "{}: is a pipe or a device, not a file; write what comes out of it into a file",
+            path.display()
+        );
+    }
+    File::open(path).with_context(|| path.display().to_string())
+}
+
 /// Reads what [`write_factors`] wrote, from either float type. Without `weights` they are all 1.
 pub(crate) fn read_factors(path: &Path) -> anyhow::Result<CpTensor> {
     let named = || path.display().to_string();
     let mut front = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(1 << 16).read_to_end(&mut front))
-        .with_context(named)?;
+    open(path)?.take(1 << 16).read_to_end(&mut front).with_context(named)?;
     let kind = FileKind::of(&front);
     // The names in an archive may stand behind what is looked at.
     if !matches!(kind, FileKind::Npz | FileKind::Zip) {
@@ -301,7 +311,7 @@ fn member(archive: &mut NpzReader<BufReader<File>>, name: &str) -> anyhow::Resul
 /// Every array of an `.npz` archive by its name, or the only one of an `.npy` file, whose name is then `arr_0`, as NumPy has it.
 pub(crate) fn arrays(path: &Path) -> anyhow::Result<Vec<(String, Tensor)>> {
     let named = || path.display().to_string();
-    let mut file = File::open(path).with_context(named)?;
+    let mut file = open(path)?;
     let mut front = Vec::new();
     Read::by_ref(&mut file).take(1 << 16).read_to_end(&mut front).with_context(named)?;
     let kind = FileKind::of(&front);

@@ -1,6 +1,5 @@
 //! SHA-256 (and, for one old published sum, MD5) of files and buffers.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -8,6 +7,7 @@ use md5::Md5;
 use sha2::{Digest, Sha256};
 
 use crate::DataError;
+use crate::kind::open_file;
 
 /// SHA-256 of a file, read in pieces: 64 hexadecimal digits in lower case.
 ///
@@ -15,14 +15,14 @@ use crate::DataError;
 /// If the file cannot be read.
 pub fn sha256_file(path: impl AsRef<Path>) -> Result<String, DataError> {
     let path = path.as_ref();
-    let mut reader = HashingReader::new(File::open(path).map_err(DataError::io(path))?);
+    let mut reader = HashingReader::new(open_file(path)?);
     io::copy(&mut reader, &mut io::sink()).map_err(DataError::io(path))?;
     Ok(reader.finish())
 }
 
 /// MD5 of a file, read in pieces.
 pub(crate) fn md5_file(path: &Path) -> Result<String, DataError> {
-    let mut file = File::open(path).map_err(DataError::io(path))?;
+    let mut file = open_file(path)?;
     let mut hasher = Md5::new();
     let mut buffer = vec![0; 1 << 16];
     loop {

@@ -11,6 +11,7 @@ use ndarray::Array3;
 use crate::checksum::{HashingReader, sha256};
 use crate::decode::decode;
 use crate::identity::{EntryId, sha256_of};
+use crate::kind::open_file;
 use crate::layout::{Listing, Pick};
 use crate::printable::printable_bytes;
 use crate::unpack::{Packing, unpack};
@@ -64,7 +65,7 @@ impl ImageTar {
             return Err(DataError::IsAFolder { path, expected: EXPECTED });
         }
         let mut start = Vec::new();
-        let mut file = File::open(&path).map_err(DataError::io(&path))?;
+        let mut file = open_file(&path)?;
         file.by_ref().take(4096).read_to_end(&mut start).map_err(DataError::io(&path))?;
         file.seek(SeekFrom::Start(0)).map_err(DataError::io(&path))?;
         let name = printable_path(&path);

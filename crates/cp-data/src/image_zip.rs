@@ -13,6 +13,7 @@ use zip::{CompressionMethod, ZipArchive};
 
 use crate::decode::decode;
 use crate::identity::{EntryId, sha256_of};
+use crate::kind::open_file;
 use crate::printable::printable_bytes;
 use crate::{DataError, Dataset, FileKind, Note, Source, printable};
 
@@ -184,7 +185,7 @@ fn members(
         entry,
         source: io::Error::new(source.kind(), printable(&source.to_string())),
     };
-    let file = BufReader::new(File::open(path).map_err(DataError::io(path))?);
+    let file = BufReader::new(open_file(path)?);
     let mut archive = ZipArchive::new(file).map_err(|error| failed(None, error.into()))?;
     let mut members = Vec::new();
     for index in 0..archive.len() {

@@ -75,6 +75,16 @@ const START: u64 = 4096;
 /// Bytes of a block of a tar archive, and so of its first header.
 const TAR_HEADER: usize = 512;
 
+/// Opens a file that has an end and can be gone back in: no pipe, whose other end may never come, and no device.
+pub(crate) fn open_file(path: &Path) -> Result<File, DataError> {
+    let kind = std::fs::metadata(path).map_err(DataError::io(path))?;
+    if !kind.is_file() && !kind.is_dir() {
+        let told = "is a pipe or a device, not a file; write what comes out of it into a file";
+        return Err(DataError::io(path)(std::io::Error::other(told)));
+    }
+    File::open(path).map_err(DataError::io(path))
+}
+
 impl FileKind {
     /// The kind of a file that starts with these bytes; 4,096 are enough, and fewer mean a file of just these.
     ///
@@ -132,7 +142,7 @@ impl FileKind {
     pub fn of_file(path: impl AsRef<Path>) -> Result<Self, DataError> {
         let path = path.as_ref();
         let mut start = Vec::new();
-        let file = File::open(path).map_err(DataError::io(path))?;
+        let file = open_file(path)?;
         file.take(START).read_to_end(&mut start).map_err(DataError::io(path))?;
         Ok(FileKind::of_bytes(&start))
     }

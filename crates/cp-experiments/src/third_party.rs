@@ -280,7 +280,7 @@ impl ThirdParty {
         table.note(format!(
             "Parameters and multiply-adds are those of the layers. Outputs moved: ‖y − ŷ‖ / ‖y‖ of the output that moved most, on one example of \
              drawn numbers. Times of ONNX Runtime, {}, of both models in turn; no batch where the file fixes another one. No layer was factorized \
-             that is slower than dense, but in the model whose parameters are counted.",
+             that is slower than dense; where only parameters are counted, each was timed by the whole model with it alone.",
             threads_text(self.threads)
         ));
         let mut report = Report::new("ONNX models of other people", verdict);

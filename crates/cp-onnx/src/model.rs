@@ -35,6 +35,9 @@ impl Model {
         let path = path.as_ref();
         let io = |source| OnnxError::Io { path: path.into(), source };
         let mut bytes = Vec::new();
+        if !path.metadata().map_err(io)?.is_file() {
+            return Err(io(std::io::Error::other("is a folder, a pipe or a device, not a file")));
+        }
         let file = File::open(path).map_err(io)?;
         file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
         let model = Self::of(bytes, Some(path.into()))?;
@@ -46,6 +49,11 @@ impl Model {
             check().map_err(|source| model.tensor_error(tensor, source))
         })?;
         Ok(model)
+    }
+
+    /// The file that it was read from.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// Reads a model from its bytes. What lies in other files stays unknown: such layers are left alone.

@@ -17,10 +17,13 @@ fn place(text: &str) -> Option<(usize, usize)> {
     let mut start = 0;
     for word in text.split(' ') {
         let end = start + word.len();
+        // `failed:/src/file.h:46` has the place behind a colon.
+        let from = word.find(":/").map_or(0, |colon| colon + 1);
+        let word = &word[from..];
         if is_location(word) {
             let rest = &text[end..];
             let after = if word.starts_with('/') { signature(rest) } else { identifier(rest) };
-            return Some((start, end + after));
+            return Some((start + from, end + after));
         }
         start = end + 1;
     }
@@ -107,6 +110,11 @@ mod tests {
             "/a/b.cc:12 onnxruntime::common::Status ns::Op<T>::Compute(ns::Context*) const [with T = std::vector<float>] \
              x > 0 was false.\nStacktrace:\n  frame (1)",
             "x > 0 was false.",
+        );
+        check(
+            "Load model from /tmp/m.onnx failed:/src/core/model_load_utils.h:46 void ns::ValidateOpset(const \
+             std::unordered_map<std::__cxx11::basic_string<char>, int>&, const ns::Logger&, bool) Current support is till opset 28.",
+            "Load model from /tmp/m.onnx failed:Current support is till opset 28.",
         );
         check("/a/b.cc:1 ns::f(int)::<lambda(long int)> twice /c/d.h:2 ns::g() over", "twice over");
         check("/a/b.cc:1 auto ns::S::operator()(int) const went wrong", "went wrong");

@@ -73,6 +73,8 @@ pub struct SessionOptions {
     /// A folder in which the library keeps a record of the times of nodes, for [`Session::node_times`]. Default: none is kept, which
     /// costs no time.
     pub profile: Option<PathBuf>,
+    /// What messages call the model, where its file is not the user's. Default: the file.
+    pub called: Option<String>,
 }
 
 /// A model made ready to run.
@@ -99,10 +101,11 @@ impl Session {
         options: &SessionOptions,
     ) -> Result<Self, OrtError> {
         let model = model.into();
-        let name = match model {
+        let file = match model {
             Model::Bytes(_) => "model".to_owned(),
             Model::File(path) => path.display().to_string(),
         };
+        let name = options.called.clone().unwrap_or_else(|| file.clone());
         if options.threads > MOST_THREADS {
             return Err(OrtError::Threads { threads: options.threads, most: MOST_THREADS });
         }
@@ -121,7 +124,11 @@ impl Session {
                 Model::File(path) => builder.commit_from_file(path),
             }
         });
-        let inner = inner.map_err(|reason| OrtError::Model { model: name.clone(), reason })?;
+        let inner = inner.map_err(|reason| {
+            // The library names the file that it was given.
+            let reason = reason.replace(&format!("Load model from {file} failed:"), "");
+            OrtError::Model { model: name.clone(), reason }
+        })?;
         let inputs = inner.inputs().iter().map(ValueInfo::new).collect();
         let outputs = inner.outputs().iter().map(ValueInfo::new).collect();
         Ok(Session { inner, model: name, inputs, outputs, profile: options.profile.clone() })

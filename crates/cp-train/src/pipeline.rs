@@ -23,7 +23,7 @@ use crate::multiple::Multiple;
 use crate::progress;
 use crate::recipe::{PlanBy, Planning, Recipe, Target};
 use crate::sensitivity::{LossRule, Sensitivity, SensitivityOptions};
-use crate::stages::Stages;
+use crate::stages::{Stages, damaged};
 use crate::statistics::measurable;
 use crate::timing::{self, Timing, TimingOptions};
 use crate::train_data::TrainData;
@@ -349,7 +349,7 @@ impl Pipeline<'_> {
         })?;
         profile.models = match measured {
             Some(models) => models,
-            None => Models::load(&models)?,
+            None => Models::load(&models).map_err(|error| damaged(&models, &error))?,
         };
         if recipe.times_layers() {
             profile = self.timed(profile, &key)?;

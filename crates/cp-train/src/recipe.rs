@@ -202,6 +202,9 @@ impl Preset {
     }
 }
 
+/// Ranks that are tried of a layer at most.
+const MOST_POINTS: usize = 10_000;
+
 impl Recipe {
     /// The recipe of a preset where there are training data, augmented as `augmentation` says.
     pub fn with_data(preset: Preset, target: Target, augmentation: Augmentation) -> Self {
@@ -365,6 +368,9 @@ impl Recipe {
             if got == 0 {
                 return wrong(option, "0".into(), "at least 1");
             }
+        }
+        if *points > MOST_POINTS {
+            return wrong("plan.points", points.to_string(), "at most 10000 ranks to try");
         }
         if !(0.0..=1.0).contains(size_share) {
             return wrong("plan.size_share", size_share.to_string(), "a number from 0 to 1");

@@ -4,7 +4,7 @@
 mod torch;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cp_data::Dataset;
@@ -47,6 +47,15 @@ struct Kept<T> {
     /// Commit of the program that computed it.
     commit: String,
     value: T,
+}
+
+/// That the file of a stage holds something else, with the way out of a stage.
+pub(crate) fn damaged(path: &Path, error: &dyn std::fmt::Display) -> TrainError {
+    let text = error.to_string();
+    // The error of the reader begins with the path, and ends with what to do about a file of the user's.
+    let what = text.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&text);
+    let what = what.split("; ").next().unwrap_or(what).to_owned();
+    TrainError::Stage { path: path.into(), what }
 }
 
 impl Stages {
@@ -121,8 +130,9 @@ impl Stages {
     ) -> Result<T, E> {
         let path = self.path(key, "json")?;
         if path.exists() {
-            let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
             let stage = |what: String| TrainError::Stage { path: path.clone(), what };
+            let text = std::fs::read(&path).map_err(TrainError::io(&path))?;
+            let text = String::from_utf8(text).map_err(|error| stage(error.to_string()))?;
             let kept: Kept<T> =
                 serde_json::from_str(&text).map_err(|error| stage(error.to_string()))?;
             let differ = key.differences(&kept.inputs);
@@ -200,7 +210,7 @@ impl Stages {
         })?;
         match made {
             Some(network) => Ok((network, value)),
-            None => Ok((Network::load(&path).map_err(TrainError::from)?, value)),
+            None => Ok((Network::load(&path).map_err(|error| damaged(&path, &error))?, value)),
         }
     }
 

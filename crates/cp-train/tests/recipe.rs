@@ -101,6 +101,32 @@ fn a_changed_setting_computes_what_depends_on_it() {
     assert_eq!(["profile", "dense-test"].map(count), [3, 2]);
 }
 
+/// A file that was cut off or overwritten is named, with the way out of a stage.
+#[test]
+fn damaged_stages_are_to_be_deleted() {
+    let _alone = alone();
+    let (dense, data) = (network(), data());
+    let folder = tempfile::tempdir().unwrap();
+    let stages = stages(folder.path());
+    recipe(0.5).run(&dense, Some(&data), &stages).unwrap();
+    let place = folder.path().join("stages");
+    let files = std::fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path());
+    for file in files.collect::<Vec<_>>() {
+        let whole = std::fs::read(&file).unwrap();
+        for wrong in [&whole[..0], &whole[..whole.len() / 2], &[0xff; 64]] {
+            std::fs::write(&file, wrong).unwrap();
+            let Err(error) = recipe(0.5).run(&dense, Some(&data), &stages) else { continue };
+            let told = error.to_string();
+            let name = file.file_name().unwrap().to_string_lossy();
+            assert!(told.contains(&*name) && told.contains("delete the file"), "{told}");
+            assert!(!told.contains("fetch"), "{told}");
+        }
+        std::fs::write(&file, whole).unwrap();
+    }
+    // All of them are whole again.
+    recipe(0.5).run(&dense, Some(&data), &stages).unwrap();
+}
+
 #[test]
 fn budgets_in_one_folder_share_the_profile() {
     let _alone = alone();

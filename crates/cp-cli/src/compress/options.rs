@@ -8,7 +8,7 @@ use cp_net::Form;
 use cp_plan::Method;
 use cp_train::{LossRule, Multiple, PlanBy, Preset};
 
-use crate::common::{InputShape, count, non_negative, positive, positive_number, ratio};
+use crate::common::{InputShape, count, non_negative, positive, positive_number, ratio, tries};
 use crate::model::ModelArgs;
 
 const SHORT: &str = "\
@@ -125,7 +125,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "[NAME=]DIMS", help_heading = "Plan")]
     pub(super) input: Vec<InputShape>,
     /// Ranks that the plan tries for each layer and form [default: 10 with a data set, else 12].
-    #[arg(long, value_name = "N", value_parser = positive, conflicts_with = "ranks", hide_short_help = true, help_heading = "Plan")]
+    #[arg(long, value_name = "N", value_parser = tries, conflicts_with = "ranks", hide_short_help = true, help_heading = "Plan")]
     pub(super) points: Option<usize>,
     /// Ranks are multiples of this: a number, or auto: 16 for --macs-ratio, 8 where layers are timed, else 1 [default: auto].
     #[arg(
@@ -237,7 +237,7 @@ pub(crate) struct Args {
     )]
     pub(super) step_epochs: Option<usize>,
     /// Decompositions of each layer with --schedule passes [default: 2].
-    #[arg(long, value_name = "N", value_parser = positive, requires = "schedule", hide_short_help = true, help_heading = "Fine-tuning")]
+    #[arg(long, value_name = "N", value_parser = tries, requires = "schedule", hide_short_help = true, help_heading = "Fine-tuning")]
     pub(super) passes: Option<usize>,
     /// Peak learning rate [default: the preset's: 0.005, or 0.02 with best; 0.001 with --inputs].
     #[arg(

@@ -103,6 +103,35 @@ fn files_of_another_kind_are_named_wherever_they_are_given() {
     refused(&["inspect", text(&plan)], 1, &["a plan of ranks", "--ranks"]);
 }
 
+/// A pipe that nobody writes into would be waited for without end, and a device may have none.
+#[cfg(unix)]
+#[test]
+fn pipes_and_devices_are_no_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let net = model(folder.path(), "small-cnn");
+    let pipe = folder.path().join("pipe.onnx");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let pictures = folder.path().join("pictures");
+    fs::create_dir(&pictures).unwrap();
+    let out = folder.path().join("out.onnx");
+    for special in [text(&pipe), "/dev/zero"] {
+        let archive = format!("tar:{special}");
+        let eval = ["eval", text(&net), "--dataset", &archive, "--split", "test"];
+        refused(&eval, 1, &[special, "pipe or a device"]);
+        refused(&["inspect", special], 1, &[special]);
+        let compress = ["compress", special, "--macs-ratio", "0.5", "--out", text(&out)];
+        refused(&compress, 1, &[special]);
+        let given = ["compress", text(&net), "--inputs", special, "--macs-ratio", "0.5"];
+        fails(&[&given[..], &["--out", text(&out)]].concat(), 2, &["--inputs"]);
+    }
+    refused(&["decompose", "/dev/zero", "--rank", "2"], 1, &["/dev/zero"]);
+    let init = ["--init-factors", "/dev/zero"];
+    let array = folder.path().join("x.npy");
+    write_npy(&array, &Array2::<f32>::eye(4)).unwrap();
+    fails(&[&["decompose", text(&array), "--rank", "2"][..], &init].concat(), 1, &["/dev/zero"]);
+}
+
 #[test]
 fn what_a_file_holds_cannot_move_the_cursor() {
     let folder = tempfile::tempdir().unwrap();
@@ -285,6 +314,11 @@ fn sizes_are_known_before_anything_is_allocated() {
     bench(&["--batch", "1000000", "--input", "3x30000x40000"], 1, &["--input", "3×30000×40000"]);
     bench(&["--input", "3x99999999999x99999999999"], 1, &["net.safetensors", "99999999999"]);
     bench(&["--repeats", "18446744073709551615"], 2, &["--repeats", "at most"]);
+    for option in ["--points", "--passes"] {
+        let rest = ["--dataset", "characters", "--macs-ratio", "0.5", "--out", "o.safetensors"];
+        let args = [&["compress", text(&path), option, "1000000000"][..], &rest].concat();
+        refused(&args, 2, &[option, "at most 10000"]);
+    }
     // A batch larger than the set is the whole set.
     let dataset = pictures(folder.path());
     let eval = ["eval", text(&path), "--dataset", &dataset, "--batch", "18446744073709551615"];
@@ -295,6 +329,8 @@ fn sizes_are_known_before_anything_is_allocated() {
     for rank in ["1000000000000", "18446744073709551615"] {
         refused(&["decompose", text(&array), "--rank", rank], 1, &["--rank", rank, "free"]);
     }
+    let many = ["decompose", text(&array), "--rank", "1", "--restarts", "1000000000000"];
+    refused(&many, 2, &["--restarts", "at most"]);
     let long = ["--max-iters", "18446744073709551615", "--restarts", "2"];
     json(&[&["decompose", text(&array), "--rank", "1", "--tol", "0.1"], &long[..]].concat());
 }

@@ -169,7 +169,11 @@ pub(crate) fn tapped(
     let folder = TemporaryFolder::create().map_err(TrainError::io(std::env::temp_dir()))?;
     let path = folder.path().join("model.onnx");
     model.taps(values)?.save(&path)?;
-    let options = SessionOptions { threads: timing::set_threads(0), ..SessionOptions::default() };
+    let options = SessionOptions {
+        threads: timing::set_threads(0),
+        called: model.path().map(|path| path.display().to_string()),
+        ..SessionOptions::default()
+    };
     Ok((Session::new(&path, &options)?, folder))
 }
 
