@@ -152,6 +152,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     let mut models = Vec::new();
     for path in paths {
         models.push(if model::is_onnx(path) {
+            model::open_onnx(path)?;
             Given::Onnx(path.clone())
         } else {
             Given::Network(Box::new(model::load(path, &args.arch)?))

@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
                 out.display()
             );
         }
-        output::refuse_same_file(&args.model.path, out)?;
+        output::refuse_same_file(args.files_read(), out)?;
         drop(OutFile::new(out)?);
     }
     if args.save_plan.is_some() && recipes.len() > 1 {
@@ -128,6 +128,16 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
         }
         source.save(&done, out)?;
         let (latency, changes) = source.compare(out, &batches)?;
+        if let Some(change) = changes.iter().find(|change| !change.relative.is_finite()) {
+            // Half precision may not hold what the factors come to.
+            let _ = std::fs::remove_file(out);
+            bail!(
+                "{}: is not written: its output '{}' would be NaN or infinite where the dense one is a number or overflows itself; a milder \
+                 budget, or a model in f32, may help",
+                out.display(),
+                change.output
+            );
+        }
         done.outcome.latency.extend(latency);
         // For the report alone.
         let ops = match work.kept && engine == Engine::OnnxRuntime {
@@ -153,7 +163,7 @@ fn with_way_out(error: TrainError, recipe: &Recipe) -> anyhow::Error {
         Multiple::Of(multiple) if unreachable && multiple > 1 => anyhow!(
             "{error}; ranks are multiples of {multiple}: --multiple 1 may come closer, and may be slower"
         ),
-        _ => error.into(),
+        _ => recipe::in_words_of_options(error),
     }
 }
 

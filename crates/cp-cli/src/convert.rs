@@ -100,7 +100,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
             "--preprocess is kept in the metadata of the model, where polyad reads it; other programs do not",
         );
     }
-    output::refuse_same_file(&args.from, &args.to)?;
+    output::refuse_same_file([("the input", args.from.as_path())], &args.to)?;
     drop(OutFile::new(&args.to)?);
     timing::set_threads(common.threads.unwrap_or(0));
     let shapes = shapes_by_name(&args.input)?;

@@ -167,7 +167,11 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     }
     // Before the work, not after it.
     let out = args.out.as_deref().map(|out| {
-        output::refuse_same_file(&args.input, out)?;
+        let others = [("--statistics", &args.statistics), ("--init-factors", &args.init_factors)];
+        let others =
+            others.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?)));
+        let read = std::iter::once(("the input", args.input.as_path())).chain(others);
+        output::refuse_same_file(read, out)?;
         OutFile::new(out)
     });
     let out = out.transpose()?;

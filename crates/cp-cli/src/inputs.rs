@@ -52,6 +52,7 @@ pub(crate) fn open(
             .map(|file| Ok((format!("--inputs {}", file.display()), npy::arrays(file)?)))
             .collect::<anyhow::Result<Vec<_>>>()
             .context("--inputs")?;
+        note_unused(path, &sets, &inputs);
         Examples::arrays(sets, &inputs, batch)?
     };
     // A shape without a name is that of the only input.
@@ -61,6 +62,26 @@ pub(crate) fn open(
         }
     }
     Ok(examples)
+}
+
+/// Says which arrays no input of the model takes. A single array serves a single input, whatever its name.
+fn note_unused(path: &Path, sets: &[(String, cp_train::Feed)], inputs: &[ValueInfo]) {
+    let mut unused: Vec<&str> = Vec::new();
+    for (_, arrays) in sets.iter().filter(|(_, arrays)| arrays.len() > 1 || inputs.len() > 1) {
+        for (name, _) in arrays {
+            let taken = inputs.iter().any(|input| input.name == *name);
+            if !taken && !unused.contains(&name.as_str()) {
+                unused.push(name);
+            }
+        }
+    }
+    if !unused.is_empty() {
+        output::note(&format!(
+            "--inputs {}: not used, being no inputs of the model: {}",
+            path.display(),
+            unused.join(", ")
+        ));
+    }
 }
 
 /// The `.npz` and `.npy` files of a folder, in the order of their names.

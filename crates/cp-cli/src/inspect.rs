@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use cp_net::{Architecture, Form, LayerCost, Rank, arch};
-use cp_onnx::Model;
 use cp_train::engine::value_shapes;
 use serde::Serialize;
 
@@ -187,7 +186,11 @@ fn onnx(
 ) -> anyhow::Result<Architecture> {
     let whole = model::load_at(path, option, given);
     let Err(error) = whole else { return Ok(whole?.into_parts().0) };
-    let model = Model::open(path)?;
+    if let Some(preprocess) = &option.preprocess {
+        // A file that is wrong is no reason to show less.
+        preprocess.check()?;
+    }
+    let model = model::open_onnx(path)?;
     // What is quantized or damaged has no layers either.
     let values = model.layer_inputs()?;
     let Ok(shapes) = value_shapes(&model, &values, given, &BTreeMap::new()) else {

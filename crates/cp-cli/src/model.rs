@@ -85,7 +85,7 @@ pub(crate) fn load_at(
     let network = match kind {
         FileKind::Onnx => {
             option.refuse_arch(path, kind)?;
-            let model = Model::open(path).with_context(looks)?;
+            let model = open_onnx(path).with_context(looks)?;
             onnx(&model, shapes)?
         }
         FileKind::ExportedProgram => {
@@ -139,6 +139,13 @@ pub(crate) fn onnx(
         };
     }
     Ok(model.import(&ImportOptions::new().inputs(model, shapes))?.network)
+}
+
+/// An ONNX model whose weights are numbers.
+pub(crate) fn open_onnx(path: &Path) -> anyhow::Result<Model> {
+    let model = Model::open(path)?;
+    model.check_numbers()?;
+    Ok(model)
 }
 
 /// What the file is, by its contents.

@@ -133,12 +133,17 @@ impl OutFile {
     }
 }
 
-/// Fails where `out` is the file `input`.
-pub(crate) fn refuse_same_file(input: &Path, out: &Path) -> anyhow::Result<()> {
-    if let (Ok(input), Ok(out)) = (input.canonicalize(), out.canonicalize())
-        && input == out
-    {
-        bail!("--out {} would overwrite the input; choose another name", out.display());
+/// Refuses to write `out` over one of the files that are read; each is told by what it is called.
+pub(crate) fn refuse_same_file<'a>(
+    read: impl IntoIterator<Item = (&'a str, &'a Path)>,
+    out: &Path,
+) -> anyhow::Result<()> {
+    let Ok(place) = out.canonicalize() else { return Ok(()) };
+    for (what, input) in read {
+        let Ok(input) = input.canonicalize() else { continue };
+        if input == place {
+            bail!("{} would overwrite {what}; choose another name", out.display());
+        }
     }
     Ok(())
 }

@@ -143,6 +143,11 @@ impl Preprocess {
         Ok((spec, layout))
     }
 
+    /// Whether what it names can be read.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        self.spec(3).map(drop)
+    }
+
     /// How pictures of so many channels are prepared, and what else a file says.
     fn spec(&self, channels: usize) -> anyhow::Result<(InputSpec, Settings)> {
         let spec = match self {

@@ -113,10 +113,12 @@ struct Small {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Times {
     engine: Runner,
+    /// What the ranks of the compressed networks are multiples of.
+    multiple: usize,
     batch: usize,
     threads: usize,
     dense: Timing,
-    /// For each compressed network.
+    /// For each ratio.
     compressed: Vec<Timing>,
 }
 
@@ -130,17 +132,25 @@ impl Times {
 }
 
 impl Outcome {
+    /// The compressed networks of these times, in their order.
+    fn small(&self, times: &Times) -> impl Iterator<Item = &Small> {
+        let multiple = times.multiple;
+        self.small.iter().filter(move |small| small.multiple == multiple)
+    }
+
     /// Seconds of the dense network in the engine in which it is the fastest.
     fn best_dense(&self, times: &Times) -> f64 {
-        let same = |other: &&Times| (other.batch, other.threads) == (times.batch, times.threads);
+        let key = |one: &Times| (one.multiple, one.batch, one.threads);
+        let same = |other: &&Times| key(other) == key(times);
         let all = self.times.iter().filter(same).map(|other| other.dense.median);
         all.fold(f64::INFINITY, f64::min)
     }
 
     /// Seconds of the dense network by direct convolutions.
     fn direct_dense(&self, times: &Times) -> Option<f64> {
-        let asked = (Runner::OnnxRuntime, times.batch, times.threads);
-        let found = |other: &&Times| (other.engine, other.batch, other.threads) == asked;
+        let key = |one: &Times| (one.multiple, one.batch, one.threads);
+        let found =
+            |other: &&Times| other.engine == Runner::OnnxRuntime && key(other) == key(times);
         self.times.iter().find(found).map(|other| other.dense.median)
     }
 }
@@ -211,8 +221,12 @@ impl Speed {
         let mut layers = dense.architecture().compressible();
         layers.retain(|layer| !keep.contains(layer));
         let all = dense.cost(shape)?.total;
-        let (mut networks, mut small) = (Vec::new(), Vec::new());
+        let options =
+            TimingOptions { warmup: 2, repeats: config.repeats, ..TimingOptions::default() };
+        let (mut small, mut times, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
+        // Ranks of one kind at a time, the dense network beside them: all engines hold all networks that take turns.
         for &multiple in &config.multiples {
+            let mut networks = Vec::new();
             for &ratio in &config.ratios {
                 let budget = Budget::Macs(ratio);
                 let plan = RankPlan::uniform_among(dense, shape, budget, config.form, &layers)?;
@@ -224,22 +238,20 @@ impl Speed {
                 small.push(Small { ratio, multiple, macs, params });
                 networks.push(network);
             }
-        }
-        let all: Vec<&Network> = std::iter::once(dense).chain(&networks).collect();
-        let options =
-            TimingOptions { warmup: 2, repeats: config.repeats, ..TimingOptions::default() };
-        let (mut times, mut left_out) = (Vec::new(), Vec::new());
-        for (batch, threads) in self.settings() {
-            timing::set_threads(threads);
-            let found = self.time(context, &all, batch, &options);
-            timing::set_threads(self.threads);
-            let (found, failed) = found?;
-            let place = format!("batch {batch}, {}", threads_text(threads));
-            left_out.extend(failed.into_iter().map(|why| format!("{name}, {place}: {why}")));
-            for (engine, found) in found {
-                let [dense, compressed @ ..] = &found[..] else { continue };
-                let (dense, compressed) = (*dense, compressed.to_vec());
-                times.push(Times { engine, batch, threads, dense, compressed });
+            let all: Vec<&Network> = std::iter::once(dense).chain(&networks).collect();
+            for (batch, threads) in self.settings() {
+                timing::set_threads(threads);
+                let found = self.time(context, &all, batch, &options);
+                timing::set_threads(self.threads);
+                let (found, failed) = found?;
+                let place = format!("batch {batch}, {}", threads_text(threads));
+                let failed = failed.into_iter().map(|why| format!("{name}, {place}: {why}"));
+                left_out.extend(failed.filter(|_| multiple == config.multiples[0]));
+                for (engine, found) in found {
+                    let [dense, compressed @ ..] = &found[..] else { continue };
+                    let (dense, compressed) = (*dense, compressed.to_vec());
+                    times.push(Times { engine, multiple, batch, threads, dense, compressed });
+                }
             }
         }
         Ok(Outcome { network: name.into(), small, times, left_out })
@@ -299,7 +311,7 @@ impl Speed {
                     .filter(|(_, times)| times.engine == engine)
                     .flat_map(|(one, times)| {
                         let of = |(at, small): (usize, &Small)| times.speedup(at) / small.macs;
-                        one.small.iter().enumerate().map(of).collect::<Vec<_>>()
+                        one.small(times).enumerate().map(of).collect::<Vec<_>>()
                     })
                     .collect();
                 shares.sort_by(f64::total_cmp);
@@ -333,12 +345,14 @@ impl Speed {
         )
         .series(Series::line("as many times faster", [(1.0, 1.0), (most, most)]));
         for one in outcomes {
-            let asked = |t: &&Times| (t.engine, t.batch, t.threads) == (engine, batch, threads);
+            // Ranks of the first multiple; the others are in the table.
+            let asked = |t: &&Times| {
+                t.multiple == self.settings.multiples[0]
+                    && (t.engine, t.batch, t.threads) == (engine, batch, threads)
+            };
             let times = one.times.iter().find(asked);
             let Some(times) = times else { continue };
-            // Ranks of the first multiple; the others are in the table.
-            let same = |small: &&Small| small.multiple == self.settings.multiples[0];
-            let points = one.small.iter().take_while(same).enumerate();
+            let points = one.small(times).enumerate();
             let points = points.map(|(at, small)| (small.macs, times.speedup(at)));
             plot = plot.series(Series::both(&one.network, points));
         }
@@ -365,7 +379,7 @@ impl Speed {
         );
         for one in outcomes {
             for times in &one.times {
-                for (at, &Small { macs, multiple, .. }) in one.small.iter().enumerate() {
+                for (at, &Small { macs, multiple, .. }) in one.small(times).enumerate() {
                     let time = times.compressed[at].median;
                     let direct = one.direct_dense(times).map(|dense| dense / time / macs);
                     table.row([
@@ -402,7 +416,8 @@ impl Speed {
         let speeds: Vec<String> = one
             .times
             .iter()
-            .filter(|times| times.threads == 1 && times.batch == 1 && shown.contains(&times.engine))
+            .filter(|times| times.threads == 1 && times.batch == 1 && times.multiple == multiple)
+            .filter(|times| shown.contains(&times.engine))
             .map(|times| format!("{:.2}× ({}, batch 1, 1 thread)", times.speedup(at), times.engine))
             .collect();
         Some(Row {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use cp_net::NetError;
+use cp_net::{FileKind, NetError};
 
 use crate::wire::WireError;
 
@@ -18,6 +18,34 @@ pub enum OnnxError {
         path: PathBuf,
         /// What the file system reports.
         source: io::Error,
+    },
+    /// A file of another kind.
+    #[error("{}: is {kind}, not an ONNX model; {}", path.display(), kind.way_out())]
+    ForeignFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        kind: FileKind,
+    },
+    /// Numbers of a layer that are none.
+    #[error(
+        "{}: '{value}' of node '{node}' ({op}) holds {count} values that are {what}; a training that diverged, or a damaged copy: no output \
+         of the model can be trusted",
+        file(path)
+    )]
+    NoNumbers {
+        /// The file, if the bytes come from one.
+        path: Option<PathBuf>,
+        /// The node.
+        node: String,
+        /// Its op.
+        op: String,
+        /// The initializer or constant.
+        value: String,
+        /// How many.
+        count: usize,
+        /// `NaN or infinite`, or `negative variances`.
+        what: &'static str,
     },
     /// Bytes that are no model.
     #[error("{}: no ONNX model, or a damaged one: {source}", file(path))]

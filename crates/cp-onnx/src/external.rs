@@ -42,7 +42,11 @@ impl Place {
             return Err(TensorError::Outside { location: location() });
         }
         let metadata = path.metadata().map_err(found)?;
-        let size = if metadata.is_file() { metadata.len() } else { 0 };
+        if !metadata.is_file() {
+            let told = "is a folder, a pipe or a device, not a file";
+            return Err(TensorError::Missing { path, source: std::io::Error::other(told) });
+        }
+        let size = metadata.len();
         let length = self.length.unwrap_or(size.saturating_sub(self.offset));
         match self.offset.checked_add(length) {
             Some(end) if end <= size => Ok((path, length)),

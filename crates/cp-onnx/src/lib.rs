@@ -36,6 +36,7 @@
 mod error;
 mod export;
 mod external;
+mod finite;
 mod fold;
 mod import;
 mod layers;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use cp_net::Op;
+use cp_net::{FileKind, Op};
 use ndarray::ArrayD;
 
 use crate::error::{OnnxError, TensorError};
@@ -18,6 +18,7 @@ use crate::proto::{Field, Kind, Message, Payload, graph, model, node, tensor};
 use crate::record::{Factorization, KEY, Record};
 use crate::scopes::{MAIN, Reader, Scopes};
 use crate::splice::Splicing;
+use crate::wire::Bytes;
 
 /// An ONNX model.
 #[derive(Debug, Clone)]
@@ -40,7 +41,17 @@ impl Model {
         }
         let file = File::open(path).map_err(io)?;
         file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
-        let model = Self::of(bytes, Some(path.into()))?;
+        let bytes = Bytes::from(bytes);
+        let model = Self::of(bytes.clone(), Some(path.into())).map_err(|error| {
+            // What is no model at all is named for what it is.
+            match (FileKind::of(&bytes), error) {
+                (FileKind::Onnx | FileKind::Unknown, error) => error,
+                (kind, OnnxError::Wire { .. } | OnnxError::NoGraph { .. }) => {
+                    OnnxError::ForeignFile { path: path.into(), kind }
+                }
+                (_, error) => error,
+            }
+        })?;
         tensor::each(&model.root, &mut |tensor| {
             let check = || match tensor::place(tensor)? {
                 Some(place) => place.length(model.folder()).map(drop),
@@ -61,14 +72,14 @@ impl Model {
     /// # Errors
     /// Bytes that are no model.
     pub fn decode(bytes: Vec<u8>) -> Result<Self, OnnxError> {
-        Self::of(bytes, None)
+        Self::of(bytes.into(), None)
     }
 
-    fn of(bytes: Vec<u8>, path: Option<PathBuf>) -> Result<Self, OnnxError> {
+    fn of(bytes: Bytes, path: Option<PathBuf>) -> Result<Self, OnnxError> {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(OnnxError::TooLarge { path, bytes: bytes.len() as u64, most: MAX_BYTES });
         }
-        match Message::decode(bytes.into(), Kind::Model) {
+        match Message::decode(bytes, Kind::Model) {
             Ok(root) => match root.children(model::GRAPH).count() {
                 1 => Ok(Self { root, path }),
                 graphs => Err(OnnxError::NoGraph { path, graphs }),

@@ -99,8 +99,12 @@ impl Model {
                 };
                 placed.push((name, op, shape));
             }
-            let problem =
-                problem.or_else(|| placed.is_empty().then(|| reason.clone().unwrap_or_default()));
+            let unknown = || {
+                let told =
+                    "its attributes (pads, strides, dilations, group) are not those of a layer";
+                reason.clone().unwrap_or_else(|| told.into())
+            };
+            let problem = problem.or_else(|| placed.is_empty().then(unknown));
             if let Some(problem) = problem {
                 left_out.push((layer.name, problem));
                 continue;

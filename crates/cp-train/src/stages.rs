@@ -231,7 +231,7 @@ impl Stages {
         network: &Network,
         set: &Arc<dyn Dataset>,
     ) -> Result<Evaluation, TrainError> {
-        let key = Key::new(name, 1).network("network", network).data("data", &**set)?;
+        let key = Key::new(name, 2).network("network", network).data("data", &**set)?;
         self.result(&key, || self.evaluated(network, set))
     }
 

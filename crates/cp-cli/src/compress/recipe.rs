@@ -295,6 +295,18 @@ impl Args {
         self.out.with_file_name(format!("{stem}-{}.{kind}", target.label()))
     }
 
+    /// What is read, by its options.
+    pub(super) fn files_read(&self) -> Vec<(&'static str, &std::path::Path)> {
+        let others = [
+            ("the file of --inputs", &self.inputs),
+            ("the file of --recipe", &self.recipe),
+            ("the file of --ranks", &self.budget.ranks),
+            ("the file of --fix", &self.fix),
+        ];
+        let others = others.into_iter().filter_map(|(what, path)| Some((what, path.as_deref()?)));
+        std::iter::once(("the input", self.model.path.as_path())).chain(others).collect()
+    }
+
     /// Where work is kept, if it is.
     pub(super) fn work_folder(&self) -> Option<PathBuf> {
         match &self.work {
@@ -380,7 +392,7 @@ fn known_layers(arch: &Architecture, option: &str, names: &[String]) -> anyhow::
 }
 
 /// A setting of a recipe that is out of range, by the name of its option.
-fn in_words_of_options(error: TrainError) -> anyhow::Error {
+pub(super) fn in_words_of_options(error: TrainError) -> anyhow::Error {
     let TrainError::Config { option, got, expected } = &error else { return error.into() };
     let name = match *option {
         "target" => "the budget",

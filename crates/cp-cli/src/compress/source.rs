@@ -81,7 +81,7 @@ impl Source {
             .into());
         }
         let mut given = shapes_by_name(&args.input)?;
-        let onnx = Model::open(path)?;
+        let onnx = model::open_onnx(path)?;
         if args.dataset.is_some() {
             return Self::trained(args, onnx, given);
         }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use cp_net::{Architecture, Network};
+use cp_onnx::{ExportOptions, export};
 use ndarray::{Array2, ArrayD, IxDyn};
 use ndarray_npy::write_npy;
 
@@ -79,6 +80,14 @@ fn files_of_another_kind_are_named_wherever_they_are_given() {
         refused(&["inspect", path, "--arch", "small-cnn"], 1, &[named, kind]);
         refused(&["eval", path, "--dataset", "characters", "--split", "validation"], 1, &[kind]);
         refused(&["bench", text(&dense), path], 1, &[kind]);
+        // The name says what was wanted, not what it is.
+        let named_onnx = folder.path().join("given.onnx");
+        fs::write(&named_onnx, bytes).unwrap();
+        let path_onnx = text(&named_onnx);
+        refused(&["inspect", path_onnx], 1, &["given.onnx", kind]);
+        refused(&["bench", path_onnx, path_onnx], 1, &["given.onnx", kind]);
+        let compress = ["compress", path_onnx, "--params-ratio", "0.5", "--out", text(&out)];
+        refused(&compress, 1, &["given.onnx", kind]);
         refused(&["decompose", path, "--rank", "2"], 1, &[kind, ".npy"]);
         let array = folder.path().join("x.npy");
         write_npy(&array, &Array2::<f32>::eye(4)).unwrap();
@@ -176,6 +185,16 @@ fn weights_that_are_no_numbers_are_named_by_every_command() {
             1,
             &words,
         );
+        // The same as an ONNX model.
+        let (model, out) = (folder.path().join("net.onnx"), folder.path().join("out.onnx"));
+        export(&net, &ExportOptions::default()).unwrap().save(&model).unwrap();
+        let words = ["net.onnx", array, "1 values", what];
+        refused(&["inspect", text(&model)], 1, &words);
+        refused(&["bench", text(&model), text(&model)], 1, &words);
+        refused(&["eval", text(&model), "--dataset", &dataset], 1, &words);
+        let compress = ["compress", text(&model), "--params-ratio", "0.5", "--out", text(&out)];
+        refused(&compress, 1, &words);
+        assert!(!out.exists());
     }
     assert!(!out.exists());
     // Finite weights, and sums beyond f32.
@@ -333,6 +352,52 @@ fn sizes_are_known_before_anything_is_allocated() {
     refused(&many, 2, &["--restarts", "at most"]);
     let long = ["--max-iters", "18446744073709551615", "--restarts", "2"];
     json(&[&["decompose", text(&array), "--rank", "1", "--tol", "0.1"], &long[..]].concat());
+}
+
+/// What is read is not written over, by whatever option either is given.
+#[test]
+fn files_that_are_read_are_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let net = model(folder.path(), "small-cnn");
+    let (recipe, out) = (folder.path().join("recipe.toml"), folder.path().join("out.safetensors"));
+    let compress = |rest: &[&str]| -> Vec<String> {
+        let args = [&["compress", text(&net), "--out", text(&out)][..], rest].concat();
+        args.into_iter().map(String::from).collect()
+    };
+    let plain =
+        compress(&["--params-ratio", "0.5", "--save-recipe", text(&recipe), "--points", "2"]);
+    polyad(&plain.iter().map(String::as_str).collect::<Vec<_>>()).assert().success();
+    let before = fs::read(&recipe).unwrap();
+    for rest in [
+        ["--recipe", text(&recipe), "--save-plan", text(&recipe)],
+        ["--recipe", text(&recipe), "--save-recipe", text(&recipe)],
+    ] {
+        let args = compress(&rest);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        fails(&args, 1, &["recipe.toml", "--recipe", "overwrite"]);
+        assert_eq!(fs::read(&recipe).unwrap(), before);
+    }
+    let array = folder.path().join("x.npy");
+    write_npy(&array, &Array2::<f32>::eye(4)).unwrap();
+    let start = folder.path().join("start.npz");
+    let first = ["decompose", text(&array), "--rank", "2", "--out", text(&start)];
+    polyad(&first).assert().success();
+    let before = fs::read(&start).unwrap();
+    fails(&[&first[..], &["--init-factors", text(&start)]].concat(), 1, &["--init-factors"]);
+    assert_eq!(fs::read(&start).unwrap(), before);
+}
+
+/// Where every part is held, there is nothing to train.
+#[test]
+fn something_has_to_be_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let net = written(folder.path(), "net", RGB, FLAT);
+    let dataset = pictures(folder.path());
+    let out = folder.path().join("out.safetensors");
+    let args = ["compress", text(&net), "--dataset", &dataset, "--params-ratio", "0.5"];
+    let rest = ["--epochs", "1", "--freeze", "reduce,expand", "--out", text(&out)];
+    let error = fails(&[&args[..], &rest].concat(), 1, &["--freeze"]);
+    assert!(!error.contains("requires grad"), "{error}");
 }
 
 // Interrupted commands

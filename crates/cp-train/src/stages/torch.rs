@@ -81,6 +81,13 @@ impl Stages {
     ) -> Result<Network, TrainError> {
         let mut model = self.executor(network)?;
         model.freeze(|node| frozen.contains(node));
+        if model.trainable().is_empty() {
+            return Err(TrainError::Config {
+                option: "frozen_parts",
+                got: "all that could be trained".into(),
+                expected: "at least one part that is trained",
+            });
+        }
         let teacher = match config.distill {
             Some(_) => Some(self.executor(dense)?),
             None => None,
