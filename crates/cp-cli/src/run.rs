@@ -17,13 +17,13 @@ use crate::output::{self, Report, percent};
 const EXAMPLES: &str = "\
 Examples:
   polyad run small.safetensors cat.png dog.jpg
-  polyad run model.onnx photo.jpg --preprocess imagenet --classes imagenet-classes.txt
+  polyad run model.onnx photo.jpg --preprocess imagenet --names imagenet-classes.txt
   polyad run model.onnx pictures/ --preprocess unit --top 1 --engine infer --json
 
-Pictures are brought to the size that the model takes as for `polyad eval`. The names of the classes are the lines of --classes; without it \
+Pictures are brought to the size that the model takes as for `polyad eval`. The names of the classes are the lines of --names; without it \
 classes are numbered from 0.
 
-JSON: engine; pictures: picture, classes: class (number), name (with --classes), probability.";
+JSON: engine; pictures: picture, classes: class (number), name (with --names), probability.";
 
 /// Show the likeliest classes of pictures.
 #[derive(clap::Args)]
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     top: usize,
     /// A text file with the name of a class in each line.
     #[arg(long, value_name = "FILE")]
-    classes: Option<PathBuf>,
+    names: Option<PathBuf>,
     /// Sizes of one example of an ONNX model, such as 3x224x224, where the model leaves them open.
     #[arg(long, value_name = "[NAME=]DIMS")]
     input: Vec<InputShape>,
@@ -136,13 +136,13 @@ fn classes_of(net: &Network) -> anyhow::Result<usize> {
 
 /// The names of so many classes.
 fn class_names(args: &Args, count: usize) -> anyhow::Result<Option<Vec<String>>> {
-    let Some(path) = &args.classes else { return Ok(None) };
+    let Some(path) = &args.names else { return Ok(None) };
     let text =
-        std::fs::read_to_string(path).with_context(|| format!("--classes {}", path.display()))?;
+        std::fs::read_to_string(path).with_context(|| format!("--names {}", path.display()))?;
     let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
     if names.len() != count {
         let told = format!(
-            "--classes {}: has {} lines, and the model has {count} classes",
+            "--names {}: has {} lines, and the model has {count} classes",
             path.display(),
             names.len()
         );

@@ -2,8 +2,10 @@
 
 use crate::error::TrainError;
 
-pub(crate) const FINE_TUNING: [&str; 2] =
-    ["fine-tuning", "--preset quick --calibrate 0 does what can be done without it"];
+pub(crate) const FINE_TUNING: [&str; 2] = [
+    "fine-tuning",
+    "leave --epochs out, and with a data set take --preset quick --calibrate 0, which do what can be done without it",
+];
 
 pub(crate) const CALIBRATION: [&str; 2] =
     ["measuring the statistics of batch normalizations anew", "--calibrate 0 leaves it out"];

@@ -69,7 +69,7 @@ fn classes_have_the_names_of_the_file() {
     let names = folder.path().join("names.txt");
     let lines: Vec<String> = (0..10).map(|class| format!("thing {class}")).collect();
     fs::write(&names, lines.join("\n")).unwrap();
-    let args = ["run", text(&net), text(&files[0]), "--classes", text(&names), "--engine", "infer"];
+    let args = ["run", text(&net), text(&files[0]), "--names", text(&names), "--engine", "infer"];
     let found = json(&args);
     for class in found["pictures"][0]["classes"].as_array().unwrap() {
         assert_eq!(class["name"], format!("thing {}", class["class"]));
@@ -77,7 +77,7 @@ fn classes_have_the_names_of_the_file() {
     let said = polyad(&args).assert().success().get_output().stdout.clone();
     assert!(String::from_utf8(said).unwrap().contains("thing "));
     fs::write(&names, lines[1..].join("\n")).unwrap();
-    fails(&args, 2, &["--classes", "9 lines", "10 classes"]);
+    fails(&args, 2, &["--names", "9 lines", "10 classes"]);
 }
 
 #[test]
