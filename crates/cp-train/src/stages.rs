@@ -224,7 +224,7 @@ impl Stages {
     /// Evaluates `network` on `set`, once: the result is kept under the stage `name`.
     ///
     /// # Errors
-    /// As [`evaluate`].
+    /// As [`evaluate_in`](crate::evaluate_in).
     pub fn evaluate(
         &self,
         name: &str,
