@@ -132,8 +132,8 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
             // Half precision may not hold what the factors come to.
             let _ = std::fs::remove_file(out);
             bail!(
-                "{}: is not written: its output '{}' would be NaN or infinite where the dense one is a number or overflows itself; a milder \
-                 budget, or a model in f32, may help",
+                "{}: is not written: its output '{}' would be NaN or infinite where the dense one is a number; a milder budget, or a model \
+                 in f32, may help",
                 out.display(),
                 change.output
             );

@@ -55,7 +55,7 @@ pub fn value_shapes(
 pub struct Change {
     /// The output.
     pub output: String,
-    /// ‖y − ŷ‖ / ‖y‖ over all examples.
+    /// ‖y − ŷ‖ / ‖y‖ over all examples, where y is finite; infinite where ŷ is not finite in such a place.
     pub relative: f64,
     /// max |y − ŷ| / max |y|.
     pub largest: f64,
@@ -79,7 +79,7 @@ pub fn changes(
     changes_on(before, after, [Ok(feed)])
 }
 
-/// As [`changes`], over these runs: what each input takes, by name.
+/// As [`changes`], over these runs: what each input takes, by name. Outputs that are nowhere finite in `before` are left out.
 ///
 /// # Errors
 /// Where one of the models does not run, and those of the runs.
@@ -111,12 +111,14 @@ pub fn changes_on(
             sums[at].1.compare_rows(&y, &other);
         }
     }
-    Ok(sums.into_iter().map(|(output, sum)| sum.change(output)).collect())
+    Ok(sums.into_iter().filter_map(|(output, sum)| sum.change(output)).collect())
 }
 
 /// What is added up of an output.
 #[derive(Default)]
 struct Sum {
+    /// Numbers that were compared.
+    numbers: usize,
     square: f64,
     whole: f64,
     largest: f64,
@@ -143,18 +145,28 @@ impl Sum {
         }
     }
 
+    /// `a` of the dense model, `b` of the other. Where `a` is a mask's −∞ or no number there is no distance.
     fn add(&mut self, a: f64, b: f64) {
-        self.square += (a - b).powi(2);
+        if !a.is_finite() {
+            return;
+        }
+        let difference = if b.is_finite() { (a - b).abs() } else { f64::INFINITY };
+        self.numbers += 1;
+        self.square += difference.powi(2);
         self.whole += a.powi(2);
-        self.largest = self.largest.max((a - b).abs());
+        self.largest = self.largest.max(difference);
         self.most = self.most.max(a.abs());
     }
 
-    fn change(self, output: String) -> Change {
+    /// None where nothing was compared.
+    fn change(self, output: String) -> Option<Change> {
+        if self.numbers == 0 {
+            return None;
+        }
         let share = |part: f64, all: f64| if part == 0.0 { 0.0 } else { part / all };
         let relative = share(self.square.sqrt(), self.whole.sqrt());
         let agreement = (self.rows > 0).then(|| self.same as f64 / self.rows as f64);
-        Change { output, relative, largest: share(self.largest, self.most), agreement }
+        Some(Change { output, relative, largest: share(self.largest, self.most), agreement })
     }
 }
 
@@ -199,5 +211,37 @@ fn numbers(tensor: &Tensor) -> Option<ArrayD<f64>> {
         Tensor::F64(x) => Some(x.clone()),
         Tensor::F16(x) => Some(x.mapv(f64::from)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn change(pairs: &[(f64, f64)]) -> Option<Change> {
+        let mut sum = Sum::default();
+        pairs.iter().for_each(|&(a, b)| sum.add(a, b));
+        sum.change("y".into())
+    }
+
+    #[test]
+    fn what_is_not_finite_in_the_dense_model_is_not_compared() {
+        let (inf, nan) = (f64::INFINITY, f64::NAN);
+        let plain = change(&[(3.0, 3.0), (4.0, 4.5)]).unwrap();
+        assert_eq!((plain.relative, plain.largest), (0.1, 0.125));
+        let masked = [(3.0, 3.0), (-inf, -inf), (4.0, 4.5), (nan, 1.0), (-inf, 7.0)];
+        assert_eq!(change(&masked), Some(plain));
+        assert_eq!(change(&[(nan, nan), (inf, inf)]), None);
+    }
+
+    #[test]
+    fn a_number_that_overflows_is_an_infinite_change() {
+        for lost in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            for dense in [1.0, 0.0] {
+                let change = change(&[(2.0, 2.0), (dense, lost)]).unwrap();
+                assert_eq!((change.relative, change.largest), (f64::INFINITY, f64::INFINITY));
+            }
+        }
     }
 }
