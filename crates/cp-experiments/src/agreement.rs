@@ -9,11 +9,11 @@ use cp_data::Dataset;
 use cp_net::{Form, Network};
 use cp_plan::MAX_ENERGY;
 use cp_report::{Axis, Block, Cell, Column, Report, Series, Table, XyPlot};
-use cp_torch::tch::Kind;
 use cp_train::{
-    CompressConfig, CompressData, EvalOptions, Evaluation, Multiple, Planning, Recipe,
-    StatisticsOptions, Target, TrainData, logits,
+    CompressConfig, CompressData, Engine, EvalOptions, Evaluation, Multiple, Planning, Recipe,
+    StatisticsOptions, Target, TrainData, logits_in,
 };
+use ndarray::ArrayView1;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
@@ -185,9 +185,13 @@ impl Experiment for Agreement {
 
 /// The class of the highest logit of every image.
 fn best(context: &Context, network: &Network, set: &Arc<dyn Dataset>) -> Result<Vec<i64>> {
-    let model = context.stages.executor(network)?;
-    let found = logits(&model, set, &EvalOptions::default())?.f_argmax(1, false)?;
-    Ok(Vec::<i64>::try_from(found.to_kind(Kind::Int64))?)
+    let engine = Engine::libtorch(context.stages.device())?;
+    let logits = logits_in(engine, network, set, &EvalOptions::default())?;
+    let best = |row: ArrayView1<'_, f32>| {
+        // The first of equals.
+        row.iter().enumerate().rev().max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(at, _)| at)
+    };
+    Ok(logits.rows().into_iter().filter_map(best).map(|at| at as i64).collect())
 }
 
 /// The recipe of `way`: the ranks of the least Σ e² at the budget, of the kernels' errors or, with images, of the outputs'.

@@ -26,10 +26,7 @@ impl Device {
     /// Always: the program was built without libtorch.
     #[cfg(not(feature = "torch"))]
     pub fn cuda() -> Result<Self, crate::TrainError> {
-        Err(crate::TrainError::NeedsLibtorch {
-            what: "--device cuda",
-            way_out: "leave --device out",
-        })
+        Err(crate::libtorch::refused(["--device cuda", "leave --device out"]))
     }
 }
 

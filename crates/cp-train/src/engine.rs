@@ -14,11 +14,12 @@ use std::fmt;
 use std::path::Path;
 
 use cp_net::{Architecture, InputShapes, InputSpec, Network};
-use ndarray::ArrayD;
+use ndarray::{Array4, ArrayD};
 use serde::{Deserialize, Serialize};
 
 use crate::device::Device;
 use crate::error::TrainError;
+use crate::libtorch;
 use crate::timing::{self, Timing, TimingOptions};
 
 pub use crate::timing::Ready;
@@ -26,7 +27,9 @@ pub use crate::timing::Ready;
 pub(crate) use foreign::tapped;
 pub use foreign::{Change, changes, changes_on, value_shapes};
 pub use onnxruntime::{OpTime, node_times, op_times, ready_on};
-pub(crate) use torch::LayerTimer;
+pub(crate) use torch::Layout;
+#[cfg(feature = "torch")]
+pub(crate) use torch::Running;
 #[cfg(feature = "torch")]
 pub use torch::{latency, latency_in_layout};
 
@@ -114,31 +117,68 @@ impl Inputs {
 
 /// A network of one input that is made ready for its outputs, and not to be timed.
 pub(crate) trait Forward {
-    /// What the network puts out for `x`, `[B, …]`, and the tapped value.
-    fn forward(&mut self, x: ArrayD<f32>)
-    -> Result<(ArrayD<f32>, Option<ArrayD<f32>>), TrainError>;
+    /// What the network puts out for pixels `[B, C, H, W]` brought to `input`: `[B, …]`, and the tapped value.
+    fn forward(&mut self, pixels: &Array4<u8>, input: &InputSpec) -> Result<Outputs, TrainError>;
 }
 
-/// That a program without libtorch was asked for it.
-pub(crate) fn needs_libtorch() -> TrainError {
-    TrainError::NeedsLibtorch {
-        what: "--engine torch",
-        way_out: "leave --engine out, or name onnxruntime or infer",
+impl Forward for Box<dyn Forward> {
+    fn forward(&mut self, pixels: &Array4<u8>, input: &InputSpec) -> Result<Outputs, TrainError> {
+        (**self).forward(pixels, input)
     }
 }
 
+/// What a network puts out, and the value that was tapped.
+pub(crate) type Outputs = (ArrayD<f32>, Option<ArrayD<f32>>);
+
 impl Engine {
-    /// `network` with the first of `taps` put out, too, in an engine other than libtorch.
+    /// `network` with the first of `taps` put out, too.
     pub(crate) fn classifier(
         self,
         network: &Network,
         taps: &[String],
     ) -> Result<Box<dyn Forward>, TrainError> {
         Ok(match self {
-            Engine::Torch(_) => return Err(needs_libtorch()),
+            Engine::Torch(device) => torch::classifier(network, taps, device)?,
             Engine::OnnxRuntime => Box::new(onnxruntime::Classifier::new(network, taps)?),
             Engine::Infer => Box::new(infer::Classifier::new(network, taps)?),
         })
+    }
+
+    /// Where networks run in it.
+    pub(crate) fn device(self) -> Device {
+        match self {
+            Engine::Torch(device) => device,
+            Engine::OnnxRuntime | Engine::Infer => Device::Cpu,
+        }
+    }
+
+    /// How the maps of `network` lie in this engine, for [`Self::layers_latency`].
+    pub(crate) fn layout_of(self, network: &Network) -> Result<Layout, TrainError> {
+        match self {
+            Engine::Torch(device) => torch::layout_of(network, device),
+            _ => Ok(Layout::default()),
+        }
+    }
+
+    /// As [`Self::latency`] of networks of one layer, on `[batch, input…]`: on maps that lie as those of the whole network do, whose time a
+    /// conversion would change.
+    pub(crate) fn layers_latency(
+        self,
+        layout: Layout,
+        layers: &[Network],
+        input: &[usize],
+        batch: usize,
+        options: &TimingOptions,
+    ) -> Result<Vec<Timing>, TrainError> {
+        match self {
+            Engine::Torch(device) => {
+                torch::layers_latency(layout, layers, input, batch, device, options)
+            }
+            _ => {
+                let subjects: Vec<Subject<'_>> = layers.iter().map(Subject::Network).collect();
+                self.latency(&subjects, &Inputs::one(input, batch), options)
+            }
+        }
     }
 
     /// The fastest engine at hand for networks on `device`: ONNX Runtime on the CPU, libtorch on others. Without ONNX Runtime's library it
@@ -159,13 +199,17 @@ impl Engine {
     /// # Errors
     /// In a program that was built without it.
     pub fn libtorch(device: Device) -> Result<Self, TrainError> {
-        if cfg!(feature = "torch") { Ok(Engine::Torch(device)) } else { Err(needs_libtorch()) }
+        if libtorch::HERE {
+            Ok(Engine::Torch(device))
+        } else {
+            Err(libtorch::refused(libtorch::ENGINE))
+        }
     }
 
     /// All engines that this program has for networks on `device`, but for ONNX Runtime, whose library may be missing.
     pub(crate) fn built_in(device: Device) -> Vec<Self> {
         let own = if device == Device::Cpu { vec![Engine::Infer] } else { Vec::new() };
-        let torch = cfg!(feature = "torch").then_some(Engine::Torch(device));
+        let torch = libtorch::HERE.then_some(Engine::Torch(device));
         own.into_iter().chain(torch).collect()
     }
 

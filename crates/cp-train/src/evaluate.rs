@@ -2,9 +2,6 @@
 
 #[cfg(feature = "torch")]
 mod executor;
-#[cfg_attr(feature = "torch", path = "evaluate/torch.rs")]
-#[cfg_attr(not(feature = "torch"), path = "evaluate/without_torch.rs")]
-mod libtorch;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -15,11 +12,11 @@ use ndarray::{Array2, ArrayView2, Axis};
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "torch")]
-pub use executor::{evaluate, logits};
+pub use executor::evaluate;
 
 use crate::batch;
 use crate::device::Device;
-use crate::engine::Engine;
+use crate::engine::{Engine, Forward};
 use crate::error::TrainError;
 use crate::fit::{check_fit, check_takes};
 use crate::memory::{Purpose, check_memory};
@@ -70,13 +67,23 @@ pub fn evaluate_in(
     options: &EvalOptions,
 ) -> Result<Evaluation, TrainError> {
     let folded = network.folded()?;
+    let arch = folded.architecture();
+    let device = engine.device();
+    evaluate_with(arch, device, data, options, |taps| engine.classifier(&folded, taps))
+}
+
+/// The one evaluation: of a network with this architecture, which `ready` makes ready with these values tapped.
+fn evaluate_with<F: Forward>(
+    arch: &Architecture,
+    device: Device,
+    data: &Arc<dyn Dataset>,
+    options: &EvalOptions,
+    ready: impl FnOnce(&[String]) -> Result<F, TrainError>,
+) -> Result<Evaluation, TrainError> {
     let watch = Stopwatch::start();
-    check_fit(folded.architecture(), data.as_ref())?;
-    if let Engine::Torch(device) = engine {
-        return libtorch::evaluate(&folded, device, data, options);
-    }
+    check_fit(arch, data.as_ref())?;
     let mut totals = Totals::default();
-    each_batch(engine, &folded, data, options, |logits, labels| totals.add(logits, labels))?;
+    each_batch(arch, device, data, options, ready, |logits, labels| totals.add(logits, labels))?;
     Ok(totals.evaluation(watch.seconds()))
 }
 
@@ -91,34 +98,33 @@ pub fn logits_in(
     options: &EvalOptions,
 ) -> Result<Array2<f32>, TrainError> {
     let folded = network.folded()?;
-    check_takes(folded.architecture(), data.as_ref())?;
-    if let Engine::Torch(device) = engine {
-        return libtorch::logits(&folded, device, data, options);
-    }
+    let arch = folded.architecture();
+    check_takes(arch, data.as_ref())?;
     let mut parts = Vec::new();
-    each_batch(engine, &folded, data, options, |logits, _| parts.push(logits.to_owned()))?;
+    let ready = |taps: &[String]| engine.classifier(&folded, taps);
+    each_batch(arch, engine.device(), data, options, ready, |logits, _| {
+        parts.push(logits.to_owned());
+    })?;
     let views: Vec<_> = parts.iter().map(Array2::view).collect();
     // All batches have as many columns.
     Ok(ndarray::concatenate(Axis(0), &views).unwrap_or_default())
 }
 
 /// The logits of every batch, with the labels.
-fn each_batch(
-    engine: Engine,
-    folded: &Network,
+fn each_batch<F: Forward>(
+    arch: &Architecture,
+    device: Device,
     data: &Arc<dyn Dataset>,
     options: &EvalOptions,
+    ready: impl FnOnce(&[String]) -> Result<F, TrainError>,
     mut take: impl FnMut(&ArrayView2<'_, f32>, &[i64]),
 ) -> Result<(), TrainError> {
-    let arch = folded.architecture();
     let scores = Scores::of(arch);
-    let mut model = engine.classifier(folded, scores.taps())?;
-    let config = loading(arch, Device::Cpu, data, options)?;
+    let mut model = ready(scores.taps())?;
     let bar = progress::bar(data.len() as u64, "evaluate");
-    for batch in Loader::new(data.clone(), config)? {
+    for batch in Loader::new(data.clone(), loading(arch, device, data, options)?)? {
         let batch = batch?;
-        let x = batch::images_to_array(&batch.pixels, arch.input());
-        let (output, tapped) = model.forward(x)?;
+        let (output, tapped) = model.forward(&batch.pixels, arch.input())?;
         let tapped = tapped.as_ref().map(|values| values.view());
         take(&scores.logits(&output.view(), tapped.as_ref()).view(), &batch.labels);
         bar.inc(batch.labels.len() as u64);

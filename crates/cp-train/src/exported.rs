@@ -1,22 +1,18 @@
 //! [`input_statistics`]: statistics of a network of ours without libtorch, from runs of the model that it is exported as in ONNX Runtime.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use cp_data::{Dataset, Loader, LoaderConfig, Order};
+use cp_data::Dataset;
 use cp_net::Network;
 use cp_onnx::{ExportOptions, export};
 use cp_ort::{Inputs, Tensor};
 use cp_plan::LayerStatistics;
-use rand::SeedableRng as _;
-use rand_chacha::ChaCha8Rng;
 
 use crate::batch;
 use crate::engine::tapped;
 use crate::error::TrainError;
-use crate::fit::check_takes;
-use crate::progress;
-use crate::statistics::{BATCH, StatisticsOptions, Sums};
+use crate::statistics::{Gathering, StatisticsOptions};
 
 /// Second moments of the unfolded inputs of `layers`, from the same images and places as in libtorch.
 ///
@@ -29,17 +25,9 @@ pub(crate) fn input_statistics(
     options: &StatisticsOptions,
 ) -> Result<LayerStatistics, TrainError> {
     let arch = network.architecture();
-    check_takes(arch, data.as_ref())?;
-    let mut sums: BTreeMap<&str, Sums> = BTreeMap::new();
-    for layer in layers {
-        let node = arch.node(layer)?;
-        let statistics = Sums::of(&node.op)
-            .map_err(|why| TrainError::Statistics { layer: layer.clone(), why })?;
-        sums.insert(arch.layer_of(node), statistics);
-    }
-    let measured: Vec<_> =
-        arch.nodes.iter().filter(|node| sums.contains_key(arch.layer_of(node))).collect();
     let input = arch.input();
+    let mut gathering = Gathering::of(arch, layers, options)?;
+    let measured: Vec<_> = arch.nodes.iter().filter(|node| gathering.measures(node)).collect();
     let read: BTreeSet<&str> = measured
         .iter()
         .filter_map(|node| node.inputs.first())
@@ -48,40 +36,23 @@ pub(crate) fn input_statistics(
         .collect();
     let values: Vec<&str> = read.into_iter().collect();
     let (mut session, _folder) = tapped(&export(network, &ExportOptions::default())?, &values)?;
-    let loader = Loader::new(
-        data.clone(),
-        LoaderConfig {
-            batch_size: BATCH,
-            order: Order::Shuffled { seed: options.seed, epoch: 0 },
-            transform: batch::fitting_transform(data.as_ref(), input)?,
-            workers: 2,
-            drop_last: false,
-        },
-    )?;
-    let batches = options.images.div_ceil(BATCH).clamp(1, loader.batches());
-    let bar = progress::bar(batches as u64, "input statistics");
-    let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
-    for batch in loader.take(batches) {
+    let (batches, bar) = gathering.images(data, 2)?;
+    for batch in batches {
         let x = batch::images_to_array(&batch?.pixels, input);
         let feed = Inputs::new([(input.name.clone(), Tensor::F32(x.clone()))])?;
         let outputs = session.run_prepared(&feed)?;
         for node in &measured {
-            let (Some(sums), Some(value)) =
-                (sums.get_mut(arch.layer_of(node)), node.inputs.first())
-            else {
-                continue;
-            };
+            let Some(value) = node.inputs.first() else { continue };
             if *value == input.name {
-                sums.add(&x.view(), &node.op, options.positions, &mut rng)?;
+                gathering.add(node, &x.view())?;
             } else if let Tensor::F32(seen) = outputs.tensor(value)? {
-                sums.add(&seen.view(), &node.op, options.positions, &mut rng)?;
+                gathering.add(node, &seen.view())?;
             }
         }
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let finished = |(layer, sums): (&str, Sums)| (layer.to_owned(), sums.finished(options.shrink));
-    Ok(sums.into_iter().map(finished).collect())
+    Ok(gathering.finished())
 }
 
 #[cfg(all(test, feature = "torch"))]

@@ -72,6 +72,7 @@ mod host;
 mod interrupt;
 mod key;
 mod latency;
+mod libtorch;
 pub mod memory;
 mod metrics;
 mod multiple;
@@ -92,8 +93,6 @@ pub mod timing;
 #[cfg(feature = "torch")]
 mod train;
 mod train_data;
-#[cfg(not(feature = "torch"))]
-mod without;
 mod words;
 
 pub use calibrate::CalibrationOptions;
@@ -107,9 +106,9 @@ pub use device::Device;
 pub use distill::Distillation;
 pub use engine::{Engine, EngineName, Feed};
 pub use error::TrainError;
-pub use evaluate::{EvalOptions, Evaluation, evaluate_in, logits_in};
 #[cfg(feature = "torch")]
-pub use evaluate::{evaluate, logits};
+pub use evaluate::evaluate;
+pub use evaluate::{EvalOptions, Evaluation, evaluate_in, logits_in};
 pub use fit::check_fit;
 pub use host::{Distilled, DistilledEpoch, Examples, Host, PictureLayout};
 pub use interrupt::clean_up_when_interrupted;

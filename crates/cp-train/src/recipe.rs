@@ -10,6 +10,7 @@ use crate::compress::CompressConfig;
 use crate::config::{Augmentation, TrainConfig};
 use crate::distill::Distillation;
 use crate::error::TrainError;
+use crate::libtorch;
 use crate::multiple::Multiple;
 use crate::origin::Origin;
 use crate::sensitivity::LossRule;
@@ -237,39 +238,24 @@ impl Recipe {
         }
     }
 
-    #[cfg(feature = "torch")]
-    fn check_libtorch(&self, _data: bool) -> Result<(), TrainError> {
-        Ok(())
-    }
-
-    /// Whether losses can be measured on labelled data where the plan asks for them.
-    #[cfg(feature = "torch")]
-    pub(crate) fn check_losses(&self) -> Result<(), TrainError> {
-        Ok(())
-    }
-
-    #[cfg(not(feature = "torch"))]
-    pub(crate) fn check_losses(&self) -> Result<(), TrainError> {
-        match self.plan.by {
-            PlanBy::Sensitivity => Err(crate::without::refused(crate::without::SENSITIVITY)),
+    /// Whether this program can carry it out: fine-tuning, calibration and losses are libtorch's.
+    fn check_libtorch(&self, data: bool) -> Result<(), TrainError> {
+        let refused = |what| Err(libtorch::refused(what));
+        match &self.target {
+            _ if libtorch::HERE => Ok(()),
+            _ if self.compress.fine_tune.is_some() => refused(libtorch::FINE_TUNING),
+            Target::RankSums { .. } => refused(libtorch::SENSITIVITY),
+            _ if data && self.compress.calibrate > 0 => refused(libtorch::CALIBRATION),
             _ => Ok(()),
         }
     }
 
-    /// What a program without libtorch cannot carry out.
-    #[cfg(not(feature = "torch"))]
-    fn check_libtorch(&self, data: bool) -> Result<(), TrainError> {
-        use crate::without::{CALIBRATION, FINE_TUNING, SENSITIVITY, refused};
-        if self.compress.fine_tune.is_some() {
-            return Err(refused(FINE_TUNING));
+    /// Whether losses can be measured on labelled data, where the plan asks for them.
+    pub(crate) fn check_losses(&self) -> Result<(), TrainError> {
+        match self.plan.by {
+            PlanBy::Sensitivity if !libtorch::HERE => Err(libtorch::refused(libtorch::SENSITIVITY)),
+            _ => Ok(()),
         }
-        if matches!(self.target, Target::RankSums { .. }) {
-            return Err(refused(SENSITIVITY));
-        }
-        if data && self.compress.calibrate > 0 {
-            return Err(refused(CALIBRATION));
-        }
-        Ok(())
     }
 
     /// What is known of the validation images: an epoch is not chosen by images that the dense network was trained on.

@@ -11,6 +11,7 @@ use crate::device::Device;
 use crate::engine::Engine;
 use crate::error::TrainError;
 use crate::key::differences;
+use crate::libtorch;
 use crate::metrics::EpochMetrics;
 use crate::timing;
 
@@ -160,7 +161,7 @@ impl Provenance {
             command: command_line(),
             started: timing::utc_now(),
             process: std::process::id(),
-            libtorch: libtorch(),
+            libtorch: libtorch::version(),
             onnxruntime: Engine::OnnxRuntime.version().map(Into::into),
             device: match device {
                 Device::Cpu => "cpu".into(),
@@ -205,16 +206,6 @@ impl Provenance {
         );
         rows
     }
-}
-
-#[cfg(feature = "torch")]
-fn libtorch() -> String {
-    cp_torch::loaded_version()
-}
-
-#[cfg(not(feature = "torch"))]
-fn libtorch() -> String {
-    "none".into()
 }
 
 static BUILT_FROM: OnceLock<(String, bool)> = OnceLock::new();

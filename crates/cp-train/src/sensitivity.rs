@@ -5,10 +5,12 @@ mod probe;
 
 use std::collections::BTreeMap;
 
-use cp_net::{Form, Rank};
+use cp_net::{Architecture, Form, Network, Rank};
+use cp_plan::{Decomposer, PlannedLayer, RankPlan};
 use serde::{Deserialize, Serialize};
 
 use crate::config::TrainConfig;
+use crate::error::TrainError;
 use crate::evaluate::Evaluation;
 #[cfg(feature = "torch")]
 pub use probe::sensitivity;
@@ -41,6 +43,78 @@ impl Default for SensitivityOptions {
             seed: 0,
         }
     }
+}
+
+impl SensitivityOptions {
+    /// What to probe of `layers`, one layer and rank after the other; layers that have no room for a rank are left out.
+    ///
+    /// # Errors
+    /// Unknown layers; a form with several ranks.
+    pub(crate) fn probes(
+        &self,
+        arch: &Architecture,
+        layers: &[String],
+    ) -> Result<Vec<PlannedLayer>, TrainError> {
+        let mut planned = Vec::new();
+        for name in layers {
+            let Some(form) = self.form.suited_to(&arch.node(name)?.op) else { continue };
+            if !matches!(form.least_rank(), Rank::One(_)) {
+                return Err(TrainError::Config {
+                    option: "form",
+                    got: form.to_string(),
+                    expected: "a form with one rank to probe with: cp3 or cp4",
+                });
+            }
+            let even = arch.breakeven(name, form, arch.input_shapes())?.params;
+            // The largest rank below break-even.
+            let most = (even.ceil() as usize).saturating_sub(1);
+            if most == 0 {
+                continue;
+            }
+            for rank in &self.ranks {
+                let rank = match *rank {
+                    ProbeRank::Rank(rank) => rank,
+                    ProbeRank::Share(share) => (share * even).floor() as usize,
+                };
+                let rank = Rank::One(rank.clamp(1, most));
+                planned.push(PlannedLayer { name: name.clone(), form, rank, why: String::new() });
+            }
+        }
+        Ok(planned)
+    }
+
+    /// `network` with this layer alone decomposed, and the relative error of its kernel.
+    ///
+    /// # Errors
+    /// Those of [`cp_plan::compress`].
+    pub(crate) fn probed(
+        &self,
+        network: &Network,
+        planned: &PlannedLayer,
+    ) -> Result<(Network, f64), TrainError> {
+        let decomposer =
+            Decomposer { max_iters: self.max_iters, seed: self.seed, ..Decomposer::default() };
+        let plan = RankPlan { layers: vec![planned.clone()], dense: Vec::new() };
+        let mut probed = network.clone();
+        let reports = cp_plan::compress(&mut probed, &plan, &decomposer, &|_| {})?;
+        Ok((probed, reports.first().map_or(0.0, |report| report.rel_error)))
+    }
+}
+
+/// `harm` per squared relative error of a layer's kernel: a weight for [`Objective::SumOfSquares`](cp_plan::Objective).
+pub(crate) fn per_squared_error(harm: f64, rel_error: f64) -> f64 {
+    harm / rel_error.powi(2).max(1e-6)
+}
+
+/// The mean of what was found for every layer.
+pub(crate) fn means<'a>(found: impl Iterator<Item = (&'a str, f64)>) -> BTreeMap<String, f64> {
+    let mut sums: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
+    for (layer, value) in found {
+        let (sum, count) = sums.entry(layer).or_default();
+        *sum += value;
+        *count += 1;
+    }
+    sums.into_iter().map(|(layer, (sum, count))| (layer.to_owned(), sum / count as f64)).collect()
 }
 
 /// A rank to probe a layer at.
@@ -104,17 +178,11 @@ impl Sensitivity {
     pub fn weights(&self) -> BTreeMap<String, f64> {
         self.means(|probe| {
             let rise = (probe.evaluation.loss - self.dense.loss).max(0.0);
-            rise / probe.rel_error.powi(2).max(1e-6)
+            per_squared_error(rise, probe.rel_error)
         })
     }
 
     fn means(&self, of: impl Fn(&Probe) -> f64) -> BTreeMap<String, f64> {
-        let mut sums: BTreeMap<String, (f64, usize)> = BTreeMap::new();
-        for probe in &self.probes {
-            let (sum, count) = sums.entry(probe.layer.clone()).or_default();
-            *sum += of(probe);
-            *count += 1;
-        }
-        sums.into_iter().map(|(layer, (sum, count))| (layer, sum / count as f64)).collect()
+        means(self.probes.iter().map(|probe| (probe.layer.as_str(), of(probe))))
     }
 }

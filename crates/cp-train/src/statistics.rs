@@ -3,16 +3,25 @@
 #[cfg(feature = "torch")]
 mod executor;
 
+use std::collections::BTreeMap;
+use std::iter::Take;
 use std::sync::Arc;
 
 use cp_core::InputStatistics;
-use cp_net::{Architecture, Conv, Op};
+use cp_data::{Dataset, Loader, LoaderConfig, Order};
+use cp_net::{Architecture, Conv, Node, Op};
+use cp_plan::LayerStatistics;
+use indicatif::ProgressBar;
 use ndarray::{Array2, ArrayView2, ArrayView4, ArrayViewD, Axis, Ix4, s};
+use rand::SeedableRng as _;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::batch;
 use crate::error::TrainError;
+use crate::fit::check_takes;
+use crate::progress;
 #[cfg(feature = "torch")]
 pub use executor::input_statistics;
 
@@ -82,7 +91,82 @@ pub(crate) fn unfolded_size(op: &Op) -> Result<usize, String> {
 }
 
 /// Images of a forward pass.
-pub(crate) const BATCH: usize = 50;
+const BATCH: usize = 50;
+
+/// The moments of some layers of a network, while images run through it.
+pub(crate) struct Gathering<'a> {
+    arch: &'a Architecture,
+    options: &'a StatisticsOptions,
+    /// By the name of the layer whose kernel it is.
+    sums: BTreeMap<&'a str, Sums>,
+    rng: ChaCha8Rng,
+}
+
+impl<'a> Gathering<'a> {
+    /// Nothing yet, of `layers`.
+    ///
+    /// # Errors
+    /// Layers that cannot be measured.
+    pub(crate) fn of(
+        arch: &'a Architecture,
+        layers: &[String],
+        options: &'a StatisticsOptions,
+    ) -> Result<Self, TrainError> {
+        let mut sums = BTreeMap::new();
+        for layer in layers {
+            let node = arch.node(layer)?;
+            let statistics = Sums::of(&node.op)
+                .map_err(|why| TrainError::Statistics { layer: layer.clone(), why })?;
+            sums.insert(arch.layer_of(node), statistics);
+        }
+        Ok(Self { arch, options, sums, rng: ChaCha8Rng::seed_from_u64(options.seed) })
+    }
+
+    /// The images that the options ask for, in batches, and a bar over these.
+    ///
+    /// # Errors
+    /// Images that the network does not take.
+    pub(crate) fn images(
+        &self,
+        data: &Arc<dyn Dataset>,
+        workers: usize,
+    ) -> Result<(Take<Loader>, ProgressBar), TrainError> {
+        check_takes(self.arch, data.as_ref())?;
+        let loader = Loader::new(
+            data.clone(),
+            LoaderConfig {
+                batch_size: BATCH,
+                order: Order::Shuffled { seed: self.options.seed, epoch: 0 },
+                transform: batch::fitting_transform(data.as_ref(), self.arch.input())?,
+                workers,
+                drop_last: false,
+            },
+        )?;
+        let batches = self.options.images.div_ceil(BATCH).clamp(1, loader.batches());
+        Ok((loader.take(batches), progress::bar(batches as u64, "input statistics")))
+    }
+
+    /// Whether what `node` reads is asked for.
+    pub(crate) fn measures(&self, node: &Node) -> bool {
+        self.sums.contains_key(self.arch.layer_of(node))
+    }
+
+    /// Adds what `node`, which is measured, reads of a batch.
+    ///
+    /// # Errors
+    /// Values that are not finite.
+    pub(crate) fn add(&mut self, node: &Node, x: &ArrayViewD<'_, f32>) -> Result<(), TrainError> {
+        let Some(sums) = self.sums.get_mut(self.arch.layer_of(node)) else { return Ok(()) };
+        sums.add(x, &node.op, self.options.positions, &mut self.rng)
+    }
+
+    /// The second moments of all layers.
+    pub(crate) fn finished(self) -> LayerStatistics {
+        let shrink = self.options.shrink;
+        let finished = |(layer, sums): (&str, Sums)| (layer.to_owned(), sums.finished(shrink));
+        self.sums.into_iter().map(finished).collect()
+    }
+}
 
 /// What is added up for a layer: one for each group.
 pub(crate) struct Sums(Vec<InputStatistics>);

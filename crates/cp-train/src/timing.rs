@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
+use crate::libtorch;
 
 /// Measures elapsed seconds.
 #[derive(Debug, Clone, Copy)]
@@ -200,34 +201,6 @@ pub fn in_turn(
 /// Sets the number of threads of every engine; 0 leaves it as it is. Returns the number in force.
 pub fn set_threads(threads: usize) -> usize {
     libtorch::set_threads(threads)
-}
-
-#[cfg(feature = "torch")]
-mod libtorch {
-    pub(super) fn set_threads(threads: usize) -> usize {
-        if threads > 0 {
-            cp_torch::tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
-        }
-        usize::try_from(cp_torch::tch::get_num_threads()).unwrap_or(1)
-    }
-}
-
-#[cfg(not(feature = "torch"))]
-mod libtorch {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    /// 0 until it is set.
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-
-    pub(super) fn set_threads(threads: usize) -> usize {
-        if threads > 0 {
-            THREADS.store(threads, Ordering::Relaxed);
-        }
-        match THREADS.load(Ordering::Relaxed) {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        }
-    }
 }
 
 #[cfg(test)]

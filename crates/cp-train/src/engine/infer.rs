@@ -1,13 +1,14 @@
 //! cp-infer: the folded network, or an ONNX model that is understood as one.
 
 use cp_infer::{Compiled, Options};
-use cp_net::Network;
+use cp_net::{InputSpec, Network};
 use cp_onnx::{ImportOptions, Model};
-use ndarray::ArrayD;
+use ndarray::Array4;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Forward, Inputs, Ready, Subject};
+use super::{Forward, Inputs, Outputs, Ready, Subject};
+use crate::batch::images_to_array;
 use crate::device::Device;
 use crate::error::TrainError;
 use crate::memory::{Purpose, check_memory};
@@ -101,10 +102,8 @@ impl Classifier {
 }
 
 impl Forward for Classifier {
-    fn forward(
-        &mut self,
-        x: ArrayD<f32>,
-    ) -> Result<(ArrayD<f32>, Option<ArrayD<f32>>), TrainError> {
+    fn forward(&mut self, pixels: &Array4<u8>, input: &InputSpec) -> Result<Outputs, TrainError> {
+        let x = images_to_array(pixels, input);
         let mut outputs = self.compiled.run(&[x.view()])?;
         let tapped = if self.tapped { outputs.pop() } else { None };
         Ok((outputs.swap_remove(0), tapped))

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use cp_net::{Network, TemporaryFolder};
+use cp_net::{InputSpec, Network, TemporaryFolder};
 use cp_onnx::ExportOptions;
 use cp_ort::{Dim, ElementType, NodeTime, Optimize, Session, SessionOptions, Tensor, ValueInfo};
-use ndarray::ArrayD;
+use ndarray::{Array4, ArrayD};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Feed, Forward, Inputs, Ready, Subject};
+use super::{Feed, Forward, Inputs, Outputs, Ready, Subject};
+use crate::batch::images_to_array;
 use crate::device::Device;
 use crate::error::TrainError;
 use crate::memory::{Purpose, available, check_memory};
@@ -141,11 +142,9 @@ impl Classifier {
 }
 
 impl Forward for Classifier {
-    fn forward(
-        &mut self,
-        x: ArrayD<f32>,
-    ) -> Result<(ArrayD<f32>, Option<ArrayD<f32>>), TrainError> {
-        let x = cp_ort::Inputs::new([(self.input.clone(), Tensor::F32(x))])?;
+    fn forward(&mut self, pixels: &Array4<u8>, input: &InputSpec) -> Result<Outputs, TrainError> {
+        let x = Tensor::F32(images_to_array(pixels, input));
+        let x = cp_ort::Inputs::new([(self.input.clone(), x)])?;
         let outputs = self.session.run_prepared(&x)?;
         let value = |name: &str| match outputs.tensor(name)? {
             Tensor::F32(array) => Ok(array),

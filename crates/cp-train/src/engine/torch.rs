@@ -1,10 +1,14 @@
 //! libtorch: the executor, on an input drawn once.
 
-use cp_net::Network;
+use cp_net::{InputSpec, Network};
 use cp_torch::tch::{self, Kind, Tensor};
-use cp_torch::{Executor, Layout, Mode};
+use cp_torch::{Executor, Mode, array_from_tensor};
+use ndarray::Array4;
 
-use super::{Engine, Inputs, Ready, Subject};
+pub(crate) use cp_torch::Layout;
+
+use super::{Engine, Forward, Inputs, Outputs, Ready};
+use crate::batch::images_to_tensor;
 use crate::device::Device;
 use crate::error::TrainError;
 use crate::memory::{Purpose, check_memory};
@@ -51,40 +55,70 @@ pub(super) fn in_place_of_onnxruntime() -> (Engine, &'static str) {
     (Engine::Torch(Device::Cpu), note)
 }
 
-/// Times single layers of a network: in libtorch with maps in the layout that the whole network runs in.
-pub(crate) struct LayerTimer {
-    engine: Engine,
-    layout: Layout,
+/// A network in libtorch, for its outputs.
+struct Classifier {
+    model: Executor,
+    taps: Vec<String>,
 }
 
-impl LayerTimer {
-    pub(crate) fn new(engine: Engine, network: &Network) -> Result<Self, TrainError> {
-        let layout = match engine {
-            Engine::Torch(device) => Executor::new(network, device.into())?.layout(),
-            _ => Layout::Nchw,
-        };
-        Ok(Self { engine, layout })
-    }
+pub(super) fn classifier(
+    network: &Network,
+    taps: &[String],
+    device: Device,
+) -> Result<Box<dyn Forward>, TrainError> {
+    let model = Executor::new(network, device.into())?;
+    Ok(Box::new(Classifier { model, taps: taps.to_vec() }))
+}
 
-    /// Seconds of each network, a layer on inputs of shape `[batch, input…]`, in turn.
-    pub(crate) fn time(
-        &self,
-        networks: &[Network],
-        input: &[usize],
-        batch: usize,
-        options: &TimingOptions,
-    ) -> Result<Vec<Timing>, TrainError> {
-        let Engine::Torch(device) = self.engine else {
-            let subjects: Vec<Subject<'_>> = networks.iter().map(Subject::Network).collect();
-            return self.engine.latency(&subjects, &Inputs::one(input, batch), options);
-        };
-        let models = networks
-            .iter()
-            .map(|network| Executor::with_layout(network, device.into(), self.layout))
-            .collect::<Result<Vec<_>, _>>()?;
-        let models: Vec<&Executor> = models.iter().collect();
-        latency_in_layout(&models, input, batch, options)
+impl Forward for Classifier {
+    fn forward(&mut self, pixels: &Array4<u8>, input: &InputSpec) -> Result<Outputs, TrainError> {
+        forward(&self.model, &self.taps, pixels, input)
     }
+}
+
+/// A network that is in libtorch already, such as one in training.
+pub(crate) struct Running<'a> {
+    pub(crate) model: &'a Executor,
+    pub(crate) taps: Vec<String>,
+}
+
+impl Forward for Running<'_> {
+    fn forward(&mut self, pixels: &Array4<u8>, input: &InputSpec) -> Result<Outputs, TrainError> {
+        forward(self.model, &self.taps, pixels, input)
+    }
+}
+
+fn forward(
+    model: &Executor,
+    taps: &[String],
+    pixels: &Array4<u8>,
+    input: &InputSpec,
+) -> Result<Outputs, TrainError> {
+    let _guard = tch::no_grad_guard();
+    let x = images_to_tensor(pixels, input, model.device())?;
+    let (output, tapped) = model.forward_tapped(&x, Mode::Eval, taps)?;
+    let tapped = tapped.first().map(array_from_tensor).transpose()?;
+    Ok((array_from_tensor(&output)?, tapped))
+}
+
+pub(super) fn layout_of(network: &Network, device: Device) -> Result<Layout, TrainError> {
+    Ok(Executor::new(network, device.into())?.layout())
+}
+
+pub(super) fn layers_latency(
+    layout: Layout,
+    layers: &[Network],
+    input: &[usize],
+    batch: usize,
+    device: Device,
+    options: &TimingOptions,
+) -> Result<Vec<Timing>, TrainError> {
+    let models = layers
+        .iter()
+        .map(|layer| Executor::with_layout(layer, device.into(), layout))
+        .collect::<Result<Vec<_>, _>>()?;
+    let models: Vec<&Executor> = models.iter().collect();
+    latency_in_layout(&models, input, batch, options)
 }
 
 /// Waits until the device has finished all work given to it.

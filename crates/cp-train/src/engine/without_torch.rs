@@ -2,13 +2,18 @@
 
 use cp_net::Network;
 
-use super::{Engine, Inputs, Ready, Subject, needs_libtorch};
+use super::{Engine, Forward, Inputs, Ready};
 use crate::device::Device;
 use crate::error::TrainError;
+use crate::libtorch::{ENGINE, refused};
 use crate::timing::{Timing, TimingOptions};
 
+/// There is one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Layout;
+
 pub(super) fn ready(_: &Network, _: &Inputs, _: Device) -> Result<Box<dyn Ready>, TrainError> {
-    Err(needs_libtorch())
+    Err(refused(ENGINE))
 }
 
 /// What stands in for ONNX Runtime, and what is to be said of it.
@@ -16,28 +21,25 @@ pub(super) fn in_place_of_onnxruntime() -> (Engine, &'static str) {
     (Engine::Infer, "times are of cp-infer alone, without ONNX Runtime beside it")
 }
 
-/// Times single layers of a network.
-pub(crate) struct LayerTimer {
-    engine: Engine,
+pub(super) fn classifier(
+    _: &Network,
+    _: &[String],
+    _: Device,
+) -> Result<Box<dyn Forward>, TrainError> {
+    Err(refused(ENGINE))
 }
 
-impl LayerTimer {
-    pub(crate) fn new(engine: Engine, _: &Network) -> Result<Self, TrainError> {
-        match engine {
-            Engine::Torch(_) => Err(needs_libtorch()),
-            engine => Ok(Self { engine }),
-        }
-    }
+pub(super) fn layout_of(_: &Network, _: Device) -> Result<Layout, TrainError> {
+    Err(refused(ENGINE))
+}
 
-    /// Seconds of each network, a layer on inputs of shape `[batch, input…]`, in turn.
-    pub(crate) fn time(
-        &self,
-        networks: &[Network],
-        input: &[usize],
-        batch: usize,
-        options: &TimingOptions,
-    ) -> Result<Vec<Timing>, TrainError> {
-        let subjects: Vec<Subject<'_>> = networks.iter().map(Subject::Network).collect();
-        self.engine.latency(&subjects, &Inputs::one(input, batch), options)
-    }
+pub(super) fn layers_latency(
+    _: Layout,
+    _: &[Network],
+    _: &[usize],
+    _: usize,
+    _: Device,
+    _: &TimingOptions,
+) -> Result<Vec<Timing>, TrainError> {
+    Err(refused(ENGINE))
 }

@@ -45,9 +45,6 @@ impl super::Host {
         _config: &crate::TrainConfig,
         _stages: &crate::Stages,
     ) -> Result<Distilled, crate::TrainError> {
-        Err(crate::TrainError::NeedsLibtorch {
-            what: "learning from the dense model (--epochs)",
-            way_out: "leave --epochs out",
-        })
+        Err(crate::libtorch::refused(crate::libtorch::FINE_TUNING))
     }
 }

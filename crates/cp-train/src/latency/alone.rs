@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use cp_net::{Architecture, Form, InputSpec, Network, Node, Op, Rank};
 use cp_plan::Profile;
 
-use crate::engine::{Engine, Inputs, LayerTimer, Subject};
+use crate::engine::{Engine, Inputs, Subject};
 use crate::error::TrainError;
 use crate::progress;
 use crate::timing::{self, Timing, TimingOptions};
@@ -19,7 +19,7 @@ pub(super) fn time(
     options: &TimingOptions,
 ) -> Result<(), TrainError> {
     let arch = network.architecture();
-    let timer = LayerTimer::new(engine, network)?;
+    let layout = engine.layout_of(network)?;
     let (subject, inputs) =
         (Subject::Network(network), Inputs::of(network, &profile.inputs, batch));
     let seconds = engine.latency(&[subject], &inputs, options)?;
@@ -43,7 +43,7 @@ pub(super) fn time(
                 Some(times) => times.clone(),
                 None => {
                     let networks = layer_alone(&node.op, input, &forms)?;
-                    let times = timer.time(&networks, input, batch, options)?;
+                    let times = engine.layers_latency(layout, &networks, input, batch, options)?;
                     all.extend(&times);
                     let times: Vec<f64> = times.iter().map(|timing| timing.median).collect();
                     known.insert(key, times.clone());

@@ -3,13 +3,13 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use cp_net::{Network, Rank};
-use cp_plan::{Decomposer, PlannedLayer, RankPlan, compress};
+use cp_net::Network;
+use cp_plan::PlannedLayer;
 use cp_torch::Executor;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Probe, ProbeRank, Sensitivity, SensitivityOptions};
+use super::{Probe, Sensitivity, SensitivityOptions};
 use crate::device::Device;
 use crate::error::TrainError;
 use crate::evaluate::{EvalOptions, Evaluation, evaluate};
@@ -41,7 +41,8 @@ pub fn sensitivity(
             expected: "validation data to measure on",
         });
     };
-    let planned = probes(network, options)?;
+    let arch = network.architecture();
+    let planned = options.probes(arch, &arch.compressible())?;
     let mut cache = Cache::open(cache, network, data, options)?;
     let score = |network: &Network| -> Result<Evaluation, TrainError> {
         evaluate(&Executor::new(network, device)?, validation, &EvalOptions::default())
@@ -54,18 +55,13 @@ pub fn sensitivity(
             dense
         }
     };
-    let decomposer =
-        Decomposer { max_iters: options.max_iters, seed: options.seed, ..Decomposer::default() };
     let bar = progress::bar(planned.len() as u64, "probe layers");
     let mut probes = std::mem::take(&mut cache.probes);
     probes.truncate(planned.len());
     bar.inc(probes.len() as u64);
     for planned in planned.into_iter().skip(probes.len()) {
         bar.set_message(planned.name.clone());
-        let PlannedLayer { name, form, rank, .. } = planned.clone();
-        let mut probed = network.clone();
-        let plan = RankPlan { layers: vec![planned], dense: Vec::new() };
-        let reports = compress(&mut probed, &plan, &decomposer, &|_| {})?;
+        let (mut probed, rel_error) = options.probed(network, &planned)?;
         if let Some(config) = &options.fine_tune {
             let mut model = Executor::new(&probed, device)?;
             let unwatched = TrainData { train: data.train.clone(), validation: None };
@@ -73,48 +69,14 @@ pub fn sensitivity(
             probed = model.network()?;
         }
         let evaluation = Evaluation { seconds: 0.0, ..score(&probed)? };
-        let rel_error = reports.first().map_or(0.0, |report| report.rel_error);
-        let probe = Probe { layer: name, form, rank, rel_error, evaluation };
+        let PlannedLayer { name: layer, form, rank, .. } = planned;
+        let probe = Probe { layer, form, rank, rel_error, evaluation };
         cache.write(&Line::Probe(probe.clone()))?;
         probes.push(probe);
         bar.inc(1);
     }
     bar.finish_and_clear();
     Ok(Sensitivity { dense: Evaluation { seconds: 0.0, ..dense }, probes })
-}
-
-/// The layers to probe and their ranks.
-fn probes(
-    network: &Network,
-    options: &SensitivityOptions,
-) -> Result<Vec<PlannedLayer>, TrainError> {
-    let arch = network.architecture();
-    let mut planned = Vec::new();
-    for name in arch.compressible() {
-        let Some(form) = options.form.suited_to(&arch.node(&name)?.op) else { continue };
-        if !matches!(form.least_rank(), Rank::One(_)) {
-            return Err(TrainError::Config {
-                option: "form",
-                got: form.to_string(),
-                expected: "a form with one rank to probe with: cp3 or cp4",
-            });
-        }
-        let even = arch.breakeven(&name, form, arch.input_shapes())?.params;
-        // The largest rank below break-even.
-        let most = (even.ceil() as usize).saturating_sub(1);
-        if most == 0 {
-            continue;
-        }
-        for rank in &options.ranks {
-            let rank = match *rank {
-                ProbeRank::Rank(rank) => rank,
-                ProbeRank::Share(share) => (share * even).floor() as usize,
-            };
-            let rank = Rank::One(rank.clamp(1, most));
-            planned.push(PlannedLayer { name: name.clone(), form, rank, why: String::new() });
-        }
-    }
-    Ok(planned)
 }
 
 /// The probes done so far, as lines of JSON behind one that says what they belong to.

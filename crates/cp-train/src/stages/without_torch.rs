@@ -15,10 +15,10 @@ use crate::error::TrainError;
 use crate::evaluate::{EvalOptions, Evaluation, evaluate_in};
 use crate::exported::input_statistics;
 use crate::key::Key;
+use crate::libtorch::{CALIBRATION, FINE_TUNING, SENSITIVITY, refused};
 use crate::sensitivity::{Sensitivity, SensitivityOptions};
 use crate::statistics::StatisticsOptions;
 use crate::train_data::TrainData;
-use crate::without::{CALIBRATION, FINE_TUNING, SENSITIVITY, refused};
 
 impl Stages {
     pub(crate) fn fine_tuned(

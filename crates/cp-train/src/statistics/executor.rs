@@ -1,19 +1,14 @@
 //! Statistics of a network that runs in libtorch.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cp_data::{Dataset, Loader, LoaderConfig, Order};
+use cp_data::Dataset;
 use cp_plan::LayerStatistics;
 use cp_torch::{Executor, Mode, array_from_tensor};
-use rand::SeedableRng as _;
-use rand_chacha::ChaCha8Rng;
 
-use super::{BATCH, StatisticsOptions, Sums};
+use super::{Gathering, StatisticsOptions};
 use crate::batch;
 use crate::error::TrainError;
-use crate::fit::check_takes;
-use crate::progress;
 
 /// Second moments Σ = E\[x xᵀ\] of the unfolded inputs of `layers`, for [`Decomposer::statistics`](cp_plan::Decomposer).
 ///
@@ -30,46 +25,21 @@ pub fn input_statistics(
     options: &StatisticsOptions,
     workers: usize,
 ) -> Result<LayerStatistics, TrainError> {
-    let arch = model.architecture();
-    check_takes(arch, data.as_ref())?;
-    let mut sums: BTreeMap<&str, Sums> = BTreeMap::new();
-    for layer in layers {
-        let node = arch.node(layer)?;
-        let statistics = Sums::of(&node.op)
-            .map_err(|why| TrainError::Statistics { layer: layer.clone(), why })?;
-        sums.insert(arch.layer_of(node), statistics);
-    }
-    let input = arch.input();
-    let transform = batch::fitting_transform(data.as_ref(), input)?;
-    let loader = Loader::new(
-        data.clone(),
-        LoaderConfig {
-            batch_size: BATCH,
-            order: Order::Shuffled { seed: options.seed, epoch: 0 },
-            transform,
-            workers,
-            drop_last: false,
-        },
-    )?;
-    let batches = options.images.div_ceil(BATCH).clamp(1, loader.batches());
-    let bar = progress::bar(batches as u64, "input statistics");
-    let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+    let input = model.architecture().input();
+    let mut gathering = Gathering::of(model.architecture(), layers, options)?;
+    let (batches, bar) = gathering.images(data, workers)?;
     let _guard = cp_torch::tch::no_grad_guard();
-    for batch in loader.take(batches) {
+    for batch in batches {
         let x = batch::images_to_tensor(&batch?.pixels, input, model.device())?;
-        let _ = model.forward_watched(&x, Mode::Eval, &mut |node, inputs| match (
-            sums.get_mut(arch.layer_of(node)),
-            inputs.first(),
-        ) {
-            (Some(sums), Some(x)) => {
-                let x = array_from_tensor(x)?;
-                sums.add(&x.view(), &node.op, options.positions, &mut rng)
-            }
-            _ => Ok(()),
-        })?;
+        let _ =
+            model.forward_watched(&x, Mode::Eval, &mut |node, inputs| match inputs.first() {
+                Some(x) if gathering.measures(node) => {
+                    gathering.add(node, &array_from_tensor(x)?.view())
+                }
+                _ => Ok(()),
+            })?;
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let finished = |(layer, sums): (&str, Sums)| (layer.to_owned(), sums.finished(options.shrink));
-    Ok(sums.into_iter().map(finished).collect())
+    Ok(gathering.finished())
 }
