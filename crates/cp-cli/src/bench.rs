@@ -159,24 +159,21 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
         });
     }
     let device = common.device.device()?;
-    let engine = common.engine.engine(device)?;
+    let engine = common.engine.engine(device, models.iter().map(Given::subject))?;
     let threads = timing::set_threads(common.threads.unwrap_or(0));
     let shapes = match &args.inputs {
         Some(from) => {
-            let told = match engine {
-                Engine::OnnxRuntime => paths.iter().find(|path| !model::is_onnx(path)),
-                _ => {
-                    let told = "--inputs is for ONNX models in ONNX Runtime: leave --engine out";
-                    return Err(Usage(told.into()).into());
-                }
-            };
-            if let Some(other) = told {
+            if let Some(other) = paths.iter().find(|path| !model::is_onnx(path)) {
                 return Err(Usage(format!(
                     "--inputs {} is for ONNX models; `polyad convert {} model.onnx` makes one",
                     from.display(),
                     other.display()
                 ))
                 .into());
+            }
+            if engine != Engine::OnnxRuntime {
+                let told = "--inputs is for ONNX models in ONNX Runtime: leave --engine out";
+                return Err(Usage(told.into()).into());
             }
             let mut shapes = BTreeMap::new();
             inputs::open(from, paths[0], &mut shapes, args.arch.preprocess.as_ref(), 1)?;

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, bail};
 use clap::{ArgAction, Args, Command};
 use cp_net::{Architecture, InputSpec};
+use cp_train::engine::Subject;
 use cp_train::{Device, Engine};
 
 /// Options of every command.
@@ -145,7 +146,8 @@ pub(crate) fn input_shapes(
 /// `--engine`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum EngineRequest {
-    /// ONNX Runtime on the processor where its library is found, else libtorch, or infer in a program without that.
+    /// On the processor infer for networks that it has kernels for, and ONNX Runtime for others and for ONNX models, or libtorch where its
+    /// library is not found.
     #[default]
     Auto,
     /// ONNX Runtime; an error where its library is not found.
@@ -158,8 +160,12 @@ pub(crate) enum EngineRequest {
 }
 
 impl EngineRequest {
-    /// The engine for networks on `device`.
-    pub(crate) fn engine(self, device: Device) -> anyhow::Result<Engine> {
+    /// The engine for `subjects` on `device`.
+    pub(crate) fn engine<'a>(
+        self,
+        device: Device,
+        subjects: impl IntoIterator<Item = Subject<'a>>,
+    ) -> anyhow::Result<Engine> {
         match self {
             EngineRequest::Torch => Ok(Engine::libtorch(device)?),
             EngineRequest::OnnxRuntime | EngineRequest::Infer if device != Device::Cpu => {
@@ -173,7 +179,7 @@ impl EngineRequest {
                 Ok(Engine::OnnxRuntime)
             }
             EngineRequest::Auto => {
-                let (engine, note) = Engine::auto(device);
+                let (engine, note) = Engine::auto(device, subjects);
                 note.iter().for_each(|note| crate::output::note(note));
                 Ok(engine)
             }

@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     }
     let data = open_data(args, common)?;
     let device = common.device.device()?;
-    let engine = common.engine.engine(device)?;
+    let engine = common.engine.engine(device, [source.subject()])?;
     let arch = dense.architecture();
     let timed = recipes.iter().flat_map(|recipe| &recipe.timing_batches);
     if let Some(&largest) = timed.max() {
@@ -140,11 +140,11 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
         }
         done.outcome.latency.extend(latency);
         // For the report alone.
-        let ops = match work.kept && engine == Engine::OnnxRuntime {
-            true => source.op_times(&done, out)?,
+        let profiled = match work.kept {
+            true => source.profiled(engine, &done, out)?,
             false => None,
         };
-        made.push(Made::new(recipe, dense, done, (changes, ops), &stages, out)?);
+        made.push(Made::new(recipe, dense, done, (changes, profiled), &stages, out)?);
     }
     let answer = Answer::new(args, &recipes, &source, origin, watch.seconds(), made)?;
     if work.kept {
@@ -225,18 +225,24 @@ fn open_data(args: &Args, common: &Common) -> anyhow::Result<Option<Data>> {
             return refuse(option, "--test-split", &**set, why);
         }
     }
+    let apart = |one: (&str, &Arc<dyn Dataset>), other: (&str, &Arc<dyn Dataset>), why: &str| {
+        let shared = shared_entries(&**one.1, &**other.1);
+        let Some(first) = shared.first() else { return Ok(()) };
+        let told = format!(
+            "{} {} and {} {} share {} examples, such as {first}: {why}",
+            one.0,
+            one.1.name(),
+            other.0,
+            other.1.name(),
+            shared.len()
+        );
+        Err(anyhow::Error::from(Usage(told)))
+    };
+    let (trains, chooses) = (("--train-split", &train), ("--validation-split", &validation));
+    apart(trains, chooses, "what chooses must not be what trains")?;
     if let Some(test) = &test {
-        for (option, set) in [("--train-split", &train), ("--validation-split", &validation)] {
-            let shared = shared_entries(&**set, &**test);
-            if let Some(first) = shared.first() {
-                return Err(Usage(format!(
-                    "{option} {} and --test-split {} share {} examples, such as {first}: what was trained or chosen on is no test",
-                    set.name(),
-                    test.name(),
-                    shared.len()
-                ))
-                .into());
-            }
+        for set in [trains, chooses] {
+            apart(set, ("--test-split", test), "what was trained or chosen on is no test")?;
         }
         let tested = Identity::of(&**test)?;
         for set in [&train, &validation] {
@@ -297,7 +303,10 @@ impl Work {
         if args.resume && !used {
             bail!("--resume: {} holds no work to go on with", path.display());
         }
-        let dir = RunDir::at(&path)?;
+        let dir = RunDir::at(&path).with_context(|| {
+            let path = path.display();
+            format!("{path}: is no folder for stages; choose another with --work")
+        })?;
         let lock = dir.lock()?;
         let changed = dir.write_config(&Settings {
             dataset: args.dataset.as_deref(),

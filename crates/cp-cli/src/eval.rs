@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::{Context as _, bail};
 use cp_data::DataDir;
+use cp_train::engine::Subject;
 use cp_train::{EvalOptions, Evaluation, check_fit, evaluate_in, timing};
 use serde::Serialize;
 
@@ -69,7 +70,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     check_fit(net.architecture(), &*dataset)
         .with_context(|| args.model.path.display().to_string())?;
     timing::set_threads(common.threads.unwrap_or(0));
-    let engine = common.engine.engine(common.device.device()?)?;
+    let engine = common.engine.engine(common.device.device()?, [Subject::Network(&net)])?;
     let options = EvalOptions { batch_size: args.batch, ..EvalOptions::default() };
     let evaluation = evaluate_in(engine, &net, &dataset, &options)?;
     if !evaluation.loss.is_finite() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use cp_data::{Dataset, Pictures};
 use cp_net::Network;
+use cp_train::engine::Subject;
 use cp_train::{EngineName, EvalOptions, logits_in, timing};
 use serde::Serialize;
 
@@ -71,7 +72,7 @@ impl Report for Answer {
             writeln!(to, "{picture}")?;
             for Class { class, name, probability } in classes {
                 let name = name.as_ref().map_or_else(|| format!("class {class}"), Clone::clone);
-                writeln!(to, "  {:>7}  {name}", percent(*probability))?;
+                writeln!(to, "  {:>7}  {}", percent(*probability), output::printable(&name))?;
             }
         }
         Ok(())
@@ -91,7 +92,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     let count = classes_of(&net).with_context(named)?;
     let classes = class_names(args, count)?;
     timing::set_threads(common.threads.unwrap_or(0));
-    let engine = common.engine.engine(common.device.device()?)?;
+    let engine = common.engine.engine(common.device.device()?, [Subject::Network(&net)])?;
     let pictures: Arc<dyn Dataset> = Arc::new(pictures);
     let logits = logits_in(engine, &net, &pictures, &EvalOptions::default()).with_context(named)?;
     if logits.iter().any(|z| !z.is_finite()) {
@@ -137,8 +138,9 @@ fn classes_of(net: &Network) -> anyhow::Result<usize> {
 /// The names of so many classes.
 fn class_names(args: &Args, count: usize) -> anyhow::Result<Option<Vec<String>>> {
     let Some(path) = &args.names else { return Ok(None) };
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("--names {}", path.display()))?;
+    let expected = "a text file with the name of a class in each line";
+    let text = cp_net::read_text(path, expected, "see --help").context("--names")?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
     if names.len() != count {
         let told = format!(

@@ -89,7 +89,7 @@ impl Context {
         provenance.command = provenance.command.replacen("cp-experiments", "cargo xtask", 1);
         dir.write_provenance(&provenance)?;
         eprintln!("run folder: {}", dir.path().display());
-        if let (_, Some(note)) = Engine::auto(device) {
+        if let (_, Some(note)) = Engine::deployed(device) {
             eprintln!("note: {note}");
         }
         Ok(Self {

@@ -6,7 +6,7 @@ use cp_net::Network;
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use rayon::prelude::*;
 
-use crate::block::{Block, Blocks};
+use crate::block::{Block, Blocks, LANES};
 use crate::error::InferError;
 use crate::kernels::product::part;
 use crate::level::Level;
@@ -30,15 +30,31 @@ impl End {
     }
 }
 
-/// A step of a [`Compiled`] network: which layer runs by which algorithm.
+/// A step of a [`Compiled`] network: which layers run by which algorithm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepInfo {
-    /// The layer; the first of them where a step runs several.
-    pub layer: String,
+    /// The layers that it runs, each with its multiply-adds for one image.
+    pub layers: Vec<(String, usize)>,
     /// `chain`, `pointwise`, `direct`, `depthwise`, `pool`, …; `reference` is an op by its slow definition.
     pub algorithm: &'static str,
     /// How many images it takes at once.
     pub images: usize,
+    /// Numbers that it makes for each image, with those that fill up blocks.
+    pub values: usize,
+}
+
+/// What is told of the steps of a call as they run: for a profile, say, as this crate reads no clock. Where each thread has images of its own,
+/// the steps of several run at a time.
+pub trait Watch: Sync {
+    /// Runs the step of this index in [`Compiled::steps`]. A step that takes a few images at a time runs several times a call.
+    fn step(&self, index: usize, run: &mut dyn FnMut());
+}
+
+/// No one looks.
+impl Watch for () {
+    fn step(&self, _: usize, run: &mut dyn FnMut()) {
+        run();
+    }
 }
 
 /// A network that is ready to run: folded, its weights packed, its memory planned. See the crate documentation for an example.
@@ -157,6 +173,20 @@ impl Compiled {
         inputs: &[&[f32]],
         outputs: &mut [&mut [f32]],
     ) -> Result<(), InferError> {
+        self.run_watched(images, inputs, outputs, &())
+    }
+
+    /// As [`Compiled::run_into`], with each step told to `watch`.
+    ///
+    /// # Errors
+    /// As [`Compiled::run_into`].
+    pub fn run_watched(
+        &self,
+        images: usize,
+        inputs: &[&[f32]],
+        outputs: &mut [&mut [f32]],
+        watch: &dyn Watch,
+    ) -> Result<(), InferError> {
         self.check_count("inputs", self.inputs.len(), inputs.len())?;
         self.check_count("outputs", self.outputs.len(), outputs.len())?;
         let given = self.inputs.iter().zip(inputs.iter().map(|input| input.len()));
@@ -172,19 +202,26 @@ impl Compiled {
         }
         let round = self.batch * self.threads;
         for first in (0..images).step_by(round) {
-            self.round(first, round.min(images - first), inputs, outputs);
+            self.round(first, round.min(images - first), inputs, outputs, watch);
         }
         Ok(())
     }
 
     /// Images `first..first + count`, at most a batch for each thread.
-    fn round(&self, first: usize, count: usize, inputs: &[&[f32]], outputs: &mut [&mut [f32]]) {
+    fn round(
+        &self,
+        first: usize,
+        count: usize,
+        inputs: &[&[f32]],
+        outputs: &mut [&mut [f32]],
+        watch: &dyn Watch,
+    ) {
         if count < self.threads || self.threads == 1 {
             // Too few images to go round: the threads share the work of each step.
             let mut memory = self.take(self.threads);
             for part in (first..first + count).step_by(self.batch) {
                 let images = self.batch.min(first + count - part);
-                self.part(part, images, self.threads, inputs, &mut memory);
+                self.part(part, images, self.threads, inputs, &mut memory, watch);
                 self.copy(part, images, &memory, outputs);
             }
             self.give(memory);
@@ -193,7 +230,7 @@ impl Compiled {
         let mut memories: Vec<Memory> = (0..self.threads).map(|_| self.take(1)).collect();
         memories.par_iter_mut().enumerate().for_each(|(thread, memory)| {
             let part = part(count, self.threads, thread);
-            self.part(first + part.start, part.len(), 1, inputs, memory);
+            self.part(first + part.start, part.len(), 1, inputs, memory, watch);
         });
         for (thread, memory) in memories.into_iter().enumerate() {
             let part = part(count, self.threads, thread);
@@ -210,6 +247,7 @@ impl Compiled {
         workers: usize,
         inputs: &[&[f32]],
         memory: &mut Memory,
+        watch: &dyn Watch,
     ) {
         let mut frame = Frame {
             level: self.level,
@@ -230,9 +268,9 @@ impl Compiled {
             for chunk in 0..chunks {
                 let part = part(count, chunks, chunk);
                 (frame.first, frame.count) = (part.start, part.len());
-                for task in &self.tasks[start..segment.end] {
+                for (index, task) in self.tasks.iter().enumerate().take(segment.end).skip(start) {
                     frame.workers = workers.min(task.workers);
-                    task.step.run(&mut frame);
+                    watch.step(index, &mut || task.step.run(&mut frame));
                 }
             }
             start = segment.end;
@@ -298,13 +336,18 @@ impl Compiled {
         let mut steps = Vec::new();
         for segment in &self.segments {
             steps.extend(self.tasks[start..segment.end].iter().map(|task| StepInfo {
-                layer: task.layer.clone(),
+                layers: task.layers.clone(),
                 algorithm: task.algorithm,
                 images: segment.chunk,
+                values: task.writes.iter().map(|&buffer| self.values_of(buffer)).sum(),
             }));
             start = segment.end;
         }
         steps
+    }
+
+    fn values_of(&self, buffer: BufferId) -> usize {
+        self.places[buffer.0].layout.size(1) * LANES
     }
 
     /// The vector instructions that it was compiled for.

@@ -52,7 +52,7 @@ mod step;
 mod steps;
 mod units;
 
-pub use compiled::{Compiled, StepInfo};
+pub use compiled::{Compiled, StepInfo, Watch};
 pub use error::InferError;
 pub use level::Level;
 pub use options::Options;

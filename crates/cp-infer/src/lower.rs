@@ -36,8 +36,8 @@ use crate::units::{Kind, Unit, units};
 /// A step and what it works on.
 #[derive(Debug)]
 pub(crate) struct Task {
-    /// The layer, the first of them where it runs several.
-    pub(crate) layer: String,
+    /// The layers that it runs, each with its multiply-adds for one image.
+    pub(crate) layers: Vec<(String, usize)>,
     /// The algorithm.
     pub(crate) algorithm: &'static str,
     pub(crate) step: Box<dyn Step>,
@@ -96,7 +96,7 @@ pub(crate) fn lower(net: &Network, shapes: &Shapes, rules: Rules) -> Result<Lowe
         tasks: Vec::new(),
         layouts: Vec::new(),
         names: Vec::new(),
-        layer: String::new(),
+        layers: Vec::new(),
     };
     let mut inputs = Vec::new();
     for input in &net.architecture().inputs {
@@ -113,8 +113,9 @@ pub(crate) fn lower(net: &Network, shapes: &Shapes, rules: Rules) -> Result<Lowe
             Kind::Chain(parts, _) => parts[0].0,
         };
         let node = &net.nodes()[first];
-        lowering.layer.clone_from(&node.name);
-        lowering.rules.workers = (lowering.macs(&unit) / SHARE).clamp(1, rules.workers);
+        lowering.layers = lowering.layers_of(&unit);
+        let macs: usize = lowering.layers.iter().map(|layer| layer.1).sum();
+        lowering.rules.workers = (macs / SHARE).clamp(1, rules.workers);
         if lowering.fast(&unit)?.is_none() {
             if !matches!(node.op, Op::Constant(_)) {
                 slow.push(format!("{} ({})", node.name, node.op.kind()));
@@ -127,7 +128,7 @@ pub(crate) fn lower(net: &Network, shapes: &Shapes, rules: Rules) -> Result<Lowe
     }
     let mut outputs = Vec::new();
     for output in &net.architecture().outputs {
-        lowering.layer.clone_from(output);
+        lowering.layers = vec![(output.clone(), 0)];
         outputs.push(lowering.output(output, &inputs));
     }
     let Lowering { tasks, layouts, names, .. } = lowering;
@@ -143,7 +144,8 @@ struct Lowering<'a> {
     layouts: Vec<Layout>,
     names: Vec<String>,
     /// The layer that steps are made for.
-    layer: String,
+    /// Those of the unit at hand.
+    layers: Vec<(String, usize)>,
 }
 
 impl Lowering<'_> {
@@ -166,15 +168,17 @@ impl Lowering<'_> {
     }
 
     /// Multiply-adds of a unit for one image.
-    fn macs(&self, unit: &Unit) -> usize {
-        let macs = |position: usize| {
+    /// The layers of a unit, each with its multiply-adds.
+    fn layers_of(&self, unit: &Unit) -> Vec<(String, usize)> {
+        let layer = |position: usize| {
             let node = &self.net.nodes()[position];
-            node.op.macs(&self.shapes.inputs_of(node), &self.shapes.outputs_of(node))
+            let macs = node.op.macs(&self.shapes.inputs_of(node), &self.shapes.outputs_of(node));
+            (node.name.clone(), macs)
         };
         match &unit.kind {
-            Kind::Node(node) => macs(*node),
+            Kind::Node(node) => vec![layer(*node)],
             Kind::Chain(parts, last) => {
-                parts.iter().map(|part| macs(part.0)).sum::<usize>() + macs(*last)
+                parts.iter().map(|part| part.0).chain([*last]).map(layer).collect()
             }
         }
     }
@@ -255,8 +259,11 @@ impl Lowering<'_> {
         reads: Vec<BufferId>,
         writes: Vec<BufferId>,
     ) {
-        let (layer, workers) = (self.layer.clone(), self.rules.workers);
-        self.tasks.push(Task { layer, algorithm, step: Box::new(step), workers, reads, writes });
+        let (mut layers, workers) = (self.layers.clone(), self.rules.workers);
+        if ["import", "export", "copy"].contains(&algorithm) {
+            layers.iter_mut().for_each(|layer| layer.1 = 0);
+        }
+        self.tasks.push(Task { layers, algorithm, step: Box::new(step), workers, reads, writes });
     }
 
     /// A value that a step makes as a map.

@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use common::{initialized, inputs, run, views};
-use cp_infer::{Compiled, Options};
+use cp_infer::{Compiled, Options, Watch};
 use cp_net::arch::{Builder, window};
 use cp_net::{Architecture, Form, InputSpec, Network, Node, Relu, arch};
 use ndarray::{ArrayD, Axis, IxDyn};
@@ -171,4 +171,34 @@ fn what_does_not_fit_is_refused() {
     assert_eq!(error.to_string(), "output 'linear' has room for 9 numbers, expected 10");
     let error = compiled.run_into(1, &[&[0.0; 3]], &mut [&mut [0.0; 10]]).unwrap_err();
     assert_eq!(error.to_string(), "input 'input' has room for 3 numbers, expected 3072");
+}
+
+/// How often each step has run.
+struct Counts(Vec<std::sync::atomic::AtomicUsize>);
+
+impl Watch for Counts {
+    fn step(&self, index: usize, run: &mut dyn FnMut()) {
+        self.0[index].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        run();
+    }
+}
+
+#[test]
+fn a_watch_is_told_of_every_step() {
+    let net = resnet();
+    for (images, threads) in [(1, 1), (5, 1), (1, 2), (5, 2)] {
+        let options = Options::default().threads(threads).batch(8);
+        let compiled = Compiled::new(&net, &options).unwrap();
+        let x = inputs(&net, images, 3);
+        let expected = compiled.run(&views(&x)).unwrap().swap_remove(0);
+        let counts = Counts(compiled.steps().iter().map(|_| 0.into()).collect());
+        let mut y = vec![0.0; expected.len()];
+        let given = x[0].as_slice().unwrap();
+        compiled.run_watched(images, &[given], &mut [&mut y[..]], &counts).unwrap();
+        assert_eq!(y, expected.as_slice().unwrap());
+        for (count, step) in counts.0.into_iter().zip(compiled.steps()) {
+            let count = count.into_inner();
+            assert!((1..=images).contains(&count), "{step:?} ran {count} times");
+        }
+    }
 }

@@ -118,14 +118,18 @@ fn factorized_in_onnx_runtime() {
 #[test]
 fn blocks_of_layers_run_as_one_step() {
     let arch = factorized(&sized("resnet20", [3, 32, 32]), Form::Cp3);
-    let compiled = Compiled::new(&arch.initialize(1).unwrap(), &Options::default()).unwrap();
-    let steps: Vec<(String, &str)> =
-        compiled.steps().into_iter().map(|step| (step.layer, step.algorithm)).collect();
+    let net = arch.initialize(1).unwrap();
+    let steps = Compiled::new(&net, &Options::default()).unwrap().steps();
     // The first has one channel between, too few for a depthwise convolution.
-    let (layer, algorithm) = &steps[0];
-    assert_eq!((layer.as_str(), *algorithm), ("conv1.reduce", "first"));
+    assert_eq!((steps[0].layers[0].0.as_str(), steps[0].algorithm), ("conv1.reduce", "first"));
     // One chain for each of the 18 others; the sums and activations are in them.
-    assert_eq!(steps.iter().filter(|(_, algorithm)| *algorithm == "chain").count(), 18);
-    assert!(!steps.iter().any(|(_, algorithm)| *algorithm == "elementwise"), "{steps:?}");
+    let chains = steps.iter().filter(|step| step.algorithm == "chain");
+    assert!(chains.clone().all(|step| step.layers.len() == 3), "{steps:?}");
+    assert_eq!(chains.count(), 18);
+    assert!(!steps.iter().any(|step| step.algorithm == "elementwise"), "{steps:?}");
+    // All multiply-adds are some step's.
+    let macs: usize = steps.iter().flat_map(|step| &step.layers).map(|layer| layer.1).sum();
+    let folded = net.folded().unwrap();
+    assert_eq!(macs, folded.cost(arch.input_shapes()).unwrap().total.macs);
     assert_eq!(arch.nodes.iter().filter(|node| matches!(node.op, Op::Add(_))).count(), 9);
 }

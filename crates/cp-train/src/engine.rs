@@ -26,8 +26,7 @@ pub use crate::timing::Ready;
 
 pub(crate) use foreign::tapped;
 pub use foreign::{Change, changes, changes_on, value_shapes};
-pub use onnxruntime::{OpTime, node_times, op_times, ready_on};
-pub(crate) use torch::Layout;
+pub use onnxruntime::ready_on;
 #[cfg(feature = "torch")]
 pub(crate) use torch::Running;
 #[cfg(feature = "torch")]
@@ -65,6 +64,28 @@ impl fmt::Display for EngineName {
             EngineName::Infer => "cp-infer",
         })
     }
+}
+
+/// Where the time of a pass goes: what an engine runs as one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeTime {
+    /// The name that the engine has for it after its optimizations; in cp-infer that of the layer.
+    pub node: String,
+    /// The op as it runs, such as `FusedConv`; in cp-infer the algorithm.
+    pub op: String,
+    /// Seconds in a pass.
+    pub seconds: f64,
+}
+
+/// Where the time of a pass goes, by the kind of node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpTime {
+    /// As [`NodeTime::op`].
+    pub op: String,
+    /// Nodes of this kind.
+    pub nodes: usize,
+    /// Seconds of all of them in a pass.
+    pub seconds: f64,
 }
 
 /// What a model takes, by the names of its inputs.
@@ -152,38 +173,22 @@ impl Engine {
         }
     }
 
-    /// How the maps of `network` lie in this engine, for [`Self::layers_latency`].
-    pub(crate) fn layout_of(self, network: &Network) -> Result<Layout, TrainError> {
-        match self {
-            Engine::Torch(device) => torch::layout_of(network, device),
-            _ => Ok(Layout::default()),
+    /// The engine for `subjects` on `device`, by a rule that looks at ops and shapes and measures nothing: on the CPU cp-infer for networks
+    /// that it has kernels for; else, and for ONNX models, which are made for it, [`Engine::deployed`].
+    pub fn auto<'a>(
+        device: Device,
+        subjects: impl IntoIterator<Item = Subject<'a>>,
+    ) -> (Self, Option<String>) {
+        let ours = |subject| matches!(subject, Subject::Network(net) if infer::has_kernels(net));
+        if device == Device::Cpu && subjects.into_iter().all(ours) {
+            return (Engine::Infer, None);
         }
+        Self::deployed(device)
     }
 
-    /// As [`Self::latency`] of networks of one layer, on `[batch, input…]`: on maps that lie as those of the whole network do, whose time a
-    /// conversion would change.
-    pub(crate) fn layers_latency(
-        self,
-        layout: Layout,
-        layers: &[Network],
-        input: &[usize],
-        batch: usize,
-        options: &TimingOptions,
-    ) -> Result<Vec<Timing>, TrainError> {
-        match self {
-            Engine::Torch(device) => {
-                torch::layers_latency(layout, layers, input, batch, device, options)
-            }
-            _ => {
-                let subjects: Vec<Subject<'_>> = layers.iter().map(Subject::Network).collect();
-                self.latency(&subjects, &Inputs::one(input, batch), options)
-            }
-        }
-    }
-
-    /// The fastest engine at hand for networks on `device`: ONNX Runtime on the CPU, libtorch on others. Without ONNX Runtime's library it
+    /// What most networks on `device` are deployed in: ONNX Runtime on the CPU, libtorch on others. Without ONNX Runtime's library it
     /// is libtorch, or cp-infer where the program was built without that, and the second value says so.
-    pub fn auto(device: Device) -> (Self, Option<String>) {
+    pub fn deployed(device: Device) -> (Self, Option<String>) {
         match (device, cp_ort::library()) {
             (Device::Cpu, Ok(_)) => (Engine::OnnxRuntime, None),
             (Device::Cpu, Err(error)) => {
@@ -206,11 +211,15 @@ impl Engine {
         }
     }
 
-    /// All engines that this program has for networks on `device`, but for ONNX Runtime, whose library may be missing.
-    pub(crate) fn built_in(device: Device) -> Vec<Self> {
-        let own = if device == Device::Cpu { vec![Engine::Infer] } else { Vec::new() };
-        let torch = libtorch::HERE.then_some(Engine::Torch(device));
-        own.into_iter().chain(torch).collect()
+    /// All engines that there are for networks on `device`: ONNX Runtime where its library is found.
+    pub(crate) fn at_hand(device: Device) -> Vec<Self> {
+        let mut engines = Vec::new();
+        if device == Device::Cpu {
+            engines.push(Engine::Infer);
+            engines.extend(cp_ort::library().is_ok().then_some(Engine::OnnxRuntime));
+        }
+        engines.extend(libtorch::HERE.then_some(Engine::Torch(device)));
+        engines
     }
 
     /// Its name.
@@ -269,6 +278,46 @@ impl Engine {
         timing::in_turn(&mut ready, options)
     }
 
+    /// Where the time of `subject` goes, node by node, in `runs` passes behind `warmup` others: the median in cp-infer, the mean in ONNX Runtime, which sums
+    /// up by itself. libtorch does not tell: none.
+    ///
+    /// # Errors
+    /// As [`Engine::ready`].
+    pub fn node_times(
+        self,
+        subject: Subject<'_>,
+        inputs: &Inputs,
+        warmup: usize,
+        runs: usize,
+    ) -> Result<Vec<NodeTime>, TrainError> {
+        match self {
+            Engine::Torch(_) => Ok(Vec::new()),
+            Engine::OnnxRuntime => onnxruntime::node_times(subject, inputs, warmup, runs),
+            Engine::Infer => infer::node_times(subject, inputs, warmup, runs),
+        }
+    }
+
+    /// [`Self::node_times`] by the kinds of nodes; the slowest kind first.
+    ///
+    /// # Errors
+    /// As [`Engine::ready`].
+    pub fn op_times(
+        self,
+        subject: Subject<'_>,
+        inputs: &Inputs,
+    ) -> Result<Vec<OpTime>, TrainError> {
+        let mut ops: BTreeMap<String, OpTime> = BTreeMap::new();
+        for NodeTime { op, seconds, .. } in self.node_times(subject, inputs, 3, 11)? {
+            let found =
+                ops.entry(op.clone()).or_insert_with(|| OpTime { op, nodes: 0, seconds: 0.0 });
+            found.nodes += 1;
+            found.seconds += seconds;
+        }
+        let mut ops: Vec<OpTime> = ops.into_values().collect();
+        ops.sort_by(|one, other| other.seconds.total_cmp(&one.seconds));
+        Ok(ops)
+    }
+
     /// What an ONNX model takes.
     ///
     /// # Errors
@@ -286,5 +335,53 @@ impl Engine {
         given: &BTreeMap<String, Vec<usize>>,
     ) -> Result<BTreeMap<String, Vec<usize>>, TrainError> {
         onnxruntime::model_shapes(path, given)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use cp_net::{Conv, Node, Op};
+
+    use super::*;
+
+    fn resnet() -> Network {
+        cp_net::arch::by_name("resnet20").unwrap().initialize(1).unwrap()
+    }
+
+    #[test]
+    fn auto_is_a_rule_by_ops_and_shapes() {
+        let resnet = resnet();
+        let conv = |axes: usize| {
+            let op = Op::Conv(Conv::new(2, 4, vec![3; axes]));
+            let node = Node::new("conv", op, [cp_net::INPUT]);
+            let shape: Vec<usize> = std::iter::once(2).chain(vec![8; axes]).collect();
+            Architecture::new("conv", InputSpec::features(shape), vec![node]).initialize(1).unwrap()
+        };
+        let volumes = conv(3);
+        let (ours, other) = (Subject::Network(&resnet), Subject::Network(&volumes));
+        let model = Subject::Model(Path::new("model.onnx"));
+        let auto = |subjects: &[Subject<'_>]| Engine::auto(Device::Cpu, subjects.iter().copied()).0;
+        let deployed = Engine::deployed(Device::Cpu).0;
+        assert_eq!(auto(&[ours]), Engine::Infer);
+        assert_eq!(auto(&[Subject::Network(&conv(1)), ours]), Engine::Infer);
+        assert_eq!(auto(&[ours, other]), deployed);
+        assert_eq!(auto(&[model]), deployed);
+        assert_eq!(auto(&[ours, model]), deployed);
+    }
+
+    #[test]
+    fn nodes_take_the_time_of_a_pass() {
+        let resnet = resnet();
+        let (subject, inputs) = (Subject::Network(&resnet), Inputs::one(&[3, 32, 32], 3));
+        let nodes = Engine::Infer.node_times(subject, &inputs, 1, 2).unwrap();
+        for node in &resnet.folded().unwrap().architecture().nodes {
+            // Sums, activations and batch norms are part of other nodes.
+            let there = nodes.iter().any(|time| time.node == node.name && time.seconds > 0.0);
+            assert!(there || !matches!(node.op, Op::Conv(_) | Op::Linear(_)), "{}", node.name);
+        }
+        let ops = Engine::Infer.op_times(subject, &inputs).unwrap();
+        assert!(ops.windows(2).all(|pair| pair[0].seconds >= pair[1].seconds));
+        assert_eq!(ops.iter().map(|op| op.nodes).sum::<usize>(), nodes.len());
     }
 }

@@ -1,5 +1,6 @@
 //! [`time_choices`]: how long a layer takes on this machine, dense and in each form and rank that a plan may choose.
 
+#[cfg_attr(not(feature = "torch"), path = "latency/without_torch.rs")]
 mod alone;
 mod in_context;
 
@@ -10,10 +11,12 @@ use crate::engine::Engine;
 use crate::error::TrainError;
 use crate::timing::TimingOptions;
 
+pub use in_context::{LayerTime, layer_times};
+
 /// Fills in the seconds of every layer and choice of `profile`, and those of the whole network, for batches of `batch` examples
 /// in `engine` with the threads set.
 ///
-/// ONNX Runtime tells what each node of the running network takes; in libtorch and cp-infer each layer is timed alone. Values do not matter to the
+/// ONNX Runtime and cp-infer tell what each node of the running network takes; in libtorch each layer is timed alone. Values do not matter to the
 /// time, so weights are drawn. Where the layers together take longer than the whole network, as on a busy machine they may, all
 /// their times are scaled down to its time: what a plan saves is then never more than there is.
 ///
@@ -27,8 +30,10 @@ pub fn time_choices(
     options: &TimingOptions,
 ) -> Result<(), TrainError> {
     match engine {
-        Engine::Torch(_) | Engine::Infer => alone::time(network, profile, batch, engine, options)?,
-        Engine::OnnxRuntime => in_context::time(network, profile, batch, options)?,
+        Engine::Torch(device) => alone::time(network, profile, batch, device, options)?,
+        Engine::OnnxRuntime | Engine::Infer => {
+            in_context::time(network, profile, batch, engine, options)?;
+        }
     }
     fit_into_whole(profile);
     Ok(())

@@ -113,7 +113,7 @@ pub use fit::check_fit;
 pub use host::{Distilled, DistilledEpoch, Examples, Host, PictureLayout};
 pub use interrupt::clean_up_when_interrupted;
 pub use key::{Key, data_identity, fingerprint};
-pub use latency::time_choices;
+pub use latency::{LayerTime, layer_times, time_choices};
 pub use memory::{Purpose, check_memory};
 pub use metrics::EpochMetrics;
 pub use multiple::Multiple;

@@ -592,7 +592,7 @@ impl Pipeline<'_> {
             return Ok(Vec::new());
         }
         let mut engines = vec![self.stages.engine()];
-        let others = Engine::built_in(self.stages.device()).into_iter();
+        let others = Engine::at_hand(self.stages.device()).into_iter();
         engines.extend(others.filter(|other| *other != self.stages.engine()));
         let names: Vec<EngineName> = engines.iter().map(|engine| engine.name()).collect();
         let key = Key::new("latency", 3)

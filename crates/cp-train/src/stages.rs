@@ -59,10 +59,10 @@ pub(crate) fn damaged(path: &Path, error: &dyn std::fmt::Display) -> TrainError 
 }
 
 impl Stages {
-    /// The stages in `dir`, with networks on `device`, timed in [`Engine::auto`].
+    /// The stages in `dir`, with networks on `device`, timed in [`Engine::deployed`].
     pub fn new(dir: RunDir, device: impl Into<Device>) -> Self {
         let device = device.into();
-        let (engine, _) = Engine::auto(device);
+        let (engine, _) = Engine::deployed(device);
         Self { shared: dir.clone(), dir, device, engine, statistics: Arc::default() }
     }
 

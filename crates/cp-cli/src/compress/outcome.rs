@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use cp_net::{Form, Network, Rank, Totals};
 use cp_plan::{DenseLayer, LayerReport};
 use cp_train::engine::{Change, OpTime};
-use cp_train::{DistilledEpoch, EngineName, EpochMetrics, Evaluation, Origin, Recipe, Stages};
+use cp_train::{
+    DistilledEpoch, EngineName, EpochMetrics, Evaluation, LayerTime, Origin, Recipe, Stages,
+};
 use serde::Serialize;
 
 use super::options::Args;
@@ -137,13 +139,21 @@ pub(super) struct Made {
     changes: Vec<Change>,
     #[serde(skip_serializing_if = "Option::is_none")]
     distilled: Option<Course>,
-    /// Where the time goes in ONNX Runtime, in the dense model and in this one; for the report.
     #[serde(skip)]
-    ops: Option<[Vec<OpTime>; 2]>,
+    profiled: Option<Profiled>,
     #[serde(skip)]
     epochs: Vec<EpochMetrics>,
     #[serde(skip)]
     out: PathBuf,
+}
+
+/// Where the time of a pass goes, for the report.
+pub(super) struct Profiled {
+    pub(super) engine: EngineName,
+    /// In the dense model and in the compressed one.
+    pub(super) ops: [Vec<OpTime>; 2],
+    /// None where layers are not told apart.
+    pub(super) layers: Vec<LayerTime>,
 }
 
 impl Made {
@@ -151,7 +161,7 @@ impl Made {
         recipe: &Recipe,
         dense: &Network,
         done: Done,
-        (changes, ops): (Vec<Change>, Option<[Vec<OpTime>; 2]>),
+        (changes, profiled): (Vec<Change>, Option<Profiled>),
         stages: &Stages,
         out: &Path,
     ) -> anyhow::Result<Self> {
@@ -190,7 +200,7 @@ impl Made {
             test: done.test.map(|[dense, compressed]| Test { dense, compressed }),
             latency: done.latency.iter().map(Latency::from).collect(),
             changes,
-            ops,
+            profiled,
             distilled,
             epochs,
             out: out.to_owned(),

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use cp_net::Network;
 use cp_onnx::{ExportOptions, ImportOptions, Imported, Model};
-use cp_train::engine::{Change, Inputs, OpTime, Subject, changes, op_times, value_shapes};
+use cp_train::engine::{Change, Inputs, Subject, changes, value_shapes};
 use cp_train::timing::{self, TimingOptions};
 use cp_train::{
     CompressData, Distilled, Engine, Examples, Host, Latency, Outcome, Recipe, Stages, Target,
-    TrainError,
+    TrainError, layer_times,
 };
 
 use super::options::Args;
+use super::outcome::Profiled;
 use crate::common::{Usage, shapes_by_name};
 use crate::{inputs, model, output};
 
@@ -259,6 +260,14 @@ impl Source {
         Ok(())
     }
 
+    /// What is timed.
+    pub(super) fn subject(&self) -> Subject<'_> {
+        match &self.onnx {
+            Some(onnx) => Subject::Model(&onnx.path),
+            None => Subject::Network(&self.network),
+        }
+    }
+
     /// The times of an ONNX model and the one written at `out`, and how far their outputs are apart; nothing where there is no ONNX
     /// Runtime, or for networks of ours, which the recipe times.
     pub(super) fn compare(
@@ -299,15 +308,17 @@ impl Source {
 }
 
 impl Source {
-    /// Where the time goes in ONNX Runtime, in the dense model and in the one written at `out`; `None` where sizes stay open.
-    pub(super) fn op_times(
+    /// Where the time goes in `engine`, in the dense model and in the one written at `out`; `None` where it does not tell, or sizes stay open.
+    pub(super) fn profiled(
         &self,
+        engine: Engine,
         done: &Done,
         out: &Path,
-    ) -> anyhow::Result<Option<[Vec<OpTime>; 2]>> {
+    ) -> anyhow::Result<Option<Profiled>> {
+        let compressed = &done.outcome.network;
         let (subjects, shapes) = match &self.onnx {
             None => {
-                let networks = [&self.network, &done.outcome.network];
+                let networks = [&self.network, compressed];
                 let shapes =
                     Inputs::of(&self.network, self.network.architecture().input_shapes(), 1);
                 (networks.map(Subject::Network), shapes.shapes)
@@ -318,10 +329,19 @@ impl Source {
             },
         };
         let inputs = Inputs { shapes, batch: 1 };
-        Ok(match (op_times(subjects[0], &inputs), op_times(subjects[1], &inputs)) {
-            (Err(TrainError::FixedBatch { .. }), _) => None,
-            (dense, compressed) => Some([dense?, compressed?]),
-        })
+        let [before, after] = subjects.map(|subject| engine.op_times(subject, &inputs));
+        let ops = match (before, after) {
+            (Err(TrainError::FixedBatch { .. }), _) => return Ok(None),
+            (before, after) => [before?, after?],
+        };
+        if ops[0].is_empty() {
+            return Ok(None);
+        }
+        let layers = match &self.onnx {
+            None => layer_times(&self.network, compressed, engine)?,
+            Some(_) => Vec::new(),
+        };
+        Ok(Some(Profiled { engine: engine.name(), ops, layers }))
     }
 }
 

@@ -1,18 +1,20 @@
 //! cp-infer: the folded network, or an ONNX model that is understood as one.
 
-use cp_infer::{Compiled, Options};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cp_infer::{Compiled, Options, Watch};
 use cp_net::{InputSpec, Network};
 use cp_onnx::{ImportOptions, Model};
 use ndarray::Array4;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Forward, Inputs, Outputs, Ready, Subject};
+use super::{Forward, Inputs, NodeTime, Outputs, Ready, Subject};
 use crate::batch::images_to_array;
 use crate::device::Device;
 use crate::error::TrainError;
 use crate::memory::{Purpose, check_memory};
-use crate::timing;
+use crate::timing::{self, Stopwatch, Timing};
 
 struct Infer {
     compiled: Compiled,
@@ -27,7 +29,76 @@ fn compiled(network: &Network, batch: usize) -> Result<Compiled, TrainError> {
     Ok(Compiled::new(network, &options)?)
 }
 
+/// Numbers of an image that may as well be made by slow code.
+const FEW: usize = 1024;
+
+/// Whether there are kernels for `network`: for all of it but for a hundredth of its values, or some few, such as those of the softmax
+/// behind a classifier.
+pub(super) fn has_kernels(network: &Network) -> bool {
+    let Ok(compiled) = Compiled::new(network, &Options::default()) else { return false };
+    let steps = compiled.steps();
+    let values = |slow: bool| -> usize {
+        let steps = steps.iter().filter(|step| !slow || step.algorithm == "reference");
+        steps.map(|step| step.values).sum()
+    };
+    let slow = values(true);
+    slow <= FEW || 100 * slow <= values(false)
+}
+
 pub(super) fn ready(subject: Subject<'_>, inputs: &Inputs) -> Result<Box<dyn Ready>, TrainError> {
+    Ok(Box::new(prepared(subject, inputs)?))
+}
+
+/// As [`Engine::node_times`](super::Engine::node_times): a node is a layer, and layers that run as one step share its time by their
+/// multiply-adds.
+pub(super) fn node_times(
+    subject: Subject<'_>,
+    inputs: &Inputs,
+    warmup: usize,
+    runs: usize,
+) -> Result<Vec<NodeTime>, TrainError> {
+    let mut prepared = prepared(subject, inputs)?;
+    for _ in 0..warmup {
+        prepared.pass()?;
+    }
+    let steps = prepared.compiled.steps();
+    let clock = Clock(steps.iter().map(|_| AtomicU64::new(0)).collect());
+    let (mut passes, mut of_steps) = (Vec::new(), vec![Vec::new(); steps.len()]);
+    for _ in 0..runs.max(1) {
+        let watch = Stopwatch::start();
+        prepared.watched(&clock)?;
+        passes.push(watch.seconds());
+        for (times, nanos) in of_steps.iter_mut().zip(&clock.0) {
+            times.push(nanos.swap(0, Ordering::Relaxed) as f64);
+        }
+    }
+    let nanos: Vec<f64> = of_steps.into_iter().map(|times| Timing::of(times).median).collect();
+    // Threads that have images of their own run steps side by side: each step has its share of the time of a pass.
+    let scale = Timing::of(passes).median / nanos.iter().sum::<f64>().max(1.0);
+    let times = steps.into_iter().zip(nanos).flat_map(|(step, nanos)| {
+        // At least 1 each, for what has none.
+        let all: usize = step.layers.iter().map(|layer| layer.1.max(1)).sum();
+        step.layers.into_iter().map(move |(node, macs)| NodeTime {
+            node,
+            op: step.algorithm.to_owned(),
+            seconds: nanos * scale * macs.max(1) as f64 / all as f64,
+        })
+    });
+    Ok(times.collect())
+}
+
+/// Nanoseconds of each step.
+struct Clock(Vec<AtomicU64>);
+
+impl Watch for Clock {
+    fn step(&self, index: usize, run: &mut dyn FnMut()) {
+        let watch = Stopwatch::start();
+        run();
+        self.0[index].fetch_add((watch.seconds() * 1e9) as u64, Ordering::Relaxed);
+    }
+}
+
+fn prepared(subject: Subject<'_>, inputs: &Inputs) -> Result<Infer, TrainError> {
     let imported;
     let network = match subject {
         Subject::Network(network) => network,
@@ -65,19 +136,25 @@ pub(super) fn ready(subject: Subject<'_>, inputs: &Inputs) -> Result<Box<dyn Rea
         let shape = made.get(output).unwrap_or_default().to_vec();
         vec![0.0; count(&shape)]
     });
-    Ok(Box::new(Infer {
+    Ok(Infer {
         compiled: compiled(network, inputs.batch)?,
         images: inputs.batch,
         inputs: inputs_drawn,
         outputs: outputs.collect(),
-    }))
+    })
+}
+
+impl Infer {
+    fn watched(&mut self, watch: &dyn Watch) -> Result<(), TrainError> {
+        let inputs: Vec<&[f32]> = self.inputs.iter().map(Vec::as_slice).collect();
+        let mut outputs: Vec<&mut [f32]> = self.outputs.iter_mut().map(Vec::as_mut_slice).collect();
+        Ok(self.compiled.run_watched(self.images, &inputs, &mut outputs, watch)?)
+    }
 }
 
 impl Ready for Infer {
     fn pass(&mut self) -> Result<(), TrainError> {
-        let inputs: Vec<&[f32]> = self.inputs.iter().map(Vec::as_slice).collect();
-        let mut outputs: Vec<&mut [f32]> = self.outputs.iter_mut().map(Vec::as_mut_slice).collect();
-        Ok(self.compiled.run_into(self.images, &inputs, &mut outputs)?)
+        self.watched(&())
     }
 }
 

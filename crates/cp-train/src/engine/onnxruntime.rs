@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 
 use cp_net::{InputSpec, Network, TemporaryFolder};
 use cp_onnx::ExportOptions;
-use cp_ort::{Dim, ElementType, NodeTime, Optimize, Session, SessionOptions, Tensor, ValueInfo};
+use cp_ort::{Dim, ElementType, Optimize, Session, SessionOptions, Tensor, ValueInfo};
 use ndarray::{Array4, ArrayD};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
 
-use super::{Feed, Forward, Inputs, Outputs, Ready, Subject};
+use super::{Feed, Forward, Inputs, NodeTime, Outputs, Ready, Subject};
 use crate::batch::images_to_array;
 use crate::device::Device;
 use crate::error::TrainError;
@@ -35,12 +34,8 @@ pub(super) fn ready(subject: Subject<'_>, inputs: &Inputs) -> Result<Box<dyn Rea
     Ok(Box::new(prepared(subject, inputs, None)?))
 }
 
-/// Where the time of `subject` goes, node by node after all optimizations, summed over `runs` passes behind `warmup` others; the
-/// slowest first.
-///
-/// # Errors
-/// As [`Engine::ready`](super::Engine::ready).
-pub fn node_times(
+/// As [`Engine::node_times`](super::Engine::node_times).
+pub(super) fn node_times(
     subject: Subject<'_>,
     inputs: &Inputs,
     warmup: usize,
@@ -51,35 +46,12 @@ pub fn node_times(
     for _ in 0..warmup + runs {
         prepared.pass()?;
     }
-    Ok(prepared.session.node_times(warmup)?)
-}
-
-/// Where the time of a model goes, by the kind of node.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct OpTime {
-    /// The op as it runs, such as `FusedConv`.
-    pub op: String,
-    /// Nodes of this kind.
-    pub nodes: usize,
-    /// Seconds of all of them in a pass.
-    pub seconds: f64,
-}
-
-/// [`node_times`] by the kinds of nodes, for one pass; the slowest kind first.
-///
-/// # Errors
-/// As [`node_times`].
-pub fn op_times(subject: Subject<'_>, inputs: &Inputs) -> Result<Vec<OpTime>, TrainError> {
-    const RUNS: usize = 11;
-    let mut ops: BTreeMap<String, OpTime> = BTreeMap::new();
-    for NodeTime { op, seconds, .. } in node_times(subject, inputs, 3, RUNS)? {
-        let found = ops.entry(op.clone()).or_insert_with(|| OpTime { op, nodes: 0, seconds: 0.0 });
-        found.nodes += 1;
-        found.seconds += seconds / RUNS as f64;
-    }
-    let mut ops: Vec<OpTime> = ops.into_values().collect();
-    ops.sort_by(|one, other| other.seconds.total_cmp(&one.seconds));
-    Ok(ops)
+    let times = prepared.session.node_times(warmup)?.into_iter().map(|time| NodeTime {
+        node: time.name,
+        op: time.op,
+        seconds: time.seconds / runs as f64,
+    });
+    Ok(times.collect())
 }
 
 /// The model at `path` made ready to be timed on `feed`.

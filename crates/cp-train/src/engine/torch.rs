@@ -5,8 +5,6 @@ use cp_torch::tch::{self, Kind, Tensor};
 use cp_torch::{Executor, Mode, array_from_tensor};
 use ndarray::Array4;
 
-pub(crate) use cp_torch::Layout;
-
 use super::{Engine, Forward, Inputs, Outputs, Ready};
 use crate::batch::images_to_tensor;
 use crate::device::Device;
@@ -99,26 +97,6 @@ fn forward(
     let (output, tapped) = model.forward_tapped(&x, Mode::Eval, taps)?;
     let tapped = tapped.first().map(array_from_tensor).transpose()?;
     Ok((array_from_tensor(&output)?, tapped))
-}
-
-pub(super) fn layout_of(network: &Network, device: Device) -> Result<Layout, TrainError> {
-    Ok(Executor::new(network, device.into())?.layout())
-}
-
-pub(super) fn layers_latency(
-    layout: Layout,
-    layers: &[Network],
-    input: &[usize],
-    batch: usize,
-    device: Device,
-    options: &TimingOptions,
-) -> Result<Vec<Timing>, TrainError> {
-    let models = layers
-        .iter()
-        .map(|layer| Executor::with_layout(layer, device.into(), layout))
-        .collect::<Result<Vec<_>, _>>()?;
-    let models: Vec<&Executor> = models.iter().collect();
-    latency_in_layout(&models, input, batch, options)
 }
 
 /// Waits until the device has finished all work given to it.

@@ -6,11 +6,6 @@ use super::{Engine, Forward, Inputs, Ready};
 use crate::device::Device;
 use crate::error::TrainError;
 use crate::libtorch::{ENGINE, refused};
-use crate::timing::{Timing, TimingOptions};
-
-/// There is one.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Layout;
 
 pub(super) fn ready(_: &Network, _: &Inputs, _: Device) -> Result<Box<dyn Ready>, TrainError> {
     Err(refused(ENGINE))
@@ -26,20 +21,5 @@ pub(super) fn classifier(
     _: &[String],
     _: Device,
 ) -> Result<Box<dyn Forward>, TrainError> {
-    Err(refused(ENGINE))
-}
-
-pub(super) fn layout_of(_: &Network, _: Device) -> Result<Layout, TrainError> {
-    Err(refused(ENGINE))
-}
-
-pub(super) fn layers_latency(
-    _: Layout,
-    _: &[Network],
-    _: &[usize],
-    _: usize,
-    _: Device,
-    _: &TimingOptions,
-) -> Result<Vec<Timing>, TrainError> {
     Err(refused(ENGINE))
 }

@@ -1,12 +1,14 @@
-//! Each layer alone, dense and in all its forms in turn, in libtorch in the layout that the whole network runs in; layers of one shape are
-//! timed once.
+//! Each layer alone in libtorch, dense and in all its forms in turn, in the layout that the whole network runs in, as a conversion would
+//! change its time; layers of one shape are timed once.
 
 use std::collections::BTreeMap;
 
 use cp_net::{Architecture, Form, InputSpec, Network, Node, Op, Rank};
 use cp_plan::Profile;
+use cp_torch::Executor;
 
-use crate::engine::{Engine, Inputs, Subject};
+use crate::device::Device;
+use crate::engine::{Engine, Inputs, Subject, latency_in_layout};
 use crate::error::TrainError;
 use crate::progress;
 use crate::timing::{self, Timing, TimingOptions};
@@ -15,14 +17,14 @@ pub(super) fn time(
     network: &Network,
     profile: &mut Profile,
     batch: usize,
-    engine: Engine,
+    device: Device,
     options: &TimingOptions,
 ) -> Result<(), TrainError> {
     let arch = network.architecture();
-    let layout = engine.layout_of(network)?;
+    let layout = Executor::new(network, device.into())?.layout();
     let (subject, inputs) =
         (Subject::Network(network), Inputs::of(network, &profile.inputs, batch));
-    let seconds = engine.latency(&[subject], &inputs, options)?;
+    let seconds = Engine::Torch(device).latency(&[subject], &inputs, options)?;
     profile.dense_seconds = seconds.first().map(|timing| timing.median);
 
     let shapes = arch.shapes(&profile.inputs)?;
@@ -43,7 +45,12 @@ pub(super) fn time(
                 Some(times) => times.clone(),
                 None => {
                     let networks = layer_alone(&node.op, input, &forms)?;
-                    let times = engine.layers_latency(layout, &networks, input, batch, options)?;
+                    let layers = networks
+                        .iter()
+                        .map(|layer| Executor::with_layout(layer, device.into(), layout))
+                        .collect::<Result<Vec<_>, _>>()?;
+                    let layers: Vec<&Executor> = layers.iter().collect();
+                    let times = latency_in_layout(&layers, input, batch, options)?;
                     all.extend(&times);
                     let times: Vec<f64> = times.iter().map(|timing| timing.median).collect();
                     known.insert(key, times.clone());

@@ -2,9 +2,9 @@
 
 use cp_report::{Axis, BarPlot, Block, Card, Cell, Column, Report, Series, Table, XyPlot};
 use cp_train::engine::OpTime;
-use cp_train::{Origin, Provenance, RunDir};
+use cp_train::{LayerTime, Origin, Provenance, RunDir};
 
-use super::{Answer, LayerRow, Made};
+use super::{Answer, LayerRow, Made, Profiled};
 use crate::compress::options::Args;
 
 impl Answer {
@@ -54,6 +54,9 @@ impl Answer {
             }
             if !one.layers.is_empty() {
                 page.add(layer_bars(one));
+                if let Some(bars) = time_bars(one) {
+                    page.add(bars);
+                }
                 page.add(error_bars(one));
             }
             page.add(layer_table(one));
@@ -223,7 +226,10 @@ impl Answer {
         let mut plot = XyPlot::new(
             "Accuracy against multiply-adds",
             Axis::number("multiply-adds (M)").include(0.0),
-            Axis::percent(axis),
+            // A difference of one image in a thousand is to look like one.
+            dense.iter().fold(Axis::percent(axis), |axis, dense| {
+                axis.include(dense - 0.02).include((dense + 0.01).min(1.0))
+            }),
         )
         .series(Series::both("compressed", points));
         if let Some(dense) = dense {
@@ -307,11 +313,11 @@ fn stage_table(one: &Made) -> Table {
     table
 }
 
-/// Where the time goes in ONNX Runtime, by the kind of node, before and after.
+/// Where the time goes in the engine that counts, by the kind of node, before and after.
 fn op_table(one: &Made) -> Option<Table> {
-    let [dense, compressed] = one.ops.as_ref()?;
+    let Profiled { engine, ops: [dense, compressed], .. } = one.profiled.as_ref()?;
     let mut table = Table::new(
-        "Where the time goes: nodes as ONNX Runtime runs them, batch 1",
+        format!("Where the time goes: nodes as {engine} runs them, batch 1"),
         [
             Column::text("op"),
             Column::number("nodes, dense"),
@@ -390,6 +396,21 @@ fn layer_bars(one: &Made) -> BarPlot {
     )
     .series("dense", millions(|layer| layer.before.macs))
     .series("compressed", millions(|layer| layer.after.macs))
+}
+
+/// Time of every factorized layer before and after.
+fn time_bars(one: &Made) -> Option<BarPlot> {
+    let Profiled { engine, layers, .. } = one.profiled.as_ref()?;
+    let micros = |of: fn(&LayerTime) -> f64| -> Vec<f64> {
+        layers.iter().map(|layer| 1e6 * of(layer)).collect()
+    };
+    let title = format!("Time by layer in {engine}, batch 1");
+    let names = layers.iter().map(|layer| layer.layer.clone());
+    (!layers.is_empty()).then(|| {
+        BarPlot::new(title, Axis::number("time (µs)"), 2, names)
+            .series("dense", micros(|layer| layer.dense))
+            .series("compressed", micros(|layer| layer.factorized))
+    })
 }
 
 /// Relative error of every factorized layer: of its output where that was measured.
