@@ -355,7 +355,7 @@ mod tests {
         let conv = |axes: usize| {
             let op = Op::Conv(Conv::new(2, 4, vec![3; axes]));
             let node = Node::new("conv", op, [cp_net::INPUT]);
-            let shape: Vec<usize> = std::iter::once(2).chain(vec![8; axes]).collect();
+            let shape: Vec<usize> = std::iter::once(2).chain(vec![16; axes]).collect();
             Architecture::new("conv", InputSpec::features(shape), vec![node]).initialize(1).unwrap()
         };
         let volumes = conv(3);
