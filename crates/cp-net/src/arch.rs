@@ -7,12 +7,14 @@ mod builder;
 mod charnet;
 mod efficientnet;
 mod googlenet;
+mod mobilenet_v1;
 mod mobilenet_v2;
 mod resnet;
 mod resnet_cifar;
 mod settings;
 mod small_cnn;
 mod squeezenet;
+mod stasgt;
 mod unet;
 mod vgg;
 mod yolox;
@@ -33,6 +35,7 @@ const BUILT_IN: &[(&str, Make)] = &[
     ("charnet", charnet::charnet),
     ("efficientnet-b0", efficientnet::b0),
     ("googlenet", googlenet::googlenet),
+    ("mobilenet-v1", mobilenet_v1::mobilenet_v1),
     ("mobilenet-v2", mobilenet_v2::mobilenet_v2),
     ("resnet18", |settings| resnet::resnet(settings, 18)),
     ("resnet34", |settings| resnet::resnet(settings, 34)),
@@ -45,6 +48,8 @@ const BUILT_IN: &[(&str, Make)] = &[
     ("resnet56", |settings| resnet_cifar::resnet(settings, 56)),
     ("small-cnn", small_cnn::small_cnn),
     ("squeezenet1_1", squeezenet::squeezenet1_1),
+    ("stasgt-advanced", stasgt::advanced),
+    ("stasgt-simple", stasgt::simple),
     ("unet", unet::unet),
     ("vgg16", vgg::vgg16),
     ("yolox-nano", yolox::nano),

@@ -1,6 +1,8 @@
 //! Parameters and multiply-adds to the digit, against published figures.
 #![allow(clippy::unwrap_used, reason = "clippy allows it in tests, but not in their helpers")]
 
+use std::path::{Path, PathBuf};
+
 use cp_net::arch::{Builder, window};
 use cp_net::{Architecture, Form, InputSpec, arch};
 
@@ -28,7 +30,12 @@ fn parameters_of_the_dense_networks() {
     check("googlenet", 6_998_552);
     check("resnet18", 11_176_512 + 512 * 1000 + 1000);
     check("resnet50", 25_557_032);
+    check("mobilenet-v1", 4_231_976);
+    // 4,960 channels between that have no batch norm.
+    check("mobilenet-v1(between=false)", 4_231_976 - 2 * 4960);
     check("mobilenet-v2", 3_504_872);
+    check("stasgt-simple", 217_255);
+    check("stasgt-advanced", 282_925);
     check("efficientnet-b0", 5_288_548);
     check("unet", 31_030_658);
     check("resnet20", 269_722);
@@ -42,6 +49,41 @@ fn parameters_of_the_dense_networks() {
     check("charnet", charnet);
     assert_eq!(statistics("resnet20"), 1376);
     assert_eq!(statistics("resnet56"), 4064);
+}
+
+/// Layer by layer at width 1 and 224×224, and as a whole at other widths and resolutions; the counts stand in `shared/golden` beside the
+/// workspace, or where `POLYAD_GOLDEN` says.
+#[test]
+fn mobilenet_v1_by_width_and_resolution() {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden");
+    let folder = std::env::var_os("POLYAD_GOLDEN").map_or_else(beside, PathBuf::from);
+    if !folder.is_dir() {
+        println!("skipped: no golden data at {}", folder.display());
+        return;
+    }
+    let text = std::fs::read_to_string(folder.join("mobilenet-v1-counts.json")).unwrap();
+    let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let number = |value: &serde_json::Value| value.as_u64().unwrap() as usize;
+    for model in golden["models"].as_array().unwrap() {
+        let name =
+            format!("mobilenet-v1(width={}, resolution={})", model["width"], model["resolution"]);
+        assert_eq!(params(&name), number(&model["parameters"]), "{name}");
+        assert_eq!(macs(&name), number(&model["macs"]), "{name}");
+    }
+    let arch = arch::by_name("mobilenet-v1").unwrap();
+    let cost = arch.cost(arch.input_shapes()).unwrap();
+    let convs = cost.nodes.iter().filter(|node| ["conv", "linear"].contains(&node.op));
+    let layers = golden["per_layer_1_0_224"].as_array().unwrap();
+    assert_eq!(convs.clone().count(), layers.len());
+    for (node, layer) in convs.zip(layers) {
+        let name = &node.name;
+        let output: Vec<usize> = layer["out"].as_array().unwrap().iter().map(number).collect();
+        assert_eq!((&node.output, node.cost.macs), (&output, number(&layer["macs"])), "{name}");
+        let own = ["weight", "bias"].map(|slot| format!("{name}.{slot}"));
+        let weights = arch.params().filter(|(param, _)| own.contains(param));
+        let weights: usize = weights.map(|(_, spec)| spec.shape.iter().product::<usize>()).sum();
+        assert_eq!(weights, number(&layer["weights"]), "{name}");
+    }
 }
 
 #[test]
@@ -77,6 +119,7 @@ fn shapes_end_in_the_classes() {
         }
         let classes = match name {
             "charnet" => 36,
+            "stasgt-advanced" | "stasgt-simple" => 100,
             "resnet-cifar" | "resnet20" | "resnet32" | "resnet56" | "small-cnn" => 10,
             _ => 1000,
         };

@@ -139,6 +139,10 @@ fn sgd_step(model: &Executor, speeds: &mut BTreeMap<String, Tensor>) {
 fn check_stasgt(name: &str, params: usize) {
     let Some(golden) = Golden::load(name) else { return };
     let net = golden.network(name, "weight.");
+    // The built-in architecture is that of the file.
+    let built_in = cp_net::arch::by_name(name).unwrap();
+    assert_eq!(built_in.nodes, net.architecture().nodes);
+    assert_eq!(built_in.inputs, net.architecture().inputs);
     assert_eq!(net.param_count(), params);
     assert_eq!(net.params().len(), golden.under("weight.").len());
     check_passes(&golden, &net, ["y_eval", "y_train", "after_train_forward."]);
