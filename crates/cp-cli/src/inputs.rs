@@ -89,9 +89,19 @@ fn array_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let named = || format!("--inputs {}", folder.display());
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(named)? {
-        let path = entry.with_context(named)?.path();
+        let entry = entry.with_context(named)?;
+        // Those are of systems and editors, such as `._inputs.npz`.
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let path = entry.path();
         let kind = path.extension().map(|kind| kind.to_string_lossy().to_ascii_lowercase());
-        if matches!(kind.as_deref(), Some("npz" | "npy")) && path.is_file() {
+        if !matches!(kind.as_deref(), Some("npz" | "npy")) {
+            continue;
+        }
+        let place =
+            || format!("--inputs {}: cannot be read; remove it, or the link", path.display());
+        if std::fs::metadata(&path).with_context(place)?.is_file() {
             found.push(path);
         }
     }

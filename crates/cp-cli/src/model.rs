@@ -10,6 +10,7 @@ use clap::Args;
 use cp_net::{Architecture, FileKind, NetError, Network, arch};
 use cp_onnx::{ImportOptions, Model};
 use cp_pytorch::StateDictOptions;
+use cp_train::TrainError;
 
 use crate::common::{Usage, input_shapes, positive};
 use crate::output;
@@ -105,13 +106,14 @@ pub(crate) fn load_at(
                 cp_pytorch::state_dict(path, &StateDictOptions { key: option.key.clone() })
                     .with_context(looks)?;
             let loaded = weights.into_network(arch).with_context(|| path.display().to_string())?;
+            option.check_classes(path, &loaded.network)?;
             loaded.notes.iter().for_each(|note| output::note(note));
             loaded.network
         }
         _ => own(path, option)?,
     };
     match &option.preprocess {
-        Some(preprocess) => preprocess.apply(network),
+        Some(preprocess) => preprocess.apply(network).with_context(|| path.display().to_string()),
         None => Ok(network),
     }
 }
@@ -137,6 +139,11 @@ pub(crate) fn onnx(
             }
             _ => Ok(network),
         };
+    }
+    let known: Vec<String> = model.inputs().into_iter().map(|input| input.name).collect();
+    let only = |name: &str| name == cp_net::INPUT && known.len() == 1;
+    if let Some(name) = shapes.keys().find(|name| !known.contains(name) && !only(name)) {
+        return Err(TrainError::UnknownInput { name: name.clone(), known }.into());
     }
     Ok(model.import(&ImportOptions::new().inputs(model, shapes))?.network)
 }
@@ -171,6 +178,21 @@ fn kind(path: &Path) -> FileKind {
 }
 
 impl ArchOption {
+    /// That the weights are for as many classes as were asked for.
+    fn check_classes(&self, path: &Path, net: &Network) -> anyhow::Result<()> {
+        let Some(asked) = self.classes else { return Ok(()) };
+        let arch = net.architecture();
+        let output = arch.output_shape(arch.input_shapes())?;
+        if output != [asked] {
+            bail!(
+                "{}: has weights for {} classes, and --classes asks for {asked}",
+                path.display(),
+                output.first().copied().unwrap_or(0)
+            );
+        }
+        Ok(())
+    }
+
     fn refuse_arch(&self, path: &Path, kind: FileKind) -> anyhow::Result<()> {
         match &self.name {
             None => Ok(()),
@@ -212,17 +234,7 @@ fn own(path: &Path, option: &ArchOption) -> anyhow::Result<Network> {
         ),
         (Err(error), _) => return Err(error.into()),
     };
-    if let Some(asked) = option.classes {
-        let arch = net.architecture();
-        let output = arch.output_shape(arch.input_shapes())?;
-        if output != [asked] {
-            bail!(
-                "{}: has weights for {} classes, and --classes asks for {asked}",
-                path.display(),
-                output.first().copied().unwrap_or(0)
-            );
-        }
-    }
+    option.check_classes(path, &net)?;
     notes.iter().for_each(|note| output::note(note));
     Ok(net)
 }

@@ -198,7 +198,15 @@ fn explain(error: ReadNpyError) -> anyhow::Error {
             anyhow!("has {extra} bytes behind its last number: the file is damaged")
         }
         ReadNpyError::ParseHeader(error) => {
-            anyhow!(error).context("is no .npy file of NumPy's, or a damaged one")
+            // Its first line: the others quote the file.
+            let told = error.to_string();
+            let told: String = told.lines().next().unwrap_or_default().chars().take(120).collect();
+            anyhow!("is no .npy file of NumPy's, or a damaged one: {told}")
+        }
+        ReadNpyError::LengthOverflow => {
+            anyhow!(
+                "claims more numbers than any file holds: its header is damaged; write it again"
+            )
         }
         ReadNpyError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             anyhow!("ends inside its header: the file is empty or truncated")

@@ -193,10 +193,10 @@ fn read(path: &Path) -> anyhow::Result<(InputSpec, Settings)> {
         ),
     };
     let (mean, std) = (filled("mean", mean, 0.0)?, filled("std", std, 1.0)?);
-    if !scale.is_finite() || mean.iter().any(|m| !m.is_finite()) {
+    if !(scale as f32).is_finite() || mean.iter().any(|m| !(*m as f32).is_finite()) {
         bail!("{}: scale and mean have to be finite numbers", named());
     }
-    if std.iter().any(|d| !(d.is_finite() && *d > 0.0)) {
+    if std.iter().any(|d| !((*d as f32).is_normal() && *d > 0.0)) {
         bail!("{}: std has to be numbers above 0", named());
     }
     if size.is_some_and(|size| size.contains(&0)) {
@@ -261,6 +261,9 @@ mod tests {
             ("channels = \"features\"", "gray, rgb or bgr"),
             ("channels = \"rgb\"\nmean = [1]", "3 channels"),
             ("channels = \"gray\"\nstd = [0]", "above 0"),
+            ("channels = \"gray\"\nstd = [1e-60]", "above 0"),
+            ("channels = \"gray\"\nmean = [1e60]", "finite"),
+            ("channels = \"gray\"\nscale = -inf", "finite"),
             ("channels = \"gray\"\nstdd = [1]", "stdd"),
             ("channels = \"gray\"\nsize = [0, 4]", "height and width"),
         ] {

@@ -70,14 +70,14 @@ pub fn dataset_names() -> impl Iterator<Item = (&'static str, &'static [&'static
 /// If the name or split is unknown, a file is missing ([`DataError::Missing`] says what was searched and what to do) or
 /// differs from its manifest, or is damaged.
 pub fn open(name: &str, split: &str, data: &DataDir) -> Result<Arc<dyn Dataset>, DataError> {
-    if let Some(path) = name.strip_prefix("folder:") {
+    if let Some(path) = name.strip_prefix("folder:").filter(|path| !path.is_empty()) {
         let folder = ImageFolder::open_for(path.into(), Some(split))?;
         let pick = folder.pick(split)?;
         return own(folder.name(), split, pick, |listing, name| {
             Arc::new(folder.with(listing).named(name))
         });
     }
-    if let Some(path) = name.strip_prefix("tar:") {
+    if let Some(path) = name.strip_prefix("tar:").filter(|path| !path.is_empty()) {
         let tar = ImageTar::open_for(path.into(), Some(split))?;
         let pick = tar.pick(split)?;
         return own(tar.name(), split, pick, |listing, name| {

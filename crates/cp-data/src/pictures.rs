@@ -7,6 +7,7 @@ use ndarray::Array3;
 
 use crate::decode::decode;
 use crate::identity::{EntryId, sha256_of};
+use crate::kind::open_file;
 use crate::note::endings;
 use crate::walk::walk;
 use crate::{DataError, Dataset, Note, Source, printable_path};
@@ -53,6 +54,8 @@ impl Pictures {
     pub fn of_files(paths: &[PathBuf]) -> Result<Self, DataError> {
         let mut files = Vec::with_capacity(paths.len());
         for path in paths {
+            // Not read yet, but no pipe or device, which may have no end.
+            drop(open_file(path)?);
             let real = fs::canonicalize(path).map_err(DataError::io(path))?;
             files.push((printable_path(path), real));
         }

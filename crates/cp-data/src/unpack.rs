@@ -1,9 +1,9 @@
 //! Gzip and zstd, told apart from plain files by their first bytes.
 
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use crate::DataError;
 
@@ -45,15 +45,19 @@ pub(crate) fn unpack(path: &Path, raw: Vec<u8>) -> Result<Vec<u8>, DataError> {
     let mut bytes = Vec::new();
     match packing {
         Packing::Plain => return Ok(raw),
-        Packing::Gzip => MultiGzDecoder::new(BufReader::new(raw.as_slice()))
-            .read_to_end(&mut bytes)
-            .map_err(failed)?,
+        Packing::Gzip => {
+            // One member or several; zeros behind them fill up a block of the medium, as gzip itself takes it.
+            let mut rest = raw.as_slice();
+            while !rest.iter().all(|&byte| byte == 0) {
+                GzDecoder::new(&mut rest).read_to_end(&mut bytes).map_err(failed)?;
+            }
+        }
         Packing::Zstd => {
             let mut decoder = zstd::Decoder::new(raw.as_slice()).map_err(failed)?;
             decoder.window_log_max(WINDOW_LOG_MAX).map_err(failed)?;
-            decoder.read_to_end(&mut bytes).map_err(failed)?
+            decoder.read_to_end(&mut bytes).map_err(failed)?;
         }
-    };
+    }
     Ok(bytes)
 }
 
@@ -79,6 +83,20 @@ mod tests {
         assert_eq!(unpack(path, bytes.clone()).unwrap(), bytes);
         assert_eq!(unpack(path, gzip(&bytes)).unwrap(), bytes);
         assert_eq!(unpack(path, zstd::encode_all(bytes.as_slice(), 3).unwrap()).unwrap(), bytes);
+    }
+
+    #[test]
+    fn several_members_and_zeros_behind() {
+        for pieces in [&[&b"one"[..], b"two", b""][..], &[b"onetwo"], &[b"", b"onetwo"]] {
+            let raw: Vec<u8> = pieces.iter().flat_map(|piece| gzip(piece)).collect();
+            assert_eq!(unpack(Path::new("x"), raw.clone()).unwrap(), b"onetwo");
+            assert_eq!(
+                unpack(Path::new("x"), [raw.clone(), vec![0; 700]].concat()).unwrap(),
+                b"onetwo"
+            );
+            let other = [raw, b"\0\0something".to_vec()].concat();
+            assert!(matches!(unpack(Path::new("x"), other), Err(DataError::Unpack { .. })));
+        }
     }
 
     #[test]

@@ -84,7 +84,8 @@ fn descend(
         let link = entry.file_type().map_err(DataError::io(&full))?.is_symlink();
         let kind = match fs::metadata(&full) {
             Ok(kind) => kind,
-            Err(_) if link && is_image(&name) => {
+            // Without its list, labels would be others.
+            Err(_) if link && (is_image(&name) || name == CLASS_LIST) => {
                 let target = fs::read_link(&full).map_err(DataError::io(&full))?;
                 return Err(DataError::DeadLink { path: full, entry: None, target });
             }
@@ -184,6 +185,10 @@ mod tests {
         symlink("/nowhere/at/all.png", dir.path().join("a/z.png")).unwrap();
         let error = walk(dir.path()).unwrap_err().to_string();
         assert!(error.contains("a/z.png") && error.contains("/nowhere/at/all.png"), "{error}");
+        fs::remove_file(dir.path().join("a/z.png")).unwrap();
+        symlink("old/classes.txt", dir.path().join("classes.txt")).unwrap();
+        let error = walk(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("classes.txt") && error.contains("leads nowhere"), "{error}");
     }
 
     #[test]

@@ -122,13 +122,44 @@ fn weights_that_do_not_fit_are_listed_by_name() {
 fn a_head_is_read_off_the_weights() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("other.safetensors");
-    for (name, classes) in [("small-cnn", 7), ("charnet", 5)] {
+    for (name, classes) in [("small-cnn", 7), ("charnet", 5), ("resnet20", 1), ("resnet20", 300)] {
         let mut other = arch::by_name(name).unwrap().initialize(1).unwrap();
         other.replace_head(classes, 3).unwrap();
         foreign(&path, &other, str::to_string, Dtype::F32);
         let loaded = Network::load_as(&path, arch::by_name(name).unwrap()).unwrap();
         assert_eq!(loaded.network.params(), other.params());
         assert!(loaded.notes[0].contains(&format!("weights for {classes} classes")), "{name}");
+    }
+}
+
+/// A head that is itself at odds, or one of nothing, is none to be read off.
+#[test]
+fn heads_that_make_no_sense() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.safetensors");
+    let net = small();
+    for sizes in [[7, 9], [0, 0], [10, 7]] {
+        let tensors: Vec<(&String, Vec<usize>, Vec<u8>)> = net
+            .params()
+            .iter()
+            .map(|(name, array)| {
+                let mut shape = array.shape().to_vec();
+                match name.as_str() {
+                    "fc2.weight" => shape[0] = sizes[0],
+                    "fc2.bias" => shape[0] = sizes[1],
+                    _ => {}
+                }
+                let bytes = vec![0; 4 * shape.iter().product::<usize>()];
+                (name, shape, bytes)
+            })
+            .collect();
+        let views = tensors.iter().map(|(name, shape, bytes)| {
+            (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+        });
+        fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+        let error = Network::load_as(&path, arch::by_name("small-cnn").unwrap()).unwrap_err();
+        let told = error.to_string();
+        assert!(told.contains("mis-shaped") && told.contains("fc2.bias"), "{sizes:?}: {told}");
     }
 }
 
@@ -144,9 +175,12 @@ fn values_that_are_no_numbers() {
         net.set_param(name, array).unwrap();
         net.save(&path).unwrap();
         let own = Network::load(&path).unwrap_err().to_string();
-        foreign(&path, &net, str::to_string, Dtype::F32);
-        let others = Network::load_as(&path, arch::by_name("resnet20").unwrap()).unwrap_err();
-        for error in [own, others.to_string()] {
+        let others = [Dtype::F32, Dtype::F64, Dtype::F16, Dtype::BF16].map(|dtype| {
+            foreign(&path, &net, str::to_string, dtype);
+            let loaded = Network::load_as(&path, arch::by_name("resnet20").unwrap());
+            loaded.unwrap_err().to_string()
+        });
+        for error in others.into_iter().chain([own]) {
             assert!(
                 error.contains(&format!("array '{name}' holds 2 values that are {expected}")),
                 "{error}"
@@ -290,6 +324,29 @@ fn numbers_that_f32_does_not_have_are_named() {
     fails(&|_, _| 1e-41, array.len(), "small");
     load(&|at, value| if at == 0 { 1e-60 } else { value }).unwrap();
     load(&|_, _| 0.0).unwrap();
+}
+
+/// What an input is prepared with has to be numbers of f32, in which networks run.
+#[test]
+fn settings_of_inputs_that_f32_does_not_have() {
+    let of = |setting: &str| {
+        Architecture::from_json(&format!(
+            r#"{{"name": "n", "inputs": [{{"shape": [1, 4, 4], "channels": "gray", {setting}}}], "nodes": [
+            {{"name": "flat", "op": "flatten", "inputs": ["input"]}}]}}"#
+        ))
+    };
+    of(r#""scale": 0.5, "mean": [1e30], "std": [1e-30]"#).unwrap();
+    for setting in [
+        r#""scale": 1e39"#,
+        r#""mean": [-1e39]"#,
+        r#""std": [1e-60]"#,
+        r#""std": [1e-42]"#,
+        r#""std": [1e39]"#,
+    ] {
+        let error = of(setting).unwrap_err().to_string();
+        let name = setting.split('"').nth(1).unwrap();
+        assert!(error.contains(name) && error.contains("numbers"), "{setting}: {error}");
+    }
 }
 
 /// Replaces the JSON in the metadata of an otherwise good file.

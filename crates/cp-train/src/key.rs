@@ -106,6 +106,15 @@ pub(crate) fn differences(name: &str, new: &Value, old: &Value, found: &mut Vec<
                 differences(&path(field), &Value::Null, old, found);
             }
         }
+        // Recipes, such as those of several budgets.
+        (Value::Array(new), Value::Array(old))
+            if new.len() == old.len() && new.iter().chain(old).all(Value::is_object) =>
+        {
+            for (at, (value, old)) in new.iter().zip(old).enumerate() {
+                let place = if new.len() == 1 { name.into() } else { format!("{name}[{at}]") };
+                differences(&place, value, old, found);
+            }
+        }
         _ => {
             let told = |value: &Value| match value {
                 Value::Null => "absent".to_owned(),
@@ -207,6 +216,20 @@ mod tests {
             ["config.distill is true, was absent", "config.epochs is 5, was 3"]
         );
         assert_eq!(key().differences(&Key::new("x", 1).inputs), ["config is new", "images is new"]);
+        let lists = |new: Value, old: Value| {
+            let mut found = Vec::new();
+            differences("recipe", &new, &old, &mut found);
+            found
+        };
+        let ([a, b], long) = ([json!({"lr": 1}), json!({"lr": 2})], "x".repeat(99));
+        assert_eq!(lists(json!([a]), json!([b])), ["recipe.lr is 1, was 2"]);
+        assert_eq!(lists(json!([a, a]), json!([a, b])), ["recipe[1].lr is 1, was 2"]);
+        assert_eq!(
+            lists(json!([{"keep": ["c"]}]), json!([{"keep": []}])),
+            ["recipe.keep is [\"c\"], was []"]
+        );
+        assert_eq!(lists(json!([1, 2]), json!([1, 3])), ["recipe is [1,2], was [1,3]"]);
+        assert_eq!(lists(json!([long]), json!([])), ["recipe is another, was []"]);
     }
 
     #[test]

@@ -298,7 +298,12 @@ impl Recipe {
     /// A file that cannot be read, or is no recipe: with the place in it.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, TrainError> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
+        let way_out = "--save-recipe writes one";
+        let text = cp_net::read_text(path, "a recipe as TOML", way_out)?;
+        if text.trim().is_empty() {
+            let what = format!("is empty; {way_out}");
+            return Err(TrainError::Recipe { path: Some(path.into()), what });
+        }
         text.parse().map_err(|error| match error {
             TrainError::Recipe { what, .. } => TrainError::Recipe { path: Some(path.into()), what },
             other => other,

@@ -297,18 +297,16 @@ impl RunDir {
         FileRecord::new(self.file("metrics.jsonl"), phase)
     }
 
-    /// The epochs of `phase` that `metrics.jsonl` holds.
+    /// The epochs of `phase` that `metrics.jsonl` holds; none where there is no such file.
     ///
     /// # Errors
     /// Where the file cannot be read or a line is not what [`FileRecord`] writes.
     pub fn epochs(&self, phase: &str) -> Result<Vec<EpochMetrics>, TrainError> {
         let path = self.file("metrics.jsonl");
-        let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
+        let Some(text) = kept(&path)? else { return Ok(Vec::new()) };
         let mut epochs = Vec::new();
         for line in text.lines() {
-            let line: Line = serde_json::from_str(line).map_err(|error| {
-                TrainError::io(&path)(std::io::Error::new(std::io::ErrorKind::InvalidData, error))
-            })?;
+            let line: Line = serde_json::from_str(line).map_err(|error| damaged(&path, &error))?;
             if line.phase == phase {
                 epochs.push(line.metrics);
             }
@@ -326,17 +324,19 @@ impl RunDir {
         let wrong = |error: String| TrainError::io(&path)(std::io::Error::other(error));
         let text = toml::to_string_pretty(config).map_err(|error| wrong(error.to_string()))?;
         let mut changed = Vec::new();
-        match std::fs::read_to_string(&path) {
-            Ok(old) if old == text => return Ok(changed),
-            Ok(old) => {
-                let table = |text: &str| -> Result<toml::Table, TrainError> {
-                    text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))
-                };
-                let json = |table: toml::Table| {
-                    serde_json::to_value(table).map_err(|error| wrong(error.to_string()))
-                };
-                differences("", &json(table(&text)?)?, &json(table(&old)?)?, &mut changed);
-            }
+        let json = |text: &str| -> Result<serde_json::Value, String> {
+            let table: toml::Table =
+                text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+            serde_json::to_value(table).map_err(|error| error.to_string())
+        };
+        match std::fs::read(&path) {
+            Ok(old) if old == text.as_bytes() => return Ok(changed),
+            Ok(old) => match json(&String::from_utf8_lossy(&old)) {
+                Ok(old) => differences("", &json(&text).map_err(wrong)?, &old, &mut changed),
+                // Stages know what went into them: it is only not told.
+                Err(_) => changed
+                    .push("config.toml is damaged, so that what has changed is not known".into()),
+            },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(TrainError::io(&path)(error)),
         }
@@ -352,10 +352,9 @@ impl RunDir {
     pub fn write_provenance(&self, session: &Provenance) -> Result<(), TrainError> {
         let path = self.file("provenance.json");
         let wrong = |error: serde_json::Error| TrainError::io(&path)(error.into());
-        let mut sessions: Vec<Provenance> = match std::fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text).map_err(wrong)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(TrainError::io(&path)(error)),
+        let mut sessions: Vec<Provenance> = match kept(&path)? {
+            Some(text) => serde_json::from_str(&text).map_err(|error| damaged(&path, &error))?,
+            None => Vec::new(),
         };
         sessions
             .retain(|known| (&known.started, known.process) != (&session.started, session.process));
@@ -385,6 +384,24 @@ impl RunDir {
         }
     }
 }
+/// The text of a record, where there is one.
+fn kept(path: &Path) -> Result<Option<String>, TrainError> {
+    match std::fs::read(path) {
+        Ok(bytes) => {
+            let text = String::from_utf8(bytes).map_err(|error| damaged(path, &error))?;
+            Ok(Some(text))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(TrainError::io(path)(error)),
+    }
+}
+
+/// A record that was cut off or written over: no result is read from it, so that it may go.
+fn damaged(path: &Path, error: &dyn std::fmt::Display) -> TrainError {
+    let told = format!("is damaged ({error}); delete the file: no result depends on it");
+    TrainError::io(path)(std::io::Error::new(std::io::ErrorKind::InvalidData, told))
+}
+
 /// [`cp_net::write_atomic`], the folder made where it is missing.
 ///
 /// # Errors

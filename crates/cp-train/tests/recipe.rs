@@ -215,4 +215,11 @@ fn a_changed_configuration_is_named() {
     let changed = dir.write_config(&other).unwrap();
     assert!(changed.contains(&"target.macs-ratio is 0.4, was 0.3".to_owned()), "{changed:?}");
     assert!(changed.contains(&"compress.seed is 3, was 0".to_owned()), "{changed:?}");
+    // Damaged, it is written anew, and that is said.
+    for wrong in [&b"seed = "[..], &[0xff; 9]] {
+        std::fs::write(folder.path().join("config.toml"), wrong).unwrap();
+        let changed = dir.write_config(&other).unwrap();
+        assert!(changed[0].contains("config.toml is damaged"), "{changed:?}");
+        assert!(dir.write_config(&other).unwrap().is_empty());
+    }
 }

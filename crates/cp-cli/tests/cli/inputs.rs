@@ -129,6 +129,14 @@ fn what_a_model_cannot_be_fed_with_is_refused_by_name() {
     refused(&path, 1, &["in.npz", "27"]);
     npz(&path, &[("input", ArrayD::from_elem(vec![2, 1, 28, 28], f32::NAN))]);
     refused(&path, 1, &["in.npz", "NaN"]);
+    for value in [f32::INFINITY, f32::NEG_INFINITY] {
+        npz(&path, &[("input", ArrayD::from_elem(vec![2, 1, 28, 28], value))]);
+        refused(&path, 1, &["in.npz", "infinite"]);
+    }
+    let mut wide = NpzWriter::new(File::create(&path).unwrap());
+    wide.add_array("input", &ArrayD::<f64>::from_elem(vec![2, 1, 28, 28], 1e300)).unwrap();
+    wide.finish().unwrap();
+    refused(&path, 1, &["in.npz", "'input'", "too large for"]);
     refused(folder.path().join("none").as_path(), 1, &["none"]);
     let empty = folder.path().join("empty");
     fs::create_dir(&empty).unwrap();
@@ -138,7 +146,16 @@ fn what_a_model_cannot_be_fed_with_is_refused_by_name() {
     npz(&empty.join("b.npz"), &[("input", drawn(8))]);
     let all = args(text(&empty));
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    // What systems and editors leave beside is no array; a link that leads nowhere is one that is missing.
+    fs::write(empty.join("._a.npz"), b"\0\x05\x16\x07").unwrap();
+    fs::write(empty.join("notes.txt"), b"").unwrap();
     json(&all);
+    #[cfg(unix)]
+    for (link, to) in [("c.npz", "/nowhere/c.npz"), ("d.NPY", "d.NPY")] {
+        std::os::unix::fs::symlink(to, empty.join(link)).unwrap();
+        fails(&all, 1, &["--inputs", link, "remove it"]);
+        fs::remove_file(empty.join(link)).unwrap();
+    }
     fails(&[&all[..], &["--preprocess", "unit"]].concat(), 2, &["--preprocess", "arrays"]);
     fails(&[&all[..], &["--dataset", "cifar10"]].concat(), 2, &["--inputs", "--dataset"]);
     fails(&[&all[..], &["--lr", "0.1"]].concat(), 2, &["--lr", "--epochs"]);

@@ -6,28 +6,29 @@ use std::path::{Path, PathBuf};
 
 use cp_net::{Architecture, Network};
 use cp_onnx::{ExportOptions, export};
-use ndarray::{Array2, ArrayD, IxDyn};
+use ndarray::{Array2, Array3, ArrayD, IxDyn};
 use ndarray_npy::write_npy;
 
 use crate::support::{fails, files, json, model, number, polyad, text};
 
 /// A network of three classes from JSON of its input and nodes, with random weights.
-fn written(folder: &Path, name: &str, input: &str, nodes: &str) -> PathBuf {
+pub(crate) fn written(folder: &Path, name: &str, input: &str, nodes: &str) -> PathBuf {
     let text = format!(r#"{{"name": "{name}", "inputs": [{input}], "nodes": [{nodes}]}}"#);
     let path = folder.join(format!("{name}.safetensors"));
     Architecture::from_json(&text).unwrap().initialize(1).unwrap().save(&path).unwrap();
     path
 }
 
-const RGB: &str = r#"{"shape": [3, 8, 8], "channels": "rgb", "scale": 0.00392156862745098}"#;
-const HEAD: &str = r#"{"name": "pool", "op": "global_avg_pool", "inputs": ["input"]},
+pub(crate) const RGB: &str =
+    r#"{"shape": [3, 8, 8], "channels": "rgb", "scale": 0.00392156862745098}"#;
+pub(crate) const HEAD: &str = r#"{"name": "pool", "op": "global_avg_pool", "inputs": ["input"]},
     {"name": "flat", "op": "flatten", "inputs": ["pool"]},
     {"name": "fc", "op": "linear", "out_features": 3, "inputs": ["flat"]}"#;
 const FLAT: &str = r#"{"name": "flat", "op": "flatten", "inputs": ["input"]},
     {"name": "fc", "op": "linear", "out_features": 3, "inputs": ["flat"]}"#;
 
 /// Pictures of three classes, a red, a green and a blue one, as `folder:`.
-fn pictures(folder: &Path) -> String {
+pub(crate) fn pictures(folder: &Path) -> String {
     for (class, name) in ["red", "green", "blue"].into_iter().enumerate() {
         for split in ["train", "test"] {
             let place = folder.join(format!("pictures/{split}/{name}"));
@@ -44,7 +45,7 @@ fn pictures(folder: &Path) -> String {
 }
 
 /// Fails as it should, in few words, and shows nothing raw.
-fn refused(args: &[&str], code: i32, words: &[&str]) -> String {
+pub(crate) fn refused(args: &[&str], code: i32, words: &[&str]) -> String {
     let error = fails(args, code, words);
     assert!(error.len() < 900, "{} characters: {error}", error.len());
     for raw in ["frame #", "stack backtrace", "Exception raised"] {
@@ -100,6 +101,8 @@ fn files_of_another_kind_are_named_wherever_they_are_given() {
             let plan = ["compress", text(&dense), "--ranks", path, "--out", text(&out)];
             refused(&plan, 1, &[kind, "plan"]);
         }
+        let recipe = ["compress", text(&dense), "--params-ratio", "0.5", "--recipe", path];
+        refused(&[&recipe[..], &["--out", text(&out)]].concat(), 1, &[kind, "recipe"]);
     }
     // Files of ours in each other's place.
     let array = folder.path().join("x.npy");
@@ -110,6 +113,75 @@ fn files_of_another_kind_are_named_wherever_they_are_given() {
     let plan = folder.path().join("plan.toml");
     fs::write(&plan, "[[layer]]\nname = \"conv1\"\n").unwrap();
     refused(&["inspect", text(&plan)], 1, &["a plan of ranks", "--ranks"]);
+}
+
+/// Text in another encoding is text all the same: it is said what to do about it.
+#[test]
+fn texts_in_other_encodings() {
+    let folder = tempfile::tempdir().unwrap();
+    let dense = model(folder.path(), "small-cnn");
+    let (given, picture) = (folder.path().join("given.toml"), folder.path().join("x.png"));
+    image::GrayImage::new(28, 28).save(&picture).unwrap();
+    let out = folder.path().join("out.safetensors");
+    let utf16 = |text: &str| -> Vec<u8> {
+        [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect()
+    };
+    for bytes in [&b"name = \"caf\xe9\"\n"[..], &utf16("[[layer]]\nname = \"conv1\"\n")] {
+        fs::write(&given, bytes).unwrap();
+        let path = text(&given);
+        let compress = ["compress", text(&dense), "--out", text(&out)];
+        let words = ["given.toml", "a text file", "UTF-8"];
+        for option in [
+            &["--ranks", path][..],
+            &["--fix", path, "--params-ratio", "0.5"],
+            &["--recipe", path, "--params-ratio", "0.5"],
+            &["--preprocess", path, "--params-ratio", "0.5"],
+        ] {
+            refused(&[&compress[..], option].concat(), 1, &words);
+        }
+        let run = ["run", text(&dense), text(&picture), "--names", path];
+        refused(&run, 1, &[&words[..], &["--names"]].concat());
+    }
+    // A mark of the encoding in front is no part of the first name, and a name is no command to the terminal.
+    let names: Vec<String> = (0..10).map(|class| format!("thing\u{1b}[3{class}m")).collect();
+    fs::write(&given, format!("\u{feff}{}", names.join("\r\n"))).unwrap();
+    let run = ["run", text(&dense), text(&picture), "--names", text(&given), "--top", "10"];
+    let found = json(&run);
+    for class in found["pictures"][0]["classes"].as_array().unwrap() {
+        let number = class["class"].as_u64().unwrap() as usize;
+        assert_eq!(class["name"], names[number]);
+    }
+    let shown = polyad(&run).assert().success().get_output().stdout.clone();
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(shown.contains("thing\\u{1b}[30m") && !shown.contains('\u{1b}'), "{shown:?}");
+}
+
+/// What a header says of itself is told in a line, whatever it holds.
+#[test]
+fn damaged_headers_of_arrays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.npy");
+    let check = |shape: &str, words: &[&str]| {
+        let mut header =
+            format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}").into_bytes();
+        header.resize((header.len() + 11).next_multiple_of(64) - 11, b' ');
+        header.push(b'\n');
+        let length = (header.len() as u16).to_le_bytes();
+        fs::write(&path, [&b"\x93NUMPY\x01\0"[..], &length, &header, &[0; 64]].concat()).unwrap();
+        let error = refused(&["decompose", text(&path), "--rank", "2"], 1, &["x.npy"]);
+        words.iter().for_each(|word| assert!(error.contains(word), "'{word}' in {error}"));
+        assert_eq!(error.lines().count(), 1, "{error}");
+    };
+    for shape in ["(1000000000000, 1000000000000, 3)", "(9223372036854775807, 9)"] {
+        check(shape, &["more numbers than any file holds", "write it again"]);
+    }
+    for shape in ["(-4, 4)", "16", "'x'", "(2**4,)", "(4L, 4L)"] {
+        check(shape, &["damaged"]);
+    }
+    check(&"(".repeat(30_000), &["damaged"]);
+    check(&format!("'\u{1b}[2J{}'", "x".repeat(5000)), &["damaged"]);
+    check("(5, 4)", &["truncated"]);
+    check("(3, 4)", &["16 bytes behind"]);
 }
 
 /// A pipe that nobody writes into would be waited for without end, and a device may have none.
@@ -124,7 +196,8 @@ fn pipes_and_devices_are_no_files() {
     let pictures = folder.path().join("pictures");
     fs::create_dir(&pictures).unwrap();
     let out = folder.path().join("out.onnx");
-    for special in [text(&pipe), "/dev/zero"] {
+    for special in [text(&pipe), "/dev/zero", "/dev/null"] {
+        refused(&["run", text(&net), special], 1, &[special, "pipe or a device"]);
         let archive = format!("tar:{special}");
         let eval = ["eval", text(&net), "--dataset", &archive, "--split", "test"];
         refused(&eval, 1, &[special, "pipe or a device"]);
@@ -134,6 +207,12 @@ fn pipes_and_devices_are_no_files() {
         let given = ["compress", text(&net), "--inputs", special, "--macs-ratio", "0.5"];
         fails(&[&given[..], &["--out", text(&out)]].concat(), 2, &["--inputs"]);
     }
+    let picture = folder.path().join("x.png");
+    image::GrayImage::new(28, 28).save(&picture).unwrap();
+    let names = ["run", text(&net), text(&picture), "--names", "/dev/zero"];
+    refused(&names, 1, &["--names", "/dev/zero"]);
+    let recipe = ["compress", text(&net), "--recipe", "/dev/zero", "--params-ratio", "0.5"];
+    refused(&[&recipe[..], &["--out", text(&out)]].concat(), 1, &["/dev/zero", "recipe"]);
     refused(&["decompose", "/dev/zero", "--rank", "2"], 1, &["/dev/zero"]);
     let init = ["--init-factors", "/dev/zero"];
     let array = folder.path().join("x.npy");
@@ -197,6 +276,28 @@ fn weights_that_are_no_numbers_are_named_by_every_command() {
         assert!(!out.exists());
     }
     assert!(!out.exists());
+    // A constant beside the weights that all outputs are reckoned with.
+    let (sum, k) =
+        (r#"{"name": "sum", "op": "add", "inputs": ["fc", "k"]}"#, r#""op": "constant""#);
+    let nodes = format!(r#"{HEAD}, {{"name": "k", {k}, "shape": [3], "inputs": []}}, {sum}"#);
+    let mut net = Network::load(written(folder.path(), "sum", RGB, &nodes)).unwrap();
+    let model = folder.path().join("sum.onnx");
+    for value in [-1.0, f32::NAN] {
+        net.set_param("k.value", ArrayD::from_elem(IxDyn(&[3]), value)).unwrap();
+        export(&net, &ExportOptions::default()).unwrap().save(&model).unwrap();
+        let inspect = ["inspect", text(&model)];
+        if value.is_finite() {
+            json(&inspect);
+            continue;
+        }
+        let words = ["sum.onnx", "3 values", "NaN"];
+        refused(&inspect, 1, &words);
+        refused(&["bench", text(&model), text(&model)], 1, &words);
+        refused(&["eval", text(&model), "--dataset", &dataset], 1, &words);
+        let out = folder.path().join("o.safetensors");
+        refused(&["convert", text(&model), text(&out)], 1, &words);
+        assert!(!out.exists());
+    }
     // Finite weights, and sums beyond f32.
     let mut net = good.clone();
     let huge = net.params()["fc.weight"].mapv(|_| 3e38);
@@ -318,6 +419,65 @@ fn networks_that_take_no_pictures_are_not_trained() {
     assert!(!out.exists());
 }
 
+/// Weights of a checkpoint for another number of classes than was asked for, as of any other file.
+#[test]
+fn a_checkpoint_for_another_number_of_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let net = folder.path().join("net.json");
+    let of = |classes: usize| {
+        format!(
+            r#"{{"name": "net", "inputs": [{{"shape": [4]}}], "nodes": [
+            {{"name": "fc", "op": "linear", "out_features": {classes}, "inputs": ["input"]}}]}}"#
+        )
+    };
+    fs::write(&net, of(10)).unwrap();
+    for prefix in ["", "module.", "backbone."] {
+        let path = folder.path().join("net.pth");
+        let (weight, bias) = (format!("{prefix}fc.weight"), format!("{prefix}fc.bias"));
+        fs::write(&path, checkpoint(&[(&weight, &[3, 4]), (&bias, &[3])])).unwrap();
+        let named = ["inspect", text(&path), "--arch", text(&net)];
+        let output = polyad(&named).arg("--json").assert().success().get_output().clone();
+        let note = String::from_utf8(output.stderr).unwrap();
+        assert!(note.contains("weights for 3 classes"), "{note}");
+        json(&[&named[..], &["--classes", "3"]].concat());
+        for classes in ["2", "5", "10"] {
+            let asked = format!("--classes asks for {classes}");
+            let args = [&named[..], &["--classes", classes]].concat();
+            refused(&args, 1, &["net.pth", "3 classes", &asked]);
+        }
+    }
+}
+
+/// Zeros by name and shape as PyTorch wrote them before 1.6: pickles one after the other, then the storages.
+fn checkpoint(arrays: &[(&str, &[usize])]) -> Vec<u8> {
+    let text =
+        |text: &str| [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
+    let whole = |number: usize| [&b"J"[..], &(number as u32).to_le_bytes()].concat();
+    let tuple = |numbers: &[usize]| {
+        let numbers: Vec<u8> = numbers.iter().flat_map(|number| whole(*number)).collect();
+        [&b"("[..], &numbers, b"t"].concat()
+    };
+    let mut bytes =
+        b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.".to_vec();
+    bytes.extend(b"\x80\x02ccollections\nOrderedDict\n)R(");
+    let (mut keys, mut storages) = (Vec::new(), Vec::new());
+    for (key, (name, shape)) in arrays.iter().enumerate() {
+        let (key, count) = (key.to_string(), shape.iter().product::<usize>());
+        let strides: Vec<usize> =
+            (1..=shape.len()).map(|axis| shape[axis..].iter().product()).collect();
+        bytes.extend([text(name), b"ctorch._utils\n_rebuild_tensor_v2\n((".to_vec()].concat());
+        bytes.extend([text("storage"), b"ctorch\nFloatStorage\n".to_vec(), text(&key)].concat());
+        bytes.extend([text("cpu"), whole(count), b"NtQ".to_vec(), whole(0)].concat());
+        bytes.extend([tuple(shape), tuple(&strides)].concat());
+        bytes.extend(b"\x89ccollections\nOrderedDict\n)RtR");
+        keys.extend(text(&key));
+        storages.extend((count as u64).to_le_bytes());
+        storages.extend(vec![0; 4 * count]);
+    }
+    bytes.extend(b"u.\x80\x02](");
+    [bytes, keys, b"e.".to_vec(), storages].concat()
+}
+
 // Sizes that memory cannot hold
 
 #[test]
@@ -338,6 +498,34 @@ fn sizes_are_known_before_anything_is_allocated() {
         let args = [&["compress", text(&path), option, "1000000000"][..], &rest].concat();
         refused(&args, 2, &[option, "at most 10000"]);
     }
+    let large = ["--batch", "1000000", "--input", "3x37000x35000"];
+    for engine in ["torch", "infer"] {
+        for option in [&["--batch", "4,1000000000000"][..], &large] {
+            bench(&[option, &["--engine", engine]].concat(), 1, &["--batch", "free"]);
+        }
+    }
+    bench(&["--input", "3x4294967296x4294967296"], 1, &["net.safetensors", "4294967296"]);
+    let out = folder.path().join("o.safetensors");
+    let timed = ["compress", text(&path), "--latency-ratio", "0.5", "--out", text(&out)];
+    let batches = ["--timing-batch", "1,18446744073709551615"];
+    refused(&[&timed[..], &batches].concat(), 1, &["--timing-batch", "free"]);
+    for classes in ["1000000000000", "18446744073709551615"] {
+        let inspect = ["inspect", "--arch", "resnet20", "--classes", classes];
+        refused(&inspect, 1, &["--classes", classes, "too large"]);
+    }
+    // Ranks of single layers, before the first decomposition.
+    let plan = folder.path().join("plan.toml");
+    for (rank, words) in [
+        ("999999999999", &["999999999999", "'fc'"][..]),
+        ("-1", &["line 4", "a whole number of at least 1"]),
+        ("1.5", &["line 4", "a whole number of at least 1"]),
+        ("[2]", &["line 4", "tucker2"]),
+    ] {
+        let entry = format!("[[layer]]\nname = \"fc\"\nform = \"low-rank\"\nrank = {rank}\n");
+        fs::write(&plan, entry).unwrap();
+        let args = ["compress", text(&path), "--ranks", text(&plan), "--out", text(&out)];
+        refused(&args, 1, &[&["plan.toml"], words].concat());
+    }
     // A batch larger than the set is the whole set.
     let dataset = pictures(folder.path());
     let eval = ["eval", text(&path), "--dataset", &dataset, "--batch", "18446744073709551615"];
@@ -350,8 +538,49 @@ fn sizes_are_known_before_anything_is_allocated() {
     }
     let many = ["decompose", text(&array), "--rank", "1", "--restarts", "1000000000000"];
     refused(&many, 2, &["--restarts", "at most"]);
+    let cube = folder.path().join("cube.npy");
+    write_npy(&cube, &Array3::<f32>::ones((3, 3, 3))).unwrap();
+    for method in ["als-qr", "nls", "epc", "nonneg", "sampled-als"] {
+        let args = ["decompose", text(&cube), "--method", method, "--rank", "1000000000000"];
+        refused(&args, 1, &["--rank", "free"]);
+    }
+    let tucker = ["decompose", text(&cube), "--method", "hooi", "--ranks", "1000000000000,2,2"];
+    refused(&tucker, 1, &["cube.npy", "1000000000000", "at most 3"]);
     let long = ["--max-iters", "18446744073709551615", "--restarts", "2"];
     json(&[&["decompose", text(&array), "--rank", "1", "--tol", "0.1"], &long[..]].concat());
+}
+
+/// Names of layers are looked up before anything is computed, and where they are all kept, nothing is.
+#[test]
+fn layers_to_keep_are_known_before_any_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let net = written(folder.path(), "net", RGB, HEAD);
+    let (onnx, work) = (folder.path().join("net.onnx"), folder.path().join("work"));
+    polyad(&["convert", text(&net), text(&onnx)]).assert().success();
+    let dataset = pictures(folder.path());
+    let data = ["--dataset", &dataset, "--epochs", "1", "--work", text(&work)];
+    for (path, out) in [(&net, "out.safetensors"), (&onnx, "out.onnx")] {
+        let out = folder.path().join(out);
+        let compress = ["compress", text(path), "--out", text(&out)];
+        for keep in ["fd", "fc,", "fc,nope", " fc", "FC", "pool", "*"] {
+            let args = [&compress[..], &["--params-ratio", "0.5", "--keep", keep]].concat();
+            refused(&args, 1, &["--keep", "there are: fc"]);
+        }
+        for rule in [
+            &["--energy", "0.5"][..],
+            &["--evbmf"],
+            &["--error-target", "0.5"],
+            &["--params-ratio", "0.5", "--plan-by", "max-error"],
+        ] {
+            let args = [&compress[..], rule, &["--keep", "nope"]].concat();
+            refused(&args, 1, &["--keep", "'nope'", "there are: fc"]);
+        }
+        assert!(!out.exists());
+    }
+    let out = folder.path().join("out.safetensors");
+    let args = ["compress", text(&net), "--params-ratio", "0.5", "--keep", "nope"];
+    refused(&[&args[..], &data, &["--out", text(&out)]].concat(), 1, &["--keep", "'nope'"]);
+    assert!(!work.join("stages").exists());
 }
 
 /// What is read is not written over, by whatever option either is given.
@@ -419,7 +648,14 @@ fn an_interrupted_command_leaves_no_file() {
     let kill = |signal: &str, child: u32| {
         Command::new("kill").args([&format!("-{signal}"), &child.to_string()]).status().unwrap()
     };
+    // What the tests were started to ignore, as by `nohup` or a shell's `&`, the command ignores, too.
+    let own = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = own.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or("0").trim();
+    let ignored = u64::from_str_radix(mask, 16).unwrap();
     for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        if ignored >> (code - 129) & 1 == 1 {
+            continue;
+        }
         let place = folder.path().join(signal);
         fs::create_dir(&place).unwrap();
         let out = place.join("f.npz");

@@ -97,6 +97,11 @@ fn open_sizes_are_asked_for_where_they_count() {
     let name = &Model::open(&dense).unwrap().inputs()[0].name;
     let wrong = format!("{name}x=3x16x16");
     fails(&[&macs[..], &["--input", &wrong]].concat(), 1, &["--input", name]);
+    let back = folder.path().join("back.safetensors");
+    for command in [&["inspect", text(&dense)][..], &["convert", text(&dense), text(&back)]] {
+        let error = fails(&[command, &["--input", &wrong]].concat(), 1, &["--input", name]);
+        assert!(error.contains(&format!("no input '{name}x'")), "{error}");
+    }
     fails(&[&macs[..], &["--input", "3x0"]].concat(), 2, &["--input"]);
 }
 

@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 ///
 /// In TOML and JSON a number or a list: `rank = 154`, `rank = [24, 12]`, `rank = [24, 12, 30]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected a whole number of at least 1, two of them for tucker2 (`[out, in]`), or three for tkd-cpd (`[out, in, inner]`)"
+)]
 pub enum Rank {
     /// R of CP-3, CP-4 and low-rank layers.
     One(usize),

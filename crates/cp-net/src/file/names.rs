@@ -82,13 +82,15 @@ fn without_wrappers<'a>(name: &'a str, wanted: &BTreeSet<String>) -> (String, Ve
     if wanted.contains(&own) { (own, wrappers) } else { (name.into(), Vec::new()) }
 }
 
-/// Everything that is wanted stands under one prefix; what stands elsewhere is left out, and said.
+/// Everything that is wanted stands under one prefix; what stands elsewhere is left out, and said. Where it stands under several, as a
+/// student and its teacher do, nothing is chosen.
 fn under_prefix(given: &BTreeSet<&str>, wanted: &BTreeSet<String>) -> Option<Matched> {
     let first = wanted.first()?;
     let prefixes = given.iter().filter_map(|name| name.strip_suffix(first.as_str()));
-    let prefix = prefixes.filter(|prefix| prefix.ends_with('.')).find(|prefix| {
+    let mut whole = prefixes.filter(|prefix| prefix.ends_with('.')).filter(|prefix| {
         wanted.iter().all(|name| given.contains(format!("{prefix}{name}").as_str()))
-    })?;
+    });
+    let (Some(prefix), None) = (whole.next(), whole.next()) else { return None };
     let mut matched = Matched::default();
     let mut left_out = Vec::new();
     for name in given {
@@ -162,6 +164,19 @@ mod tests {
             ],
             2,
         );
+    }
+
+    /// Two networks in one file, and one in part beside.
+    #[test]
+    fn of_two_prefixes_none_is_chosen() {
+        let wanted = ["conv1.weight", "features.0.weight", "model.fc.weight"];
+        let under = |prefix: &str| wanted.map(|name| format!("{prefix}{name}"));
+        let [student, teacher] = ["student.", "teacher."].map(under);
+        let both: Vec<&str> = student.iter().chain(&teacher).map(String::as_str).collect();
+        check(&both, &both.iter().map(|name| (*name, *name)).collect::<Vec<_>>(), 0);
+        let part: Vec<&str> = student.iter().chain(&teacher[1..]).map(String::as_str).collect();
+        let names = student.iter().map(String::as_str).zip(wanted).collect::<Vec<_>>();
+        check(&part, &names, 2);
     }
 
     /// Two arrays for one parameter: nothing is chosen.

@@ -40,6 +40,9 @@ pub fn read_text(
     let kind = FileKind::of(&bytes);
     match (kind, String::from_utf8(bytes)) {
         (FileKind::Empty | FileKind::Text | FileKind::Plan, Ok(text)) => Ok(text),
+        (FileKind::Text | FileKind::Plan, Err(_)) => {
+            Err(foreign(path, FileKind::Text, expected, "save it as UTF-8"))
+        }
         _ => Err(foreign(path, kind, expected, way_out)),
     }
 }

@@ -152,11 +152,11 @@ fn check_input(network: &str, input: &InputSpec) -> Result<(), NetError> {
             return wrong(field, format!("{values:?}"), expected);
         }
     }
-    if !input.mean.iter().chain([&input.scale]).all(|value| value.is_finite()) {
+    if !input.mean.iter().chain([&input.scale]).all(|value| (*value as f32).is_finite()) {
         let got = format!("{:?}, {}", input.mean, input.scale);
         return wrong("mean or scale", got, "finite numbers".into());
     }
-    if !input.std.iter().all(|value| value.is_finite() && *value > 0.0) {
+    if !input.std.iter().all(|value| (*value as f32).is_normal() && *value > 0.0) {
         return wrong("std", format!("{:?}", input.std), "positive numbers".into());
     }
     Ok(())

@@ -317,6 +317,12 @@ fn fit(arrays: &[(String, Tensor)], inputs: &[ValueInfo]) -> Result<Feed, String
         if !array.is_finite() {
             return Err(format!("'{}' holds values that are NaN or infinite", input.name));
         }
+        if !cast.is_finite() {
+            return Err(format!(
+                "'{}' holds values that are too large for {}, which the model takes",
+                input.name, input.ty
+            ));
+        }
         let shape = array.shape();
         let inner = |(dim, size): (&Dim, &usize)| dim.size().is_none_or(|fixed| fixed == *size);
         let fits = input.dims.is_empty()
