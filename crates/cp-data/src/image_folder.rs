@@ -130,8 +130,13 @@ impl Dataset for ImageFolder {
     }
 
     fn entry(&self, index: usize) -> EntryId {
-        let path = &self.listing.entries[index].path;
-        EntryId { file: format!("{}/{path}", printable_path(&self.root)), record: String::new() }
+        // Where it lies, whatever links lead there: what two of them lead to is one image.
+        let entry = &self.listing.entries[index];
+        let file = match fs::canonicalize(&self.files[entry.number]) {
+            Ok(real) => printable_path(&real),
+            Err(_) => format!("{}/{}", printable_path(&self.root), entry.path),
+        };
+        EntryId { file, record: String::new() }
     }
 
     fn content(&self, index: usize) -> Result<[u8; 32], DataError> {
@@ -200,6 +205,23 @@ mod tests {
         assert!(matches!(ImageFolder::open(dir.path()), Err(DataError::NoClass { .. })));
         let error = ImageFolder::open(dir.path().join("x.png")).unwrap_err().to_string();
         assert!(error.contains("is a PNG image; expected a folder of images"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_links_lead_to_is_the_same_entry() {
+        use std::os::unix::fs::symlink;
+        let dir = tree();
+        symlink("train", dir.path().join("validation")).unwrap();
+        symlink("../../train/dog/2.png", dir.path().join("test/dog/3.png")).unwrap();
+        let all = ImageFolder::open(dir.path()).unwrap();
+        let part = |name: &str| all.part(name).unwrap();
+        let shared = |one: &str, other: &str| crate::shared_entries(&part(one), &part(other)).len();
+        assert_eq!((shared("train", "validation"), shared("train", "test")), (4, 1));
+        fs::remove_file(dir.path().join("test/dog/3.png")).unwrap();
+        let again = ImageFolder::open(dir.path()).unwrap();
+        let (train, test) = (again.part("train").unwrap(), again.part("test").unwrap());
+        assert_eq!(crate::shared_entries(&train, &test), []);
     }
 
     #[cfg(unix)]

@@ -13,7 +13,7 @@ use super::{Forward, Inputs, NodeTime, Outputs, Ready, Subject};
 use crate::batch::images_to_array;
 use crate::device::Device;
 use crate::error::TrainError;
-use crate::memory::{Purpose, check_memory};
+use crate::memory::{Purpose, available, check_memory};
 use crate::timing::{self, Stopwatch, Timing};
 
 struct Infer {
@@ -124,23 +124,29 @@ fn prepared(subject: Subject<'_>, inputs: &Inputs) -> Result<Infer, TrainError> 
         }
         _ => network,
     };
-    let mut draw = ChaCha8Rng::seed_from_u64(0);
-    let count = |shape: &Vec<usize>| inputs.batch * shape.iter().product::<usize>();
-    let inputs_drawn = shapes
-        .iter()
-        .map(|shape| (0..count(shape)).map(|_| draw.random::<f32>()).collect())
-        .collect();
+    let compiled = compiled(network, inputs.batch)?;
     let arch = network.architecture();
     let made = arch.shapes(arch.input_shapes())?;
-    let outputs = arch.outputs.iter().map(|output| {
-        let shape = made.get(output).unwrap_or_default().to_vec();
-        vec![0.0; count(&shape)]
-    });
+    let count = |shape: &[usize]| inputs.batch * shape.iter().product::<usize>();
+    let inputs_of: Vec<usize> = shapes.iter().map(|shape| count(shape)).collect();
+    let outputs_of = arch.outputs.iter().map(|output| count(made.get(output).unwrap_or_default()));
+    let outputs_of: Vec<usize> = outputs_of.collect();
+    // What was planned, in blocks of channels, may be several times what the maps hold.
+    let numbers = inputs_of.iter().chain(&outputs_of).sum::<usize>() as u128;
+    let needed = 4 * numbers + compiled.peak_memory() as u128;
+    if let Some(free) = available()
+        && needed > u128::from(free)
+    {
+        let shape = shapes.into_iter().next().unwrap_or_default();
+        return Err(TrainError::Memory { batch: inputs.batch, shape, needed, free, option });
+    }
+    let mut draw = ChaCha8Rng::seed_from_u64(0);
+    let mut drawn = |count: usize| (0..count).map(|_| draw.random::<f32>()).collect();
     Ok(Infer {
-        compiled: compiled(network, inputs.batch)?,
+        compiled,
         images: inputs.batch,
-        inputs: inputs_drawn,
-        outputs: outputs.collect(),
+        inputs: inputs_of.into_iter().map(&mut drawn).collect(),
+        outputs: outputs_of.into_iter().map(|count| vec![0.0; count]).collect(),
     })
 }
 
