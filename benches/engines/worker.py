@@ -58,7 +58,10 @@ def ncnn(model, threads, x):
         setattr(net.opt, half, False)
     net.load_param(str(param))
     net.load_model(str(folder / "model.ncnn.bin"))
-    [entry], [end] = net.input_names(), net.output_names()
+    entries, ends = net.input_names(), net.output_names()
+    if (len(entries), len(ends)) != (1, 1):
+        raise RuntimeError(f"pnnx left ops that ncnn does not have: it takes {entries} and puts out {ends}")
+    [entry], [end] = entries, ends
     images = [ncnn.Mat(np.ascontiguousarray(image)) for image in x]
 
     def run():
