@@ -143,8 +143,7 @@ struct Lowering<'a> {
     tasks: Vec<Task>,
     layouts: Vec<Layout>,
     names: Vec<String>,
-    /// The layer that steps are made for.
-    /// Those of the unit at hand.
+    /// The layers that steps are made for.
     layers: Vec<(String, usize)>,
 }
 
@@ -167,8 +166,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// Multiply-adds of a unit for one image.
-    /// The layers of a unit, each with its multiply-adds.
+    /// The layers of a unit, each with its multiply-adds for one image.
     fn layers_of(&self, unit: &Unit) -> Vec<(String, usize)> {
         let layer = |position: usize| {
             let node = &self.net.nodes()[position];
@@ -259,10 +257,12 @@ impl Lowering<'_> {
         reads: Vec<BufferId>,
         writes: Vec<BufferId>,
     ) {
-        let (mut layers, workers) = (self.layers.clone(), self.rules.workers);
-        if ["import", "export", "copy"].contains(&algorithm) {
-            layers.iter_mut().for_each(|layer| layer.1 = 0);
+        let mut layers = self.layers.clone();
+        if ["import", "export"].contains(&algorithm) {
+            // The step that this one is for has them.
+            layers.iter_mut().for_each(|(_, macs)| *macs = 0);
         }
+        let workers = self.rules.workers;
         self.tasks.push(Task { layers, algorithm, step: Box::new(step), workers, reads, writes });
     }
 

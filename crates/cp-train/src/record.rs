@@ -384,6 +384,7 @@ impl RunDir {
         }
     }
 }
+
 /// The text of a record, where there is one.
 fn kept(path: &Path) -> Result<Option<String>, TrainError> {
     match std::fs::read(path) {

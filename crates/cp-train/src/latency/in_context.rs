@@ -116,19 +116,13 @@ pub fn layer_times(
     let (before, after) = (dense.architecture(), network.architecture());
     let names: Vec<String> =
         after.factorized.keys().filter(|name| before.node(name).is_ok()).cloned().collect();
-    let seconds = |network: &Network, arch: &Architecture| -> Result<_, TrainError> {
-        let subject = Subject::Network(network);
+    let seconds = |network: &Network| -> Result<_, TrainError> {
+        let arch = network.architecture();
         let inputs = Inputs::of(dense, before.input_shapes(), 1);
-        let nodes = engine.node_times(subject, &inputs, WARMUP, RUNS)?;
-        let mut owners = Owners::new();
-        for name in &names {
-            let parts = arch.factorized.get(name).map(|record| record.parts.clone());
-            let nodes = parts.unwrap_or_else(|| vec![name.clone()]);
-            owners.extend(nodes.into_iter().map(|node| (node, name.clone())));
-        }
-        Ok(of_layers(engine, &nodes, arch, &owners))
+        let nodes = engine.node_times(Subject::Network(network), &inputs, WARMUP, RUNS)?;
+        Ok(of_layers(engine, &nodes, arch, &owners(before, arch, &names)?))
     };
-    let (old, new) = (seconds(dense, before)?, seconds(network, after)?);
+    let (old, new) = (seconds(dense)?, seconds(network)?);
     let times = names.into_iter().filter_map(|layer| {
         let (dense, factorized) = (*old.get(&layer)?, *new.get(&layer)?);
         Some(LayerTime { layer, dense, factorized })
