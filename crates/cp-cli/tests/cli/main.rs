@@ -10,6 +10,7 @@ mod inputs;
 mod mistakes;
 mod models;
 mod onnx;
+mod other_files;
 mod pictures;
 mod pytorch;
 mod real_data;

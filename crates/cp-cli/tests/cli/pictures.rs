@@ -8,8 +8,7 @@ use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 use ndarray::{ArrayD, IxDyn};
 use serde_json::Value;
 
-use crate::mistakes::{HEAD, RGB, pictures, refused, written};
-use crate::support::{fails, json, number, polyad, text};
+use crate::support::{HEAD, RGB, fails, json, number, pictures, polyad, refused, text, written};
 
 /// A network that says which channel is the brightest; the pictures of `pictures` are classified right. Classes are blue, green, red.
 fn brightest(folder: &Path) -> PathBuf {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use cp_net::{Network, arch};
+use cp_net::{Architecture, Network, arch};
 use serde_json::Value;
 
 /// `polyad` with nothing of this machine's settings that could change the outcome.
@@ -34,6 +34,64 @@ pub(crate) fn fails(args: &[&str], code: i32, words: &[&str]) -> String {
         assert!(error.contains(word), "'{word}' is missing in: {error}");
     }
     error
+}
+
+/// A network of three classes from JSON of its input and nodes, with random weights.
+pub(crate) fn written(folder: &Path, name: &str, input: &str, nodes: &str) -> PathBuf {
+    let text = format!(r#"{{"name": "{name}", "inputs": [{input}], "nodes": [{nodes}]}}"#);
+    let path = folder.join(format!("{name}.safetensors"));
+    Architecture::from_json(&text).unwrap().initialize(1).unwrap().save(&path).unwrap();
+    path
+}
+
+pub(crate) const RGB: &str =
+    r#"{"shape": [3, 8, 8], "channels": "rgb", "scale": 0.00392156862745098}"#;
+pub(crate) const HEAD: &str = r#"{"name": "pool", "op": "global_avg_pool", "inputs": ["input"]},
+    {"name": "flat", "op": "flatten", "inputs": ["pool"]},
+    {"name": "fc", "op": "linear", "out_features": 3, "inputs": ["flat"]}"#;
+/// Pictures of three classes, a red, a green and a blue one, as `folder:`.
+pub(crate) fn pictures(folder: &Path) -> String {
+    for (class, name) in ["red", "green", "blue"].into_iter().enumerate() {
+        for split in ["train", "test"] {
+            let place = folder.join(format!("pictures/{split}/{name}"));
+            fs::create_dir_all(&place).unwrap();
+            for copy in 0..8_u8 {
+                let mut pixel = [20 + copy; 3];
+                pixel[class] = 220;
+                let picture = image::RgbImage::from_pixel(8, 8, image::Rgb(pixel));
+                picture.save(place.join(format!("{copy}.png"))).unwrap();
+            }
+        }
+    }
+    format!("folder:{}", text(&folder.join("pictures")))
+}
+
+/// Fails as it should, in few words, and shows nothing raw.
+pub(crate) fn refused(args: &[&str], code: i32, words: &[&str]) -> String {
+    let error = fails(args, code, words);
+    assert!(error.len() < 900, "{} characters: {error}", error.len());
+    for raw in ["frame #", "stack backtrace", "Exception raised"] {
+        assert!(!error.contains(raw), "{error}");
+    }
+    assert!(!error.chars().any(|letter| letter.is_control() && letter != '\n'), "{error:?}");
+    error
+}
+
+/// `polyad` that heeds Ctrl-C and its like, also where the tests were started to ignore them, as by `nohup` or a shell's `&`: what a process
+/// ignores, those that it starts ignore, too.
+#[cfg(unix)]
+pub(crate) fn heeding() -> std::process::Command {
+    use std::process::Command;
+    let polyad = env!("CARGO_BIN_EXE_polyad");
+    let own = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = own.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or("0").trim();
+    // SIGHUP, SIGINT and SIGTERM: 1, 2 and 15.
+    if u64::from_str_radix(mask, 16).unwrap() & 0x4003 == 0 {
+        return Command::new(polyad);
+    }
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP,INT,TERM", polyad]);
+    command
 }
 
 /// Checks that a JSON object has these keys and no others.

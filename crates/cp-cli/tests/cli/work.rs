@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::mistakes::{RGB, pictures, refused, written};
-use crate::support::{fails, files, json, number, polyad, text};
+use crate::support::{
+    RGB, fails, files, heeding, json, number, pictures, polyad, refused, text, written,
+};
 
 const NODES: &str = r#"{"name": "conv", "op": "conv", "out_channels": 12, "kernel": [3, 3], "inputs": ["input"]},
     {"name": "norm", "op": "batch_norm", "inputs": ["conv"]},
@@ -48,7 +49,7 @@ impl Setting {
 
     /// A run without an end, once it is in its epochs.
     fn endless(&self) -> Child {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_polyad"))
+        let mut child = heeding()
             .args(self.args(&["--epochs", "1000000", "--batch-size", "4"]))
             .stderr(Stdio::null())
             .spawn()
