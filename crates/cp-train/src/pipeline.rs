@@ -393,7 +393,7 @@ impl Pipeline<'_> {
     fn timed(&self, mut profile: Profile, before: &Key) -> Result<Profile, TrainError> {
         let batch = self.recipe.plan.timing_batch;
         let engine = self.stages.engine();
-        let key = Key::new("times", 3)
+        let key = Key::new("times", 4)
             .after(before)
             .setting("batch", &batch)
             .setting("threads", &timing::set_threads(0))
