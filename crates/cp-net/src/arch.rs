@@ -5,6 +5,7 @@
 mod alexnet;
 mod builder;
 mod charnet;
+mod cpac;
 mod efficientnet;
 mod googlenet;
 mod mobilenet_v1;
@@ -33,6 +34,7 @@ const BUILT_IN: &[(&str, Make)] = &[
     ("alexnet", alexnet::alexnet),
     ("alexnet-caffe", alexnet::alexnet_caffe),
     ("charnet", charnet::charnet),
+    ("cpac", cpac::cpac),
     ("efficientnet-b0", efficientnet::b0),
     ("googlenet", googlenet::googlenet),
     ("mobilenet-v1", mobilenet_v1::mobilenet_v1),

@@ -58,4 +58,4 @@ pub use network::node::Node;
 pub use network::shapes::{InputShapes, Shapes};
 pub use network::{ConvLayer, Network};
 pub use op::*;
-pub use rewrite::{Factors, tensor_shape};
+pub use rewrite::{Factors, Term, tensor_shape};

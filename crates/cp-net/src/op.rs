@@ -6,6 +6,7 @@
 
 mod adaptive;
 mod broadcast;
+mod factored;
 mod moments;
 mod padding;
 mod spec;
@@ -18,6 +19,7 @@ use std::ops::RangeInclusive;
 use ndarray::{ArrayD, ArrayViewD};
 use serde::{Deserialize, Serialize};
 
+pub use factored::{Contraction, Way, WayPart};
 pub use padding::Padding;
 pub use spec::{
     BadField, Draw, Effect, Mismatch, OpSpec, ParamRole, ParamSpec, Sample, Shape, Start,
@@ -39,6 +41,7 @@ macro_rules! for_each_op {
             constant::Constant = "constant",
             conv::Conv = "conv",
             conv_transpose::ConvTranspose = "conv_transpose",
+            cp_conv::CpConv = "cp_conv",
             depth_to_space::DepthToSpace = "depth_to_space",
             div::Div = "div",
             dropout::Dropout = "dropout",
@@ -90,6 +93,8 @@ macro_rules! for_each_op {
             sub::Sub = "sub",
             tanh::Tanh = "tanh",
             transpose::Transpose = "transpose",
+            tt_conv::TtConv = "tt_conv",
+            tucker_conv::TuckerConv = "tucker_conv",
             unsqueeze::Unsqueeze = "unsqueeze",
         }
     };
@@ -167,6 +172,11 @@ macro_rules! make_op {
             /// See [`OpSpec::effect`].
             pub fn effect(&self) -> Effect {
                 match self { $(Op::$name(op) => op.effect(),)* }
+            }
+
+            /// See [`OpSpec::ways`].
+            pub fn ways(&self) -> Vec<Way> {
+                match self { $(Op::$name(op) => op.ways(),)* }
             }
 
             /// See [`OpSpec::eval`].

@@ -3,10 +3,13 @@
 //! A rewriting leaves the function of the network as it is, or, where it approximates, as the arrays that it is given say.
 
 mod edit;
+mod factored;
 mod factorize;
 mod factors;
 mod fold;
 mod subsample;
+mod terms;
 mod unshare;
 
 pub use factors::{Factors, tensor_shape};
+pub use terms::Term;

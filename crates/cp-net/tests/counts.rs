@@ -120,7 +120,7 @@ fn shapes_end_in_the_classes() {
         let classes = match name {
             "charnet" => 36,
             "stasgt-advanced" | "stasgt-simple" => 100,
-            "resnet-cifar" | "resnet20" | "resnet32" | "resnet56" | "small-cnn" => 10,
+            "cpac" | "resnet-cifar" | "resnet20" | "resnet32" | "resnet56" | "small-cnn" => 10,
             _ => 1000,
         };
         assert_eq!(arch.output_shape(arch.input_shapes()).unwrap(), [classes], "{name}");

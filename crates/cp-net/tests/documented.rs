@@ -191,10 +191,15 @@ fn every_parameter_is_there() {
         let documented = items(&rows[*kind], "parameters");
         for sample in samples(kind) {
             let settings = settings(&sample.op);
-            // `with` names settings that must be true.
+            // `with` names settings that must be true, `over` says how many axes the kernel has at least.
             let asked = |(slot, text): (&&str, &&str)| {
                 let flags = text.split_once(", with ").map_or("", |(_, flags)| flags);
-                code(flags).all(|flag| settings[flag] == true).then(|| slot.to_string())
+                let axes = text.split_once(", over ").map_or(0, |(_, axes)| {
+                    axes.split(' ').next().and_then(|axes| axes.parse().ok()).unwrap()
+                });
+                let has_axes = axes == 0 || settings["kernel"].as_array().unwrap().len() >= axes;
+                let is_asked = has_axes && code(flags).all(|flag| settings[flag] == true);
+                is_asked.then(|| slot.to_string())
             };
             let expected: BTreeSet<String> = documented.iter().filter_map(asked).collect();
             let got = sample.op.params().iter().map(|spec| spec.slot.to_string()).collect();

@@ -1,7 +1,7 @@
 //! What holds for every op: random settings hang together, are what their files say, and are refused where they make no sense.
 #![allow(clippy::unwrap_used, reason = "clippy allows it in tests, but not in their helpers")]
 
-use cp_net::{Draw, Node, Op};
+use cp_net::{Architecture, Draw, INPUT, InputSpec, Network, Node, Op, OpSpec, Way};
 use ndarray::{ArrayD, ArrayViewD};
 use serde_json::{Value, json};
 
@@ -78,6 +78,68 @@ fn files_hold_every_setting() {
     });
 }
 
+/// The terms of the sums of all convolutions of `way`.
+fn terms(way: &Way, input: &[usize]) -> usize {
+    let mut count = 0;
+    let mut shape = input.to_vec();
+    for part in &way.parts {
+        shape = part.conv.output(&[&shape]).unwrap().remove(0);
+        for _value in ndarray::indices(shape.as_slice()) {
+            for _term in ndarray::indices(&part.conv.weight_shape()[1..]) {
+                count += 1;
+            }
+        }
+    }
+    count
+}
+
+/// What the convolutions of a way give is what the op gives, and so does the network in which they stand in its place.
+#[test]
+fn every_way_is_the_definition() {
+    let seen = std::cell::Cell::new(0);
+    every_op(|kind, seed| {
+        let (op, shapes, inputs, params) = sample(kind, seed);
+        let ways = op.ways();
+        if ways.is_empty() {
+            return Ok(());
+        }
+        seen.set(seen.get() + 1);
+        let slots: Vec<&str> = op.params().iter().map(|spec| spec.slot).collect();
+        let find = |slot: &str| params[slots.iter().position(|s| *s == slot).unwrap()].view();
+        let views: Vec<ArrayViewD<'_, f32>> = params.iter().map(ArrayD::view).collect();
+        let expected = op.eval(&[inputs[0].view()], &views).remove(0);
+        let near = |got: &ArrayD<f32>, what: &str| {
+            let worst = (got - &expected).iter().fold(0.0, |worst: f32, d| worst.max(d.abs()));
+            if worst <= 1e-5 { Ok(()) } else { Err(format!("{op:?} as {what}: off by {worst}")) }
+        };
+        for way in &ways {
+            let mut y = inputs[0].clone();
+            for part in &way.parts {
+                let factors: Vec<_> = part.kernel.slots.iter().map(|slot| find(slot)).collect();
+                let kernel = part.kernel.eval(&factors).mapv(|value| value as f32);
+                let kernel = kernel.into_shape_with_order(part.conv.weight_shape()).unwrap();
+                let mut arrays = vec![kernel];
+                arrays.extend(part.conv.bias.then(|| find("bias").to_owned()));
+                let arrays: Vec<ArrayViewD<'_, f32>> = arrays.iter().map(ArrayD::view).collect();
+                y = part.conv.eval(&[y.view()], &arrays).remove(0);
+            }
+            near(&y, way.name)?;
+        }
+        let node = Node::new("layer", op.clone(), [INPUT]);
+        let arch = Architecture::new("one", InputSpec::features(shapes[0].clone()), vec![node]);
+        let names = slots.iter().map(|slot| format!("layer.{slot}"));
+        let net = Network::new(arch, names.zip(params.iter().cloned()).collect()).unwrap();
+        let folded = net.folded().unwrap();
+        if folded.architecture().nodes.iter().any(|node| !matches!(node.op, Op::Conv(_))) {
+            return Err(format!("{op:?} is still there"));
+        }
+        let macs = |net: &Network| net.cost(net.architecture().input_shapes()).unwrap().total.macs;
+        assert_eq!(macs(&folded), macs(&net));
+        near(&folded.eval(&[inputs[0].view()]).unwrap()[0], "folded")
+    });
+    assert!(seen.get() >= 3 * SEEDS);
+}
+
 /// Multiply-adds are the terms of the sums of the definition: of a convolution, those of every output value.
 #[test]
 fn costs_are_a_count() {
@@ -100,6 +162,9 @@ fn costs_are_a_count() {
                         count += 1;
                     }
                 }
+            }
+            Op::CpConv(_) | Op::TtConv(_) | Op::TuckerConv(_) => {
+                count = op.ways().iter().map(|way| terms(way, shapes[0])).min().unwrap();
             }
             Op::Linear(linear) => {
                 for _value in ndarray::indices(outputs[0].as_slice()) {

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use common::{difference, factors, random, run};
 use cp_net::arch::{self, Builder, window};
 use cp_net::{
-    Add, Architecture, BatchNorm, Constant, Conv, Form, Identity, InputSpec, Mul, Network, Node,
-    Op, Pad, Padding, Relu, Slice,
+    Add, Architecture, BatchNorm, Constant, Conv, CpConv, Draw, Form, INPUT, Identity, InputSpec,
+    Mul, Network, Node, Op, OpSpec, Pad, Padding, Relu, Slice,
 };
-use ndarray::ArrayD;
+use ndarray::{ArrayD, Axis};
 
 /// Random values everywhere, variances above 0.
 fn filled(arch: &Architecture, seed: u64) -> Network {
@@ -269,4 +269,60 @@ fn a_replacement_keeps_the_value_and_its_shape() {
         .to_string();
     assert!(error.contains("[4, 2, 2] instead of [4, 6, 6]"), "{error}");
     assert_eq!(arch, before, "nothing changes then");
+}
+
+/// The terms of a layer: their norms, and that the network is their sum.
+#[test]
+fn a_cp_layer_is_the_sum_of_its_terms() {
+    let dense =
+        Conv { padding: Padding::symmetric([1, 0]), bias: false, ..Conv::new(3, 4, [3, 2]) };
+    let op = CpConv { weights: true, ..CpConv::of(&dense, 5) };
+    let pointwise = CpConv { bias: true, ..CpConv::of(&Conv::new(4, 6, [1, 1]), 2) };
+    let nodes = vec![Node::new("conv", op, [INPUT]), Node::new("mix", pointwise, ["conv"])];
+    let arch = Architecture::new("two", InputSpec::features([3, 6, 5]), nodes);
+    let mut draw = Draw::new(3);
+    let params = arch.params().map(|(name, spec)| (name, draw.array(&spec.shape, (-1.0, 1.0))));
+    let params = params.collect();
+    let net = Network::new(arch, params).unwrap();
+    let x = draw.array(&[2, 3, 6, 5], (-1.0, 1.0));
+    let run = |net: &Network| net.eval(&[x.view()]).unwrap().remove(0);
+    let expected = run(&net);
+    let worst = |a: &ArrayD<f32>, b: &ArrayD<f32>| {
+        (a - b).iter().fold(0.0_f32, |worst, d| worst.max(d.abs()))
+    };
+
+    let factorized = net.with_cp_layers().unwrap();
+    assert_eq!(factorized.cp_layers(), ["conv", "mix"]);
+    assert!(worst(&run(&factorized), &expected) < 1e-4);
+
+    let column = |name: &str, term: usize| net.params()[name].index_axis(Axis(1), term).to_owned();
+    let norm = |a: &ArrayD<f32>| a.iter().map(|v| f64::from(v * v)).sum::<f64>().sqrt();
+    let terms = factorized.terms("conv").unwrap();
+    assert_eq!(terms.len(), 5);
+    for (index, term) in terms.iter().enumerate() {
+        let names = ["output", "input", "axis0", "axis1"].map(|slot| format!("conv.{slot}"));
+        let product: f64 = names.iter().map(|name| norm(&column(name, index))).product();
+        let lambda = product * f64::from(net.params()["conv.weights"][[index]].abs());
+        assert!((term.lambda - lambda).abs() < 1e-5 * lambda, "{} {lambda}", term.lambda);
+        assert!((term.input - norm(&column("conv.input", index))).abs() < 1e-5);
+        let (rows, columns) = (column("conv.axis0", index), column("conv.axis1", index));
+        let size = (norm(&rows) * norm(&columns)) as f32;
+        for ((i, j), value) in
+            term.pattern.clone().into_dimensionality::<ndarray::Ix2>().unwrap().indexed_iter()
+        {
+            assert!((value - rows[[i]] * columns[[j]] / size).abs() < 1e-5);
+        }
+    }
+    assert_eq!(factorized.terms("mix").unwrap()[0].pattern.len(), 0);
+
+    // A network without a term has a zero where the term had its λ.
+    let mut fewer = net.clone();
+    let mut weights = net.params()["conv.weights"].clone();
+    weights[[1]] = 0.0;
+    weights[[4]] = 0.0;
+    fewer.set_param("conv.weights", weights).unwrap();
+    let without = factorized.without_terms("conv", &[4, 1]).unwrap();
+    assert!(worst(&run(&without), &run(&fewer)) < 1e-4);
+    assert!(worst(&run(&without), &expected) > 1e-2);
+    assert!(net.terms("conv").is_err());
 }

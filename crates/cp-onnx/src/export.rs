@@ -7,6 +7,7 @@
 mod activation;
 mod conv;
 mod elementwise;
+mod factored;
 mod linear;
 mod norm;
 mod pool;

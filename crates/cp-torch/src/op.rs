@@ -2,6 +2,7 @@
 
 mod binary;
 pub(crate) mod conv;
+mod factored;
 pub(crate) mod linear;
 mod norm;
 mod pool;

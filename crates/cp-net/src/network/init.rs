@@ -18,7 +18,8 @@ impl Architecture {
     ///
     /// The weights of a layer with n inputs per output have variance g/n. The gain g is 2 in general, for the half of
     /// the values that a ReLU drops, and 1 where nothing is dropped: in front of a maxout, at the last layer, and in all but
-    /// the last part of a factorized layer.
+    /// the last part of a factorized layer. Convolutions whose parameters are factors ([`CpConv`](crate::CpConv) and its like) start as
+    /// their sources have it.
     ///
     /// The draw of a layer depends on `seed` and the layer's position alone. A shared parameter is drawn for the first of its
     /// nodes.
@@ -54,6 +55,7 @@ impl Architecture {
                     Start::Gaussian { fan_in } => {
                         gaussian(&spec.shape, gain / fan_in as f64, &mut rng)
                     }
+                    Start::Normal { std } => gaussian(&spec.shape, std * std, &mut rng),
                     Start::Constant(value) => ArrayD::from_elem(shape, value),
                 };
                 (name, array)

@@ -6,6 +6,8 @@ use ndarray::{ArrayD, ArrayViewD};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::factored::Way;
+
 /// The shape of a value for one example: without the batch axis.
 pub type Shape = Vec<usize>;
 
@@ -57,6 +59,11 @@ pub trait OpSpec: Sized {
         Effect::Other
     }
 
+    /// The sequences of convolutions that it may run as, for an op whose weights are factors; the first is a single convolution.
+    fn ways(&self) -> Vec<Way> {
+        Vec::new()
+    }
+
     /// Its outputs by the definition, in evaluation mode: slow, and what the engines are held to.
     ///
     /// # Shapes
@@ -102,8 +109,21 @@ pub enum Start {
         /// Inputs that each output sums over.
         fan_in: usize,
     },
+    /// Gaussian with this standard deviation.
+    Normal {
+        /// Standard deviation.
+        std: f64,
+    },
     /// The same value everywhere.
     Constant(f32),
+}
+
+/// Of factors whose products, summed over `terms`, are the entries of a kernel: these have a standard deviation σ of 0.02 then.
+///
+/// (σ / √terms)^(1/factors), as the authors' `FactorizedConv` starts (Kossaifi et al., arXiv 1906.06196).
+pub(super) fn product_start(terms: usize, factors: usize) -> Start {
+    let std = (0.02 / (terms.max(1) as f64).sqrt()).powf(1.0 / factors as f64);
+    Start::Normal { std }
 }
 
 /// One parameter of an op.

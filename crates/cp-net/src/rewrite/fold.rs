@@ -3,6 +3,7 @@
 //! | rewriting | why there |
 //! |---|---|
 //! | dropout and identity are taken out | what follows looks at neighbours |
+//! | convolutions whose parameters are factors become those that they run as ([`factored`](super::factored)) | norms go into convolutions |
 //! | ops on constants become constants | so that a scale made of constants is one |
 //! | channels of zeros behind a subsampled map are made by a convolution ([`subsample`](super::subsample)) | engines keep their order in memory |
 //! | a batch norm goes into the layer in front, else into the one behind, else becomes a scale and a shift | last: it needs the neighbours that remain |
@@ -18,7 +19,7 @@ use crate::op::{Constant, Op, ScaleShift};
 
 impl Network {
     /// The same function of the inputs in evaluation mode, for what only runs forward: without dropout and identities, with constants
-    /// computed, with parameter-free shortcuts as convolutions, and with every batch norm folded: into the layer in front of it where nobody else reads that layer, into the
+    /// computed, with factors multiplied out into the convolutions that they run as, with parameter-free shortcuts as convolutions, and with every batch norm folded: into the layer in front of it where nobody else reads that layer, into the
     /// layer behind it where that pads nothing or the shift is 0, else into a scale and a shift.
     ///
     /// Outputs are equal but for rounding. The records of factorized layers are left behind: the result is to be run, not compressed.
@@ -29,6 +30,7 @@ impl Network {
         let mut net = self.clone();
         net.arch.factorized.clear();
         net.drop_identities();
+        net.write_factors_out()?;
         net.fold_constants();
         net.fold_norms()?;
         net.merge_subsampling()?;

@@ -14,12 +14,16 @@ pub(super) fn pads(pairs: &[[usize; 2]]) -> Vec<i64> {
 
 impl Export for Conv {
     fn export(&self, at: &mut Site<'_, '_>) {
-        let shape = at.shape(0);
-        let sizes = shape.iter().skip(1).enumerate();
-        let pairs: Vec<[usize; 2]> = sizes.map(|(axis, &size)| self.padding(axis, size)).collect();
-        let attributes = geometry(&self.kernel, &self.stride, &self.dilation, self.groups, &pairs);
+        let attributes = attributes(self, &at.shape(0));
         finish(at, "Conv", self.bias, attributes);
     }
+}
+
+/// The attributes of `conv` for an input `[S, H₀, …]`.
+pub(super) fn attributes(conv: &Conv, input: &[usize]) -> Vec<Message> {
+    let sizes = input.iter().skip(1).enumerate();
+    let pairs: Vec<[usize; 2]> = sizes.map(|(axis, &size)| conv.padding(axis, size)).collect();
+    geometry(&conv.kernel, &conv.stride, &conv.dilation, conv.groups, &pairs)
 }
 
 /// What is added behind an axis is the same as what is not cut off there. Where it is more than that, only the bias is in it, and

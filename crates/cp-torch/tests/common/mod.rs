@@ -1,6 +1,9 @@
 //! Helpers shared by the tests: seeded arrays, small networks, comparison.
 #![allow(dead_code, reason = "every test program uses a part of these")]
 
+pub(crate) mod cpac;
+pub(crate) mod golden;
+
 use cp_core::CpTensor;
 use cp_net::{Architecture, INPUT, InputSpec, Network, Node, Op, ParamRole};
 use cp_torch::tch::{Device, Tensor};
