@@ -67,6 +67,9 @@ pub enum OptimizerConfig {
         nesterov: bool,
         /// λ of the penalty λ/2·‖w‖² on weights (not on biases and normalizations).
         weight_decay: f64,
+        /// The penalty on biases and normalizations too, as torch has it where an optimizer is given all parameters as one group.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        decay_all: bool,
     },
     /// Adam (Kingma & Ba 2015, algorithm 1).
     Adam {
@@ -84,7 +87,7 @@ pub enum OptimizerConfig {
 impl OptimizerConfig {
     /// SGD with momentum 0.9, Nesterov's variant, and the given weight decay.
     pub fn sgd(weight_decay: f64) -> Self {
-        Self::Sgd { momentum: 0.9, nesterov: true, weight_decay }
+        Self::Sgd { momentum: 0.9, nesterov: true, weight_decay, decay_all: false }
     }
 
     /// Adam with the constants of its paper and no weight decay.
@@ -226,7 +229,7 @@ impl TrainConfig {
             )?;
         }
         match &self.optimizer {
-            OptimizerConfig::Sgd { momentum, nesterov, weight_decay } => {
+            OptimizerConfig::Sgd { momentum, nesterov, weight_decay, decay_all: _ } => {
                 need(
                     (0.0..1.0).contains(momentum),
                     "momentum",

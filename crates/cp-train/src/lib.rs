@@ -130,10 +130,12 @@ pub use schedule::lr_at;
 #[cfg(feature = "torch")]
 pub use sensitivity::sensitivity;
 pub use sensitivity::{LossRule, Probe, ProbeRank, Sensitivity, SensitivityOptions};
+#[cfg(feature = "torch")]
+pub use stages::Observation;
 pub use stages::Stages;
 pub use statistics::StatisticsOptions;
 #[cfg(feature = "torch")]
 pub use statistics::input_statistics;
 #[cfg(feature = "torch")]
-pub use train::{TrainReport, train, train_from};
+pub use train::{Observe, TrainReport, train, train_from, train_observed};
 pub use train_data::TrainData;

@@ -36,12 +36,13 @@ impl Optimizer {
     /// An optimizer for all tensors of `model` that are not frozen.
     pub fn new(model: &Executor, config: &TrainConfig) -> Self {
         let adam = matches!(config.optimizer, OptimizerConfig::Adam { .. });
+        let decay_all = matches!(config.optimizer, OptimizerConfig::Sgd { decay_all: true, .. });
         let slots = model
             .trainable()
             .into_iter()
             .map(|(name, role, param)| Slot {
                 lr_scale: config.lr_scale(&name),
-                decays: role == ParamRole::Weight,
+                decays: decay_all || role == ParamRole::Weight,
                 first: param.zeros_like(),
                 second: adam.then(|| param.zeros_like()),
                 name,
@@ -149,7 +150,7 @@ impl Optimizer {
 /// One update of one tensor.
 fn update(config: &OptimizerConfig, slot: &mut Slot, grad: Tensor, lr: f64, step: i64) {
     match *config {
-        OptimizerConfig::Sgd { momentum, nesterov, weight_decay } => {
+        OptimizerConfig::Sgd { momentum, nesterov, weight_decay, decay_all: _ } => {
             let grad = if slot.decays && weight_decay > 0.0 {
                 grad + &slot.param * weight_decay
             } else {

@@ -1,5 +1,7 @@
 //! [`Stages`]: the steps of a long run whose results are kept, so that a killed run does not repeat them.
 
+#[cfg(feature = "torch")]
+mod observed;
 #[cfg_attr(not(feature = "torch"), path = "stages/without_torch.rs")]
 mod torch;
 
@@ -13,6 +15,9 @@ use cp_plan::LayerStatistics;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+#[cfg(feature = "torch")]
+pub use observed::Observation;
 
 use crate::device::Device;
 use crate::engine::{Engine, Inputs, Subject};

@@ -65,6 +65,26 @@ pub fn train_from(
     record: &mut dyn Record,
     checkpoint: Option<&Path>,
 ) -> Result<TrainReport, TrainError> {
+    train_observed(model, teacher, data, config, record, checkpoint, &mut |_, _| Ok(()))
+}
+
+/// Sees the network behind every step: how many steps were made since the start of the run, those before a resumption included, and the
+/// network. It must leave the network as it is: a pass in [`Mode::Train`] moves the statistics of batch norms, and belongs on a copy.
+pub type Observe<'a> = dyn FnMut(usize, &Executor) -> Result<(), TrainError> + 'a;
+
+/// [`train_from`], shown to `observe` step by step. The seconds of an epoch are without those of `observe`.
+///
+/// # Errors
+/// As [`train_from`], and those of `observe`.
+pub fn train_observed(
+    model: &mut Executor,
+    teacher: Option<&Executor>,
+    data: &TrainData,
+    config: &TrainConfig,
+    record: &mut dyn Record,
+    checkpoint: Option<&Path>,
+    observe: &mut Observe<'_>,
+) -> Result<TrainReport, TrainError> {
     config.check()?;
     if (config.keep_best || config.patience.is_some()) && data.validation.is_none() {
         return Err(TrainError::Config {
@@ -129,6 +149,7 @@ pub fn train_from(
         let bar =
             progress::bar(steps_per_epoch as u64, format!("epoch {}/{}", epoch + 1, config.epochs));
         let (mut loss_sum, mut hits, mut seen, mut lr) = (0.0, 0.0, 0, 0.0);
+        let mut observing = 0.0;
         for (step, batch) in loader.enumerate() {
             lr = lr_at(config, epoch * steps_per_epoch + step, steps_per_epoch);
             let (x, labels) = batch::to_tensors(&batch?, &input, model.device())?;
@@ -150,11 +171,14 @@ pub fn train_from(
                 logits.f_argmax(1, false)?.f_eq_tensor(&labels)?.f_sum(Kind::Float)?,
             )?;
             seen += count;
+            let pause = Stopwatch::start();
+            observe(epoch * steps_per_epoch + step + 1, model)?;
+            observing += pause.seconds();
             bar.set_message(format!("loss {loss:.3}"));
             bar.inc(1);
         }
         bar.finish_and_clear();
-        let seconds = watch.seconds();
+        let seconds = watch.seconds() - observing;
         let validation = match &data.validation {
             Some(set) => Some(evaluate(
                 model,

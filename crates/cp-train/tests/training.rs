@@ -14,8 +14,9 @@ use cp_net::{InputSpec, Network, Node, Softmax};
 use cp_torch::Executor;
 use cp_torch::tch;
 use cp_train::{
-    Augmentation, Distillation, EpochMetrics, FileRecord, NoRecord, OptimizerConfig, Record,
-    Schedule, TrainConfig, TrainData, TrainError, train, train_from,
+    Augmentation, Device, Distillation, EpochMetrics, FileRecord, NoRecord, Observation, Optimizer,
+    OptimizerConfig, Record, RunDir, Schedule, Stages, TrainConfig, TrainData, TrainError, train,
+    train_from,
 };
 use ndarray::Array4;
 
@@ -190,6 +191,104 @@ fn a_group_with_rate_zero_stays() {
     assert_ne!(network(1).params()["fc.weight"], after.params()["fc.weight"]);
 }
 
+/// The bias of the last layer every two steps; looks beyond the first `killed` fail, as a killed run ends.
+fn observed(
+    stages: &Stages,
+    config: &TrainConfig,
+    killed: usize,
+) -> Result<(Network, Vec<(usize, Vec<f32>)>), TrainError> {
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    tch::set_num_threads(1);
+    let mut looks = 0;
+    let mut look = |model: &Executor| {
+        looks += 1;
+        if looks > killed {
+            return Err(TrainError::Io {
+                path: "killed".into(),
+                source: std::io::Error::other("killed"),
+            });
+        }
+        let found = model.tensors().find(|(name, ..)| *name == "fc.bias");
+        Ok(Vec::try_from(found.unwrap().2).unwrap())
+    };
+    let model = Executor::new(&network(1), tch::Device::Cpu)?;
+    let observation = Observation { every: 2, of: &|key| Ok(key), look: &mut look };
+    stages.train_observed("seen", model, &data(), config, observation)
+}
+
+#[test]
+fn what_is_seen_on_the_way_is_seen_again_by_a_resumed_run() {
+    let config = config(OptimizerConfig::sgd(1e-4), 0.1);
+    let (whole, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let stages = |folder: &Path| Stages::new(RunDir::at(folder).unwrap(), Device::Cpu);
+    let (network, seen) = observed(&stages(whole.path()), &config, usize::MAX).unwrap();
+    // Four epochs of 60 / 16 = 3 whole batches; observing changes nothing.
+    assert_eq!(seen.iter().map(|(steps, _)| *steps).collect::<Vec<_>>(), [2, 4, 6, 8, 10, 12]);
+    assert!(network == run(&config, &mut NoRecord, None).unwrap().0);
+    assert_eq!(seen[5].1, network.params()["fc.bias"].iter().copied().collect::<Vec<_>>());
+    assert_ne!(seen[4].1, seen[5].1);
+
+    // The fourth look, at step 8, is behind the checkpoint of epoch 2 (step 6); the fifth fails.
+    let stages = stages(killed.path());
+    observed(&stages, &config, 4).unwrap_err();
+    let resumed = observed(&stages, &config, usize::MAX).unwrap();
+    assert!(resumed.0 == network);
+    assert_eq!(resumed.1, seen);
+    // A finished stage is read back: nothing is looked at again.
+    assert_eq!(observed(&stages, &config, 0).unwrap().1, seen);
+    let left = std::fs::read_dir(killed.path().join("stages")).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+}
+
+/// A checkpoint without what was seen before it is not gone on from: nothing would be missing but that.
+#[test]
+fn without_its_notes_an_observed_training_starts_again() {
+    let config = config(OptimizerConfig::sgd(1e-4), 0.1);
+    let folder = tempfile::tempdir().unwrap();
+    let stages = Stages::new(RunDir::at(folder.path()).unwrap(), Device::Cpu);
+    observed(&stages, &config, 4).unwrap_err();
+    let kept = std::fs::read_dir(folder.path().join("stages")).unwrap();
+    for path in kept.map(|entry| entry.unwrap().path()) {
+        if path.extension().is_some_and(|kind| kind == "observed") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    assert_eq!(observed(&stages, &config, usize::MAX).unwrap().1.len(), 6);
+}
+
+/// With no gradient to speak of, a step of SGD is w − lr·λ·w: of everything, or of weights alone.
+#[test]
+fn weight_decay_is_of_weights_or_of_everything() {
+    let (lr, weight_decay) = (0.1, 0.5);
+    for decay_all in [false, true] {
+        let optimizer =
+            OptimizerConfig::Sgd { momentum: 0.0, nesterov: false, weight_decay, decay_all };
+        let config = TrainConfig { clip_norm: None, ..config(optimizer, lr) };
+        let model = Executor::new(&network(1), tch::Device::Cpu).unwrap();
+        // A loss of 0·Σw has a gradient of 0 for every parameter.
+        let mut start = std::collections::BTreeMap::new();
+        let mut loss = tch::Tensor::from(0.0_f32);
+        for (name, _, mut param) in model.trainable() {
+            tch::no_grad(|| {
+                let _ = param.g_add_scalar_(1.0);
+            });
+            loss = loss + param.sum(tch::Kind::Float) * 0.0;
+            start.insert(name, param.detach().copy());
+        }
+        let mut steps = Optimizer::new(&model, &config);
+        steps.zero_grad();
+        loss.backward();
+        steps.step(lr);
+        for (name, _, param) in model.trainable() {
+            let decays = decay_all || name.ends_with("conv.weight") || name.ends_with("fc.weight");
+            let factor = if decays { 1.0 - lr * weight_decay } else { 1.0 };
+            let off = (param - &start[&name] * factor).abs().max().double_value(&[]);
+            assert!(off < 1e-6, "{name}, decay_all {decay_all}: {off}");
+        }
+    }
+}
+
 #[test]
 fn bad_configurations_name_the_option() {
     type Change = fn(&mut TrainConfig);
@@ -201,8 +300,12 @@ fn bad_configurations_name_the_option() {
         (|c| c.schedule = Schedule::Step { epochs: vec![3, 1], gamma: 0.1 }, "schedule.epochs"),
         (
             |c| {
-                c.optimizer =
-                    OptimizerConfig::Sgd { momentum: 1.0, nesterov: false, weight_decay: 0.0 }
+                c.optimizer = OptimizerConfig::Sgd {
+                    momentum: 1.0,
+                    nesterov: false,
+                    weight_decay: 0.0,
+                    decay_all: false,
+                }
             },
             "momentum",
         ),

@@ -1,6 +1,7 @@
 //! The steps that run in libtorch.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use cp_data::Dataset;
@@ -32,18 +33,7 @@ impl Stages {
         data: &TrainData,
         config: &TrainConfig,
     ) -> Result<Network, TrainError> {
-        // The number of workers changes nothing in the result.
-        let settings = TrainConfig { workers: 0, ..config.clone() };
-        let trained: Vec<String> =
-            model.trainable().into_iter().map(|(name, ..)| name.to_owned()).collect();
-        let mut key = Key::new(name, 1)
-            .setting("trained", &trained)
-            .network("network", &model.network()?)
-            .setting("fine_tune", &settings)
-            .data("train", &*data.train)?;
-        if let Some(set) = &data.validation {
-            key = key.data("validation", &**set)?;
-        }
+        let mut key = training_key(name, &model, data, config)?;
         if let Some(teacher) = teacher {
             key = key.setting("teacher", &fingerprint(&teacher.network()?));
         }
@@ -53,12 +43,8 @@ impl Stages {
             train_from(&mut model, teacher, data, config, &mut record, Some(&checkpoint))?;
             Ok::<_, TrainError>(model.network()?)
         })?;
-        match std::fs::remove_file(&checkpoint) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(TrainError::io(&checkpoint)(error))
-            }
-            _ => Ok(network),
-        }
+        remove(&checkpoint)?;
+        Ok(network)
     }
 
     /// The network on this run's device.
@@ -137,5 +123,37 @@ impl Stages {
     ) -> Result<Sensitivity, TrainError> {
         let cache = self.path(key, "jsonl")?;
         sensitivity(network, data, options, self.device, Some(&cache))
+    }
+}
+
+/// What goes into the training of `model`, a teacher apart.
+pub(super) fn training_key(
+    name: &str,
+    model: &Executor,
+    data: &TrainData,
+    config: &TrainConfig,
+) -> Result<Key, TrainError> {
+    // The number of workers changes nothing in the result.
+    let settings = TrainConfig { workers: 0, ..config.clone() };
+    let trained: Vec<String> =
+        model.trainable().into_iter().map(|(name, ..)| name.to_owned()).collect();
+    let key = Key::new(name, 1)
+        .setting("trained", &trained)
+        .network("network", &model.network()?)
+        .setting("fine_tune", &settings)
+        .data("train", &*data.train)?;
+    match &data.validation {
+        Some(set) => key.data("validation", &**set),
+        None => Ok(key),
+    }
+}
+
+/// Removes the file, where it is there.
+pub(super) fn remove(path: &Path) -> Result<(), TrainError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(TrainError::io(path)(error))
+        }
+        _ => Ok(()),
     }
 }
