@@ -212,6 +212,8 @@ mod tests {
         check("transfer", &args, Some("fashion-mnist"), &[resnet]);
         check("curve", &["--network", "resnet20"], Some("cifar10-holdout"), &[]);
         check("curve", &["--network", "resnet20-published"], Some("cifar10"), &[resnet]);
+        check("stasgt", &["--dataset", "cifar100"], Some("cifar100"), &[]);
+        check("stasgt", &["--dataset", "cifar10"], Some("cifar10-holdout"), &[]);
         let googlenet = "bvlc_googlenet-imagenet-caffe.safetensors";
         check("agreement", &[], Some("imagenet-sample"), &[googlenet, caffe]);
         check("agreement", &["--networks", "squeezenet1_1"], Some("imagenet-sample"), &[caffe]);

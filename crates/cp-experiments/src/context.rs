@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use cp_data::{Characters, DataDir, Dataset, Part, Source};
+use cp_data::{Characters, DataDir, Dataset, Part, Source, split_validation};
 use cp_net::{Architecture, Network, arch};
 use cp_onnx::{ExportOptions, export};
 use cp_pytorch::StateDictOptions;
@@ -245,6 +245,16 @@ impl Context {
         self.dir().write_provenance(&self.provenance)?;
         Ok(&self.provenance)
     }
+}
+
+/// `count` examples of `set`, the classes in proportion; all where there are no more.
+pub(crate) fn sample(set: Arc<dyn Dataset>, count: usize, seed: u64) -> Result<Arc<dyn Dataset>> {
+    if count >= set.len() {
+        return Ok(set);
+    }
+    let share = count as f64 / set.len() as f64;
+    let (_, part) = split_validation(set, share, seed)?;
+    Ok(Arc::new(part))
 }
 
 /// The name of the run's folder: a new one, or with `--resume` the one to go on with.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::context::Context;
 use crate::description::overlay;
 use crate::experiment::{Experiment, Findings, Row};
-use crate::figures::{accuracy_curves, fewer, layer_table, speeds, threads_text};
+use crate::figures::{accuracy_curves, fewer, layer_table, mean_deviation, speeds, threads_text};
 
 /// `experiments/curve.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -192,14 +192,6 @@ fn recipe(settings: &Settings, origin: Origin, budget: f64, seed: u64) -> Result
 /// The data that the recipe gets to see.
 fn given<'a>(settings: &Settings, data: &'a CompressData) -> Option<&'a CompressData> {
     settings.preset.map(|_| data)
-}
-
-/// Mean and standard deviation (of the sample; 0 for one value).
-fn mean_deviation(values: &[f64]) -> (f64, f64) {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let square: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (mean, if values.len() > 1 { (square / (n - 1.0)).sqrt() } else { 0.0 })
 }
 
 impl Curve {

@@ -8,6 +8,14 @@ pub(crate) fn threads_text(threads: usize) -> String {
     if threads == 1 { "1 thread".into() } else { format!("{threads} threads") }
 }
 
+/// Mean and standard deviation (of the sample; 0 for one value).
+pub(crate) fn mean_deviation(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let square: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (mean, if values.len() > 1 { (square / (n - 1.0)).sqrt() } else { 0.0 })
+}
+
 /// How many times fewer, for the README.
 pub(crate) fn fewer(before: usize, after: usize) -> String {
     format!("{:.1}× fewer", before as f64 / after as f64)

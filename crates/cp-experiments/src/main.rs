@@ -19,6 +19,7 @@ mod jobs;
 mod latency;
 mod peers;
 mod speed;
+mod stasgt;
 mod third_party;
 mod train_resnet;
 mod transfer;
@@ -37,7 +38,7 @@ type Entry =
 
 /// Every experiment.
 #[rustfmt::skip]
-const EXPERIMENTS: [Entry; 10] = [
+const EXPERIMENTS: [Entry; 11] = [
     ("demo", include_str!("../experiments/demo.toml"), run::<demo::Demo>),
     ("reproduce-alexnet", include_str!("../experiments/reproduce-alexnet.toml"), run::<alexnet::Alexnet>),
     ("agreement", include_str!("../experiments/agreement.toml"), run::<agreement::Agreement>),
@@ -47,6 +48,7 @@ const EXPERIMENTS: [Entry; 10] = [
     ("third-party", include_str!("../experiments/third-party.toml"), run::<third_party::ThirdParty>),
     ("curve", include_str!("../experiments/curve.toml"), run::<curve::Curve>),
     ("train-resnet", include_str!("../experiments/train-resnet.toml"), run::<train_resnet::TrainResnet>),
+    ("stasgt", include_str!("../experiments/stasgt.toml"), run::<stasgt::Stasgt>),
     ("transfer", include_str!("../experiments/transfer.toml"), run::<transfer::Transfer>),
 ];
 
@@ -140,6 +142,7 @@ mod tests {
         check::<third_party::ThirdParty>("third-party");
         check::<curve::Curve>("curve");
         check::<train_resnet::TrainResnet>("train-resnet");
+        check::<stasgt::Stasgt>("stasgt");
         check::<transfer::Transfer>("transfer");
     }
 

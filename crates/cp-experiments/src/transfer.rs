@@ -18,7 +18,7 @@ use cp_train::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::context::Context;
+use crate::context::{Context, sample};
 use crate::experiment::{Experiment, Findings, Row};
 use crate::figures::{fewer, layer_table, number, speeds, threads_text};
 
@@ -233,16 +233,6 @@ fn open_data(context: &mut Context, settings: &Settings) -> Result<(TrainData, A
         test = sample(test, settings.test_examples, context.seed)?;
     }
     Ok((TrainData { train: Arc::new(train), validation: Some(Arc::new(validation)) }, test))
-}
-
-/// `count` examples of `set`, the classes in proportion; all where there are no more.
-fn sample(set: Arc<dyn Dataset>, count: usize, seed: u64) -> Result<Arc<dyn Dataset>> {
-    if count >= set.len() {
-        return Ok(set);
-    }
-    let share = count as f64 / set.len() as f64;
-    let (_, part) = split_validation(set, share, seed)?;
-    Ok(Arc::new(part))
 }
 
 impl Transfer {

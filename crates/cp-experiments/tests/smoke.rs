@@ -118,6 +118,11 @@ fn train_resnet() {
 }
 
 #[test]
+fn stasgt() {
+    killed_and_resumed(&["stasgt", "--dataset", "cifar100"], "stasgt-cifar100");
+}
+
+#[test]
 fn transfer() {
     killed_and_resumed(&["transfer", "--dataset", "cifar10"], "transfer-cifar10");
 }
@@ -135,6 +140,9 @@ fn wrong_options_are_refused_before_anything_is_made() {
         (&["curve", "--network", "resnet20", "--jobs", "2"], "--threads does not go with --jobs"),
         (&["agreement", "--networks", "vgg16"], "--networks: vgg16 is none of"),
         (&["transfer", "--dataset", "cifar10", "--ratios", "0"], "--ratios: 0 is not above 0"),
+        (&["stasgt", "--dataset", "cifar10", "--networks", "resnet20"], "resnet20 is none of"),
+        (&["stasgt", "--dataset", "cifar10", "--repeats", "0"], "--repeats: 0 is not at least 1"),
+        (&["stasgt", "--dataset", "mnist"], "mnist"),
         (&["curve"], "--network <NAME>"),
         (&["mnist"], "unrecognized subcommand"),
     ] {
