@@ -201,7 +201,7 @@ pub struct Download {
     pub unpack: String,
 }
 
-const TEXTS: [(&str, &str); 9] = [
+const TEXTS: [(&str, &str); 10] = [
     ("mnist", include_str!("../../../datasets/mnist.toml")),
     ("fashion-mnist", include_str!("../../../datasets/fashion-mnist.toml")),
     ("cifar10", include_str!("../../../datasets/cifar10.toml")),
@@ -210,6 +210,7 @@ const TEXTS: [(&str, &str); 9] = [
     ("cats-vs-dogs-full", include_str!("../../../datasets/cats-vs-dogs-full.toml")),
     ("imagenette", include_str!("../../../datasets/imagenette.toml")),
     ("imagenet-sample", include_str!("../../../datasets/imagenet-sample.toml")),
+    ("magnetic-tile-defects", include_str!("../../../datasets/magnetic-tile-defects.toml")),
     ("pretrained", include_str!("../../../datasets/pretrained.toml")),
 ];
 

@@ -25,7 +25,7 @@ const CHARACTERS_TEST: usize = 7_200;
 const USUAL: [&str; 4] = ["train", "validation", "train+validation", "test"];
 
 /// Every data set and its splits.
-const CATALOG: [(&str, &[&str]); 10] = [
+const CATALOG: [(&str, &[&str]); 11] = [
     ("characters", &["train", "validation", "test"]),
     ("mnist", &USUAL),
     ("fashion-mnist", &USUAL),
@@ -39,6 +39,18 @@ const CATALOG: [(&str, &[&str]); 10] = [
     ("cats-vs-dogs-full", &USUAL),
     ("imagenette", &USUAL),
     ("imagenet-sample", &["all", "even", "odd"]),
+    (
+        "magnetic-tile-defects",
+        &[
+            "train",
+            "validation",
+            "train+validation",
+            "test",
+            "all",
+            "train-leaking",
+            "test-leaking",
+        ],
+    ),
 ];
 
 /// Names of the data sets that [`open`] knows, with their splits.
@@ -59,6 +71,7 @@ pub fn dataset_names() -> impl Iterator<Item = (&'static str, &'static [&'static
 /// | `cats-vs-dogs-full` | the same of the publisher's zip (about 20,000 and 5,000; `test`: file numbers that are multiples of 5) |
 /// | `imagenette` | `train`, `validation`, `train+validation` (9,469), `test` (3,925: the publisher's `val`) |
 /// | `imagenet-sample` | `all` (1,000, one of each class), and its halves `even` and `odd` by the class number |
+/// | `magnetic-tile-defects` | `train` (460), `validation` (103), `test` (100), of every class about 70, 15 and 15 %, all pictures of a tile in one (see [`tiles`](crate::tiles)), `train+validation`, `all` (663); `train-leaking` (564) and `test-leaking` (99), drawn picture by picture, so that **copies of one tile are on both sides**: for comparison with studies that split so |
 /// | `folder:PATH` | `all`, and every folder `PATH/SPLIT` with classes in it, by any of its usual names; without one for validation, `train`, `validation` and `train+validation` are cut from that of training, or from all of `PATH/CLASS` |
 /// | `tar:PATH` | the same with an archive |
 ///
@@ -142,6 +155,7 @@ fn open_by(
         ("cifar10-holdout", _) => {
             with_validation(name, split, |_| cifar10("train-1-4", &[1, 2, 3, 4]))
         }
+        ("magnetic-tile-defects", _) => published::magnetic_tiles(manifest, split, data),
         ("imagenet-sample", _) => published::imagenet_sample(manifest, split, data),
         _ => {
             let whole = match name {

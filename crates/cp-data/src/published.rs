@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use crate::cifar::{self, Labels};
 use crate::in_use::{key, shared, shared_tar, shared_zip};
 use crate::manifest::{Loaded, Manifest};
+use crate::same_tile::{split_leaking, split_tiles, tiles};
 use crate::unpack::unpack;
 use crate::{DataDir, DataError, Dataset, ImageTar, ImageZip, Images, Subset, idx};
 
@@ -202,6 +203,49 @@ pub(crate) fn imagenette(
     })?;
     let folder = if part == "test" { "val" } else { "train" };
     Ok(Arc::new(whole.part(folder)?.named(format!("{}/{part}", manifest.name))))
+}
+
+/// Share of the magnetic tiles that is for the test, and for validation, and the seed that chooses it.
+const TILES_SHARE: f64 = 0.15;
+const TILES_SEED: u64 = 0;
+
+/// The marks of defects on magnetic tiles, in splits that keep the pictures of a tile together, or in the leaking ones of the CPAC-Conv study.
+pub(crate) fn magnetic_tiles(
+    manifest: &Manifest,
+    split: &str,
+    data: &DataDir,
+) -> Result<Arc<dyn Dataset>, DataError> {
+    let whole = shared_tar(key(manifest, "tar", data), || {
+        let Loaded { path, bytes, source } = manifest.load(manifest.only_file()?, data)?;
+        ImageTar::from_memory(path.clone(), bytes, source)?
+            .with_classes(&manifest.folders, &manifest.classes)
+            .map_err(|found| DataError::ClassFolders {
+                path,
+                expected: manifest.folders.clone(),
+                found,
+            })
+    })?;
+    let name = format!("{}/{split}", manifest.name);
+    let all = whole.as_ref().clone().named(format!("{}/all", manifest.name));
+    let [train, test] = match split {
+        "all" => return Ok(Arc::new(all)),
+        "train-leaking" | "test-leaking" => split_leaking(all.len(), TILES_SHARE, TILES_SEED),
+        _ => {
+            let [train, validation, test] =
+                split_tiles(&all, &tiles(&all)?, TILES_SHARE, TILES_SEED);
+            match split {
+                "validation" => [train, validation],
+                "train+validation" => {
+                    let mut both = [train, validation].concat();
+                    both.sort_unstable();
+                    [both, test]
+                }
+                _ => [train, test],
+            }
+        }
+    };
+    let indices = if split.starts_with("train") { train } else { test };
+    Ok(Arc::new(Subset::new(name, Arc::new(all), indices)?))
 }
 
 /// Cats-vs-Dogs as Microsoft publishes it: a zip with one folder a class and no splits; which images are for testing, their

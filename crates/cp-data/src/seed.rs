@@ -9,6 +9,7 @@ pub(crate) enum Use {
     Shuffle = 1,
     Augment = 2,
     Split = 3,
+    Tiles = 4,
     CharactersTrain = 16,
     CharactersValidation = 17,
     CharactersTest = 18,

@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is a failure")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use cp_data::{
     Crop, DATA_VARIABLE, DataDir, DataError, Dataset, Loader, LoaderConfig, Manifest, Order,
-    Resize, Transform, class_counts, open, pretrained, sha256_file,
+    Resize, Transform, class_counts, open, pretrained, sha256_file, tiles,
 };
 
 /// The data folder, if one is given and holds `folder`.
@@ -140,6 +141,122 @@ fn imagenet_sample() {
     assert_eq!(all.sources().len(), 2);
     let crop = Crop::Center { height: 224, width: 224 };
     assert_eq!(read_all(all, Transform { crop, ..Transform::default() }), 1000);
+}
+
+/// The files of `shared/golden/real` beside the workspace, or where `POLYAD_GOLDEN` says, below a data folder of their own: (folder, name, file).
+fn golden(files: &[(&str, &str, &str)]) -> Option<(tempfile::TempDir, DataDir)> {
+    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden");
+    let root = std::env::var_os("POLYAD_GOLDEN").map_or_else(beside, PathBuf::from).join("real");
+    let made = tempfile::tempdir().unwrap();
+    for (folder, name, file) in files {
+        if !root.join(file).is_file() {
+            println!("skipped: no {}", root.join(file).display());
+            return None;
+        }
+        std::fs::create_dir_all(made.path().join(folder)).unwrap();
+        std::fs::copy(root.join(file), made.path().join(folder).join(name)).unwrap();
+    }
+    let data = DataDir::at(made.path().to_owned());
+    Some((made, data))
+}
+
+#[test]
+fn mnist_test_set() {
+    let names = ["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"];
+    let files = [
+        ("mnist", names[0], "mnist-t10k-images-idx3-ubyte.gz"),
+        ("mnist", names[1], "mnist-t10k-labels-idx1-ubyte.gz"),
+    ];
+    let Some((_folder, data)) = golden(&files) else { return };
+    let test = opened("mnist", "test", &data);
+    assert_eq!(class_counts(&*test), [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]);
+    assert_eq!(test.image(0).unwrap().shape(), [1, 28, 28]);
+    let error = open("mnist", "train", &data).err().unwrap();
+    assert!(matches!(error, DataError::Missing { .. }), "{error}");
+}
+
+const TILES: (&str, &str, &str) = (
+    "magnetic-tile-defects",
+    "magnetic-tile-defects-100px.tar.gz",
+    "magnetic-tile-defects-100px.tar.gz",
+);
+
+#[test]
+fn magnetic_tiles() {
+    let Some((_folder, data)) = golden(&[TILES]) else { return };
+    let name = "magnetic-tile-defects";
+    let all = opened(name, "all", &data);
+    assert_eq!(all.classes(), ["blowhole", "break", "crack", "fray", "free", "uneven"]);
+    assert_eq!(class_counts(&*all), [115, 85, 114, 96, 150, 103]);
+    assert_eq!(all.image(0).unwrap().shape(), [1, 100, 100]);
+    assert_eq!(all.name(), "magnetic-tile-defects/all");
+    assert_eq!(all.sources().len(), 1);
+
+    // Every file is in one of the three parts.
+    let parts = ["train", "validation", "test"].map(|split| opened(name, split, &data));
+    let files = |set: &Arc<dyn Dataset>| -> BTreeSet<String> {
+        (0..set.len()).map(|index| set.entry(index).record).collect()
+    };
+    let of = parts.each_ref().map(files);
+    let both = opened(name, "train+validation", &data);
+    assert_eq!(files(&both), of[0].union(&of[1]).cloned().collect());
+    assert_eq!(parts.iter().map(|part| part.len()).sum::<usize>(), 663);
+    assert_eq!(of.iter().flatten().collect::<BTreeSet<_>>().len(), 663);
+    for part in &parts[1..] {
+        for (count, whole) in class_counts(&**part).into_iter().zip(class_counts(&*all)) {
+            let share = count as f64 / whole as f64;
+            assert!((0.1..=0.16).contains(&share), "{}: {count} of {whole}", part.name());
+        }
+    }
+
+    // By their names, `200.png`, `200flip.png` and `200rota.png` are of one tile; so are they by their pixels, with others.
+    let tiles = tiles(&*all).unwrap();
+    let side = |record: &str| of.iter().position(|part| part.contains(record)).unwrap();
+    let mut sides = BTreeMap::new();
+    let mut named = BTreeMap::new();
+    let mut copies = 0;
+    for (index, &tile) in tiles.iter().enumerate() {
+        let record = all.entry(index).record;
+        assert_eq!(*sides.entry(tile).or_insert(side(&record)), side(&record), "{record}");
+        let (folder, file) = record.split_once('/').unwrap();
+        let digits = file.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let first = *named.entry(format!("{folder}/{digits}")).or_insert(tile);
+        assert_eq!(first, tile, "{record}");
+        copies += usize::from(!file.trim_start_matches(digits).eq(".png"));
+    }
+    assert_eq!(copies, 57 + 2 * 32);
+    // Photographs of one tile in another light: their marks are nearly the same.
+    let tile = |record: &str| tiles[(0..663).find(|&i| all.entry(i).record == record).unwrap()];
+    for other in ["MT_Crack/209.png", "MT_Crack/214.png", "MT_Crack/248flip.png"] {
+        assert_eq!(tile("MT_Crack/201.png"), tile(other), "{other}");
+    }
+    let blank = |index: usize| all.image(index).unwrap().iter().all(|&pixel| pixel == 0);
+    let blank: Vec<usize> = (0..663).filter(|&index| blank(index)).collect();
+    assert_eq!(blank.len(), 150 + 4);
+    assert_eq!(blank.iter().map(|&index| tiles[index]).collect::<BTreeSet<_>>().len(), 154);
+    let mut count = [(); 6].map(|()| BTreeSet::new());
+    tiles.iter().enumerate().for_each(|(index, &tile)| {
+        count[all.label(index)].insert(tile);
+    });
+    assert_eq!(count.map(|tiles| tiles.len()), [38, 42, 37, 8, 150, 29 + 4]);
+    assert_eq!(
+        parts.each_ref().map(|part| class_counts(&**part)),
+        [[79, 59, 78, 69, 104, 71], [18, 13, 18, 15, 23, 16], [18, 13, 18, 12, 23, 16]]
+    );
+}
+
+/// The source's way to split has copies of tiles on both sides, and so has ours of that name.
+#[test]
+fn the_leaking_split_of_the_magnetic_tiles_leaks() {
+    let Some((_folder, data)) = golden(&[TILES]) else { return };
+    let [train, test] = ["train-leaking", "test-leaking"]
+        .map(|split| opened("magnetic-tile-defects", split, &data));
+    assert_eq!((train.len(), test.len()), (564, 99));
+    let numbers = |set: &Arc<dyn Dataset>| -> BTreeSet<String> {
+        let number = |record: &str| record.chars().filter(char::is_ascii_digit).collect();
+        (0..set.len()).map(|index| number(&set.entry(index).record)).collect()
+    };
+    assert!(numbers(&train).intersection(&numbers(&test)).count() > 5);
 }
 
 #[test]
