@@ -16,6 +16,7 @@ mod npy;
 mod output;
 mod preprocess;
 mod run;
+mod significance;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -57,6 +58,7 @@ enum Command {
     Bench(bench::Args),
     Convert(convert::Args),
     Run(run::Args),
+    Significance(significance::Args),
 }
 
 fn main() -> ExitCode {
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args, &common),
         Command::Convert(args) => convert::run(&args, &common),
         Command::Run(args) => run::run(&args, &common),
+        Command::Significance(args) => significance::run(&args, &common),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -37,6 +37,7 @@
 mod cell;
 mod html;
 mod legend;
+mod maps;
 mod markdown;
 mod pen;
 mod plot;
@@ -51,6 +52,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 pub use cell::Cell;
+pub use maps::{Map, MapPlot};
 pub use plot::{Axis, BarPlot, Plot, Point, Series, XyPlot};
 pub use table::{Column, Table};
 
@@ -111,8 +113,10 @@ pub enum ReportError {
         /// How many cells the row has.
         got: usize,
     },
-    /// A bar plot has more or fewer values than categories.
-    #[error("plot '{plot}': series '{series}' has {got} values for {expected} categories")]
+    /// A bar plot has more or fewer values than categories, or a row of maps than columns.
+    #[error(
+        "plot '{plot}': series '{series}' has {got} values for {expected} categories or columns"
+    )]
     BarCount {
         /// The title of the plot.
         plot: String,

@@ -1,6 +1,7 @@
 //! What can be plotted: curves and points over two axes, and bars.
 
 use crate::ReportError;
+use crate::maps::MapPlot;
 
 /// A plot.
 #[derive(Debug, Clone)]
@@ -9,6 +10,8 @@ pub enum Plot {
     Xy(XyPlot),
     /// Horizontal bars, grouped by category.
     Bars(BarPlot),
+    /// Matrices as colors.
+    Maps(MapPlot),
 }
 
 /// Curves and points over two axes.
@@ -101,20 +104,30 @@ impl Plot {
         match self {
             Self::Xy(plot) => &plot.title,
             Self::Bars(plot) => &plot.title,
+            Self::Maps(plot) => &plot.title,
         }
     }
 
-    /// Checks that every series of bars has a value, or `None`, for every category.
+    /// Checks that every series of bars has a value, or `None`, for every category, and every row of maps one for every column.
     pub(crate) fn check(&self) -> Result<(), ReportError> {
-        let Self::Bars(plot) = self else { return Ok(()) };
-        let expected = plot.categories.len();
-        match plot.series.iter().find(|(_, values)| values.len() != expected) {
+        let (expected, counts): (usize, Vec<(&String, usize)>) = match self {
+            Self::Xy(_) => return Ok(()),
+            Self::Bars(plot) => {
+                let series = plot.series.iter().map(|(name, values)| (name, values.len()));
+                (plot.categories.len(), series.collect())
+            }
+            Self::Maps(plot) => {
+                let rows = plot.rows.iter().map(|(name, maps)| (name, maps.len()));
+                (plot.columns.len(), rows.collect())
+            }
+        };
+        match counts.into_iter().find(|(_, got)| *got != expected) {
             None => Ok(()),
-            Some((series, values)) => Err(ReportError::BarCount {
-                plot: plot.title.clone(),
+            Some((series, got)) => Err(ReportError::BarCount {
+                plot: self.title().to_owned(),
                 series: series.clone(),
                 expected,
-                got: values.len(),
+                got,
             }),
         }
     }
@@ -124,6 +137,7 @@ impl Plot {
         let (note, left_out) = match self {
             Self::Xy(plot) => (&plot.note, plot.left_out()),
             Self::Bars(plot) => (&plot.note, plot.left_out()),
+            Self::Maps(plot) => (&plot.note, 0),
         };
         let remark = match left_out {
             0 => None,
@@ -312,6 +326,12 @@ impl From<(f64, f64, f64)> for Point {
 impl From<XyPlot> for Plot {
     fn from(plot: XyPlot) -> Self {
         Self::Xy(plot)
+    }
+}
+
+impl From<MapPlot> for Plot {
+    fn from(plot: MapPlot) -> Self {
+        Self::Maps(plot)
     }
 }
 

@@ -10,6 +10,7 @@ use plotters::style::text_anchor::{HPos, VPos};
 
 use crate::cell::{Cell, fixed};
 use crate::legend::{Key, Legend};
+use crate::maps;
 use crate::pen::*;
 use crate::plot::{BarPlot, Plot, SeriesStyle, TickFormat, XyPlot};
 use crate::ticks::{Scale, Tick};
@@ -28,7 +29,7 @@ pub(crate) enum Size {
 
 impl Size {
     /// Width, in CSS pixels.
-    fn width(self) -> f64 {
+    pub(crate) fn width(self) -> f64 {
         match self {
             Self::Wide => 900.0,
             Self::Compact => 436.0,
@@ -56,6 +57,8 @@ pub(crate) fn draw(plot: &Plot, size: Size, titled: bool) -> Result<String, Erro
     let body = match plot {
         Plot::Xy(plot) => Body::xy(plot, size, margin),
         Plot::Bars(plot) => Body::bars(plot, size, margin),
+        // They have no axes.
+        Plot::Maps(plot) => return Ok(maps::draw(plot, size, titled)),
     };
     let head = margin + title.len() as f64 * 1.35 * TITLE_SIZE + if titled { 8.0 } else { 0.0 };
     let pixels = (size.width(), (head + body.height() + margin).ceil());
@@ -76,6 +79,7 @@ pub(crate) fn draw(plot: &Plot, size: Size, titled: bool) -> Result<String, Erro
         match plot {
             Plot::Xy(plot) => draw_xy(plot, &body, &root, head)?,
             Plot::Bars(plot) => draw_bars(plot, &body, &root, head)?,
+            Plot::Maps(_) => {}
         }
         root.present()?;
     }

@@ -242,7 +242,7 @@ fn what_does_not_fit_is_an_error_and_nothing_is_written() {
     let mut report = example();
     report.add(BarPlot::new("B", Axis::number("x"), 0, ["a", "b"]).series("s", [1.0]));
     let error = report.write(dir.path()).unwrap_err();
-    assert_eq!(error.to_string(), "plot 'B': series 's' has 1 values for 2 categories");
+    assert_eq!(error.to_string(), "plot 'B': series 's' has 1 values for 2 categories or columns");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 

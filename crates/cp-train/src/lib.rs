@@ -87,6 +87,7 @@ mod record;
 mod schedule;
 mod scores;
 mod sensitivity;
+mod significance;
 mod stages;
 mod statistics;
 pub mod timing;
@@ -130,6 +131,7 @@ pub use schedule::lr_at;
 #[cfg(feature = "torch")]
 pub use sensitivity::sensitivity;
 pub use sensitivity::{LossRule, Probe, ProbeRank, Sensitivity, SensitivityOptions};
+pub use significance::{Dropped, LayerSignificance, TermRow, significance, term_maps};
 #[cfg(feature = "torch")]
 pub use stages::Observation;
 pub use stages::Stages;
