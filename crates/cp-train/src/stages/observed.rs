@@ -55,7 +55,7 @@ impl Stages {
                 if std::mem::take(&mut first) {
                     seen.retain(|(before, _)| *before < steps);
                 }
-                if steps % every == 0 {
+                if steps.is_multiple_of(every) {
                     seen.push((steps, look(model)?));
                     write(&notes, &seen)?;
                 }
