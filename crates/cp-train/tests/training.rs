@@ -191,12 +191,15 @@ fn a_group_with_rate_zero_stays() {
     assert_ne!(network(1).params()["fc.weight"], after.params()["fc.weight"]);
 }
 
+/// What was seen, each with the steps made until then.
+type Seen = Vec<(usize, Vec<f32>)>;
+
 /// The bias of the last layer every two steps; looks beyond the first `killed` fail, as a killed run ends.
 fn observed(
     stages: &Stages,
     config: &TrainConfig,
     killed: usize,
-) -> Result<(Network, Vec<(usize, Vec<f32>)>), TrainError> {
+) -> Result<(Network, Seen), TrainError> {
     let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
     tch::set_num_threads(1);
     let mut looks = 0;
@@ -273,7 +276,7 @@ fn weight_decay_is_of_weights_or_of_everything() {
             tch::no_grad(|| {
                 let _ = param.g_add_scalar_(1.0);
             });
-            loss = loss + param.sum(tch::Kind::Float) * 0.0;
+            loss += param.sum(tch::Kind::Float) * 0.0;
             start.insert(name, param.detach().copy());
         }
         let mut steps = Optimizer::new(&model, &config);
