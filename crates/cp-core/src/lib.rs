@@ -91,6 +91,7 @@
 
 mod assignment;
 mod cp_tensor;
+mod decoupled;
 mod error;
 mod init;
 mod khatri_rao;
@@ -105,6 +106,7 @@ pub mod rank;
 mod real;
 mod resize;
 mod scale;
+mod separable;
 mod side_by_side;
 mod solver;
 mod statistics;
@@ -115,6 +117,7 @@ mod tucker;
 mod unfold;
 
 pub use cp_tensor::CpTensor;
+pub use decoupled::{Decoupled, decoupled};
 pub use error::CpError;
 pub use init::Init;
 pub use khatri_rao::khatri_rao;
@@ -127,11 +130,12 @@ pub use precompress::Precompressed;
 pub use progress::{Progress, StopReason};
 pub use real::Real;
 pub use resize::resize;
+pub use separable::{Separable, separable};
 pub use side_by_side::{Job, decompose_all};
 pub use solver::{
     Als, AlsQr, Auto, DataAwareAls, DataAwareTucker2, Decomposition, Delta, Epc, Nls, NonNegAls,
     PowerMethod, Restarts, SampledAls, Solver, TkdCpd, TkdCpdDecomposition, WeightedTucker2,
-    best_of, extend, rank_path, weighted_rel_error,
+    best_of, extend, rank_path, weighted_distance, weighted_rel_error,
 };
 pub use statistics::InputStatistics;
 pub use svd::{Svd, WeightedSvd, truncated_svd, weighted_svd};

@@ -31,7 +31,9 @@ use crate::tree::Dense;
 pub use als::Als;
 pub use als_qr::AlsQr;
 pub use auto::Auto;
-pub use data_aware::{DataAwareAls, DataAwareTucker2, WeightedTucker2, weighted_rel_error};
+pub use data_aware::{
+    DataAwareAls, DataAwareTucker2, WeightedTucker2, weighted_distance, weighted_rel_error,
+};
 pub use epc::{Delta, Epc};
 pub use nls::Nls;
 pub use nonneg::NonNegAls;

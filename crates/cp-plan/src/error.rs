@@ -47,6 +47,16 @@ pub enum PlanError {
         /// The nearest compressed / dense that ranks of at least 1 give.
         nearest: f64,
     },
+    /// A rule that chooses ranks of other forms.
+    #[error(
+        "{rule} says nothing of ranks of the form {form}: give a budget or an error, or take one of cp3, cp4, tucker2, tkd-cpd"
+    )]
+    RuleForm {
+        /// The rule.
+        rule: &'static str,
+        /// The form asked for.
+        form: Form,
+    },
     /// A budget that is no ratio.
     #[error("a budget of {got} for compressed / dense; expected a number above 0 and at most 1")]
     BudgetRange {

@@ -2,7 +2,7 @@
 
 use cp_core::{CpTensor, Svd, TuckerTensor};
 use cp_net::{Form, Rank};
-use ndarray::{Array2, ArrayViewD, Axis};
+use ndarray::{Array2, ArrayD, ArrayViewD, Axis};
 
 /// The decomposition of the kernel of a layer, or of one group of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +21,17 @@ pub enum KernelModel {
         /// CP model of the core, `[R_out, R_in, ∏k]`.
         core: CpTensor<f32>,
     },
+    /// For the forms with their solutions in parts: [`Form::Jaderberg1`], [`Form::Jaderberg2`], [`Form::Decoupled`].
+    Parts {
+        /// Which of them.
+        form: Form,
+        /// The rank.
+        rank: usize,
+        /// The weights of the parts, with a row for every output channel of the group.
+        parts: Vec<Array2<f32>>,
+        /// The tensor that they make.
+        kernel: ArrayD<f32>,
+    },
 }
 
 impl KernelModel {
@@ -34,6 +45,7 @@ impl KernelModel {
                 let [out, input] = outer_ranks(tucker);
                 Rank::Three([out, input, core.rank()])
             }
+            KernelModel::Parts { rank, .. } => Rank::One(*rank),
         }
     }
 
@@ -43,6 +55,7 @@ impl KernelModel {
             KernelModel::Cp(cp) => cp.shape(),
             KernelModel::LowRank(svd) => vec![svd.u.nrows(), svd.vt.ncols()],
             KernelModel::Tucker2(tucker) | KernelModel::TkdCpd { tucker, .. } => tucker.shape(),
+            KernelModel::Parts { kernel, .. } => kernel.shape().to_vec(),
         }
     }
 
@@ -64,6 +77,10 @@ impl KernelModel {
                 // A core of another shape.
                 Err(_) => f64::NAN,
             },
+            KernelModel::Parts { kernel, .. } => {
+                let residual = cp_core::norm((kernel - &tensor).view());
+                if residual == 0.0 { 0.0 } else { residual / cp_core::norm(tensor) }
+            }
         }
     }
 
@@ -74,6 +91,7 @@ impl KernelModel {
             KernelModel::LowRank(_) => form == Form::LowRank,
             KernelModel::Tucker2(_) => form == Form::Tucker2,
             KernelModel::TkdCpd { .. } => form == Form::TkdCpd,
+            KernelModel::Parts { form: own, .. } => form == *own,
         }
     }
 
@@ -110,6 +128,7 @@ impl KernelModel {
                 parts.push(expand);
                 parts
             }
+            KernelModel::Parts { parts, .. } => parts.clone(),
         }
     }
 }

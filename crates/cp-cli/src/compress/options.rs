@@ -33,7 +33,8 @@ A plan is TOML, one entry per layer; layers that it does not name stay dense:
 
   [[layer]]
   name = \"features.3\"
-  form = \"cp3\"        # cp3, cp4, tucker2, tkd-cpd, or low-rank for linear layers and 1×1 convolutions
+  form = \"cp3\"        # cp3, cp4, tucker2, tkd-cpd, jaderberg1, jaderberg2, decoupled,
+                      # or low-rank for linear layers and 1×1 convolutions
   rank = 154          # tucker2: [out, in]; tkd-cpd: [out, in, inner]
 
 With a ratio, the plan takes the form and the rank of each layer that lose least, by the errors that the decompositions \
@@ -387,6 +388,12 @@ pub(super) enum FormName {
     Tucker2,
     /// Tucker-2 with a CP core.
     TkdCpd,
+    /// Filters along the columns and along the rows for every input channel, mixed (Jaderberg, scheme 1).
+    Jaderberg1,
+    /// A convolution along the columns, then one along the rows (Jaderberg, scheme 2).
+    Jaderberg2,
+    /// 1×1, then filters of every output channel apart.
+    Decoupled,
 }
 
 impl FormName {
@@ -397,6 +404,9 @@ impl FormName {
             FormName::Cp4 => vec![Form::Cp4],
             FormName::Tucker2 => vec![Form::Tucker2],
             FormName::TkdCpd => vec![Form::TkdCpd],
+            FormName::Jaderberg1 => vec![Form::Jaderberg1],
+            FormName::Jaderberg2 => vec![Form::Jaderberg2],
+            FormName::Decoupled => vec![Form::Decoupled],
         }
     }
 }

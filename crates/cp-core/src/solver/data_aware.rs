@@ -289,12 +289,47 @@ pub fn weighted_rel_error<T: Real>(
         mat(&kr, size, rank).transpose(),
     );
     let x: Vec<f64> = dense.data.iter().map(|x| down.of(x.widen())).collect();
+    Ok(weighted_ratio(&x, &model, &sigma, rows))
+}
+
+/// [`weighted_rel_error`] of a model of any kind, by the tensor that it makes.
+///
+/// # Shapes
+/// `tensor`, `model`: `[T, I₁, …]`; `statistics`: for P = ∏_{n≥1} Iₙ entries.
+///
+/// # Errors
+/// Statistics of another size or without examples.
+///
+/// # Panics
+/// If the shapes differ.
+#[track_caller]
+pub fn weighted_distance<T: Real>(
+    tensor: ArrayViewD<'_, T>,
+    model: ArrayViewD<'_, T>,
+    statistics: &InputStatistics,
+) -> Result<f64, CpError> {
+    assert!(
+        tensor.shape() == model.shape(),
+        "a model of shape {:?} for a tensor of {:?}",
+        model.shape(),
+        tensor.shape()
+    );
+    let (dense, model) = (Dense::new(&tensor), Dense::new(&model));
+    let down = Scale::new(-scale::exponent(measure::largest(&dense.data)));
+    let scaled = |data: &[T]| -> Vec<f64> { data.iter().map(|x| down.of(x.widen())).collect() };
+    let sigma = statistics.scaled(dense.shape[1..].iter().product())?;
+    Ok(weighted_ratio(&scaled(&dense.data), &scaled(&model.data), &sigma, dense.shape[0]))
+}
+
+/// ‖(X − Y) Σ^½‖ / ‖XΣ^½‖ of matrices with `rows` rows; 0 where both are 0.
+fn weighted_ratio(x: &[f64], y: &[f64], sigma: &[f64], rows: usize) -> f64 {
+    let size = x.len() / rows.max(1);
     let square = |matrix: &[f64]| {
         let mut weighted = vec![0.0; matrix.len()];
-        let (x, sigma) = (mat(matrix, rows, size), mat(&sigma, size, size));
+        let (x, sigma) = (mat(matrix, rows, size), mat(sigma, size, size));
         product(mat_mut(&mut weighted, rows, size), x, sigma);
         dot(matrix, &weighted).max(0.0)
     };
-    let difference: Vec<f64> = x.iter().zip(&model).map(|(x, y)| x - y).collect();
-    Ok(measure::ratio(square(&difference).sqrt(), square(&x).sqrt()))
+    let difference: Vec<f64> = x.iter().zip(y).map(|(x, y)| x - y).collect();
+    measure::ratio(square(&difference).sqrt(), square(x).sqrt())
 }

@@ -24,13 +24,30 @@ pub enum Form {
     Tucker2,
     /// Tucker-2 with its core in CP-3 (Phan et al. 2020): nodes `reduce`, `core_reduce`, `spatial`, `core_expand`, `expand`.
     TkdCpd,
+    /// kh×1 S→S·M in S groups · 1×kw depthwise · 1×1 S·M→T (Jaderberg et al. 2014, scheme 1, with a basis for every input channel):
+    /// nodes `vertical`, `horizontal`, `expand`.
+    Jaderberg1,
+    /// kh×1 S→R · 1×kw R→T (Jaderberg et al. 2014, scheme 2): nodes `vertical`, `horizontal`.
+    Jaderberg2,
+    /// 1×1 S→R·T · kh×kw R·T→T in T groups (Xie et al. 2018, the balanced form): nodes `reduce`, `spatial`.
+    Decoupled,
 }
 
 impl Form {
     /// All of them.
-    pub const ALL: [Form; 5] = [Form::Cp3, Form::Cp4, Form::LowRank, Form::Tucker2, Form::TkdCpd];
+    pub const ALL: [Form; 8] = [
+        Form::Cp3,
+        Form::Cp4,
+        Form::LowRank,
+        Form::Tucker2,
+        Form::TkdCpd,
+        Form::Jaderberg1,
+        Form::Jaderberg2,
+        Form::Decoupled,
+    ];
 
-    /// The name as in plans and on the command line: `cp3`, `cp4`, `low-rank`, `tucker2`, `tkd-cpd`.
+    /// The name as in plans and on the command line: `cp3`, `cp4`, `low-rank`, `tucker2`, `tkd-cpd`, `jaderberg1`, `jaderberg2`,
+    /// `decoupled`.
     pub fn name(self) -> &'static str {
         match self {
             Form::Cp3 => "cp3",
@@ -38,26 +55,29 @@ impl Form {
             Form::LowRank => "low-rank",
             Form::Tucker2 => "tucker2",
             Form::TkdCpd => "tkd-cpd",
+            Form::Jaderberg1 => "jaderberg1",
+            Form::Jaderberg2 => "jaderberg2",
+            Form::Decoupled => "decoupled",
         }
     }
 
     /// The rank of this form in which all numbers are 1.
     pub fn least_rank(self) -> Rank {
         match self {
-            Form::Cp3 | Form::Cp4 | Form::LowRank => Rank::One(1),
             Form::Tucker2 => Rank::Two([1; 2]),
             Form::TkdCpd => Rank::Three([1; 3]),
+            _ => Rank::One(1),
         }
     }
 
     /// What a rank of this form looks like, for messages.
     pub(crate) fn rank_words(self) -> &'static str {
         match self {
-            Form::Cp3 | Form::Cp4 | Form::LowRank => "one number, as in `rank = 16`",
             Form::Tucker2 => "two numbers, of output and input channels, as in `rank = [24, 16]`",
             Form::TkdCpd => {
                 "three numbers, of output and input channels and of the core, as in `rank = [24, 16, 30]`"
             }
+            _ => "one number, as in `rank = 16`",
         }
     }
 
@@ -82,7 +102,9 @@ impl fmt::Display for Form {
 
 /// A name that is no form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no form named '{0}'; there are: cp3, cp4, low-rank, tucker2, tkd-cpd")]
+#[error(
+    "no form named '{0}'; there are: cp3, cp4, low-rank, tucker2, tkd-cpd, jaderberg1, jaderberg2, decoupled"
+)]
 pub struct UnknownForm(pub String);
 
 impl FromStr for Form {

@@ -10,13 +10,16 @@
 //! | [`Form::LowRank`] | S→gR · gR→T (+ bias); linear layers and 1×1 convolutions | R(S + T) + T |
 //! | [`Form::Tucker2`] | 1×1 S→gR_in · k₀×… gR_in→gR_out in g groups · 1×1 gR_out→T (+ bias) | R_in S + g R_in R_out ∏k + R_out T + T |
 //! | [`Form::TkdCpd`] | 1×1 S→gR_in · 1×1 gR_in→gR · k₀×… depthwise · 1×1 gR→gR_out · 1×1 gR_out→T (+ bias) | R_in S + gR(R_in + ∏k + R_out) + R_out T + T |
+//! | [`Form::Jaderberg1`] | k₀×1 S→SM in S groups · 1×k₁ depthwise · 1×1 SM→T in g groups (+ bias) | SM(k₀ + k₁) + SMT/g + T |
+//! | [`Form::Jaderberg2`] | k₀×1 S→gR in g groups · 1×k₁ gR→T in g groups (+ bias) | R(S k₀ + T k₁) + T |
+//! | [`Form::Decoupled`] | 1×1 S→RT in g groups · k₀×… RT→T in T groups (+ bias) | RT(S/g + ∏k) + T |
 //!
 //! There is no non-linearity between the parts, and only the last has the bias. Stride, padding and dilation go axis by
 //! axis onto the spatial parts: the vertical one takes the first entry of each and leaves the horizontal axis alone, and
 //! the other way round.
 //!
 //! Reference: Lebedev et al. (2015), §3; Astrid & Lee (2017), §3; Kim et al. (2016), §3.1 (Tucker-2); Phan et al. (2020), §4.2
-//! (TKD-CPD).
+//! (TKD-CPD); Jaderberg et al. (2014), §3; Xie et al. (2018).
 
 use crate::error::NetError;
 use crate::factor::form::Form;
@@ -96,6 +99,38 @@ pub fn replacement(
             check_cp_rank(layer, rank, &core)?;
             Ok(tkd_cpd_parts(conv, [out, input], rank))
         }
+        (Op::Conv(conv), Form::Jaderberg1, Rank::One(rank)) => {
+            let [out, _, rows, columns] = four(conv);
+            // A slice [T/g, k₀, k₁] is a sum of so many terms.
+            let max = (out * rows).min(out * columns).min(rows * columns);
+            check_largest(layer, rank, max)?;
+            let maps = conv.in_channels * rank;
+            let vertical = along(conv, 0, [conv.in_channels, maps], conv.in_channels);
+            let horizontal = along(conv, 1, [maps; 2], maps);
+            let expand = pointwise(maps, conv.out_channels, conv, conv.bias);
+            Ok(vec![
+                ("vertical", Op::Conv(vertical)),
+                ("horizontal", Op::Conv(horizontal)),
+                (EXPAND, expand),
+            ])
+        }
+        (Op::Conv(conv), Form::Jaderberg2, Rank::One(rank)) => {
+            let [out, inputs, rows, columns] = four(conv);
+            check_largest(layer, rank, (inputs * rows).min(out * columns))?;
+            let maps = conv.groups * rank;
+            let vertical = along(conv, 0, [conv.in_channels, maps], conv.groups);
+            let horizontal = along(conv, 1, [maps, conv.out_channels], conv.groups);
+            let horizontal = Conv { bias: conv.bias, ..horizontal };
+            Ok(vec![("vertical", Op::Conv(vertical)), ("horizontal", Op::Conv(horizontal))])
+        }
+        (Op::Conv(conv), Form::Decoupled, Rank::One(rank)) => {
+            let taps: usize = conv.kernel.iter().product();
+            check_largest(layer, rank, (conv.in_channels / conv.groups).min(taps))?;
+            let maps = rank * conv.out_channels;
+            let spatial = Conv { in_channels: maps, groups: conv.out_channels, ..conv.clone() };
+            let reduce = pointwise(conv.in_channels, maps, conv, false);
+            Ok(vec![(REDUCE, reduce), ("spatial", Op::Conv(spatial))])
+        }
         _ => Err(NetError::RankKind {
             layer: layer.into(),
             form,
@@ -116,6 +151,9 @@ fn check_form(layer: &str, dense: &Op, form: Form) -> Result<(), NetError> {
         (Op::Conv(conv), _) if conv.is_pointwise() => {
             mismatch("a 1×1 kernel has no spatial factor; use low-rank")
         }
+        (Op::Conv(conv), Form::Jaderberg1 | Form::Jaderberg2) if conv.kernel.len() != 2 => {
+            mismatch("it is written for two spatial axes; use cp3")
+        }
         (Op::Conv(conv), Form::Cp4) if !(1..=3).contains(&conv.kernel.len()) => {
             mismatch("one factor per axis is written for one to three spatial axes; use cp3")
         }
@@ -135,8 +173,7 @@ fn check_matrix_rank(layer: &str, rank: usize, shape: &[usize]) -> Result<(), Ne
 /// Every kernel is a sum of as many rank-one terms as it has entries. The bound is generous (published plans go above the
 /// least one) and keeps a slip of the pen from asking for arrays that no machine holds.
 fn check_cp_rank(layer: &str, rank: usize, shape: &[usize]) -> Result<(), NetError> {
-    let max = shape.iter().product();
-    if rank > max { Err(NetError::RankTooLarge { layer: layer.into(), rank, max }) } else { Ok(()) }
+    check_largest(layer, rank, shape.iter().product())
 }
 
 /// The ranks of Tucker-2 are numbers of columns of orthonormal matrices.
@@ -147,6 +184,30 @@ fn check_tucker_ranks(layer: &str, ranks: [usize; 2], conv: &Conv) -> Result<(),
         }
     }
     Ok(())
+}
+
+fn check_largest(layer: &str, rank: usize, max: usize) -> Result<(), NetError> {
+    if rank > max { Err(NetError::RankTooLarge { layer: layer.into(), rank, max }) } else { Ok(()) }
+}
+
+/// `[T/g, S/g, k₀, k₁]`; of a convolution over two axes, which was checked.
+fn four(conv: &Conv) -> [usize; 4] {
+    let shape = conv.group_shape();
+    [0, 1, 2, 3].map(|axis| shape.get(axis).copied().unwrap_or(1))
+}
+
+/// The convolution along one axis between other channels, without bias; the other axes have one tap and unit geometry.
+fn along(conv: &Conv, axis: usize, [inputs, outputs]: [usize; 2], groups: usize) -> Conv {
+    let mut part = Conv {
+        groups,
+        bias: false,
+        padding: conv.padding.only(&[axis]),
+        ..Conv::new(inputs, outputs, vec![1; conv.kernel.len()])
+    };
+    part.kernel[axis] = conv.kernel[axis];
+    part.stride[axis] = conv.stride[axis];
+    part.dilation[axis] = conv.dilation[axis];
+    part
 }
 
 fn all_axes(conv: &Conv) -> Vec<usize> {

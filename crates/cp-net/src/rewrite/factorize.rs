@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::error::NetError;
 use crate::factor::form::Form;
-use crate::factor::parts::{EXPAND, replacement};
+use crate::factor::parts::{PART_SUFFIXES, replacement};
 use crate::factor::rank::Rank;
 use crate::factor::record::Factorization;
 use crate::network::architecture::Architecture;
@@ -69,10 +69,12 @@ impl Architecture {
                 }
             }
         }
+        // The last part has the bias.
+        let last = parts[0].last().map_or("", |(suffix, _)| suffix);
         let renamed = self.biases(
             &users,
             |user| format!("{user}.bias"),
-            |user| format!("{user}.{EXPAND}.bias"),
+            |user| format!("{user}.{last}.bias"),
         );
         let weight = first.param("weight");
         for (user, parts) in users.iter().zip(parts) {
@@ -132,7 +134,10 @@ impl Architecture {
         let renamed = self.biases(
             &lasts,
             |last| format!("{last}.bias"),
-            |last| format!("{}.bias", last.strip_suffix(&format!(".{EXPAND}")).unwrap_or(last)),
+            |last| {
+                let without = |suffix: &&str| last.strip_suffix(*suffix)?.strip_suffix('.');
+                format!("{}.bias", PART_SUFFIXES.iter().find_map(without).unwrap_or(last))
+            },
         );
         for (user, last) in users.iter().zip(&lasts) {
             let Some(record) = self.factorized.remove(user) else { continue };

@@ -162,6 +162,14 @@ impl Network {
     /// [`NetError::NotFactorized`], [`NetError::UnknownLayer`].
     pub fn reconstructed(&self, layer: &str) -> Result<ArrayD<f32>, NetError> {
         let record = self.arch.factorization(layer)?;
+        // Input channels of a group, and rows and columns of a kernel over two axes.
+        let (group_inputs, sides) = match &record.dense {
+            Op::Conv(conv) => match conv.group_shape()[1..] {
+                [inputs, rows, columns] => (inputs, [rows, columns]),
+                _ => (conv.group_shape()[1], [1; 2]),
+            },
+            _ => (1, [1; 2]),
+        };
         let mut kernels = Vec::new();
         for Factors { form, mut parts, .. } in self.factors(layer)? {
             let expand = parts.pop().unwrap_or_default();
@@ -172,6 +180,11 @@ impl Network {
                     let inner = core_reduce.dot(reduce);
                     expand.dot(core_expand).dot(&row_products(&[inner.view(), spatial.view()]))
                 }
+                (Form::Jaderberg1, [vertical, horizontal]) => {
+                    per_channel_kernel(&expand, vertical, horizontal, group_inputs)
+                }
+                (Form::Jaderberg2, [vertical]) => separable_kernel(vertical, &expand, sides),
+                (Form::Decoupled, [reduce]) => decoupled_kernel(reduce, &expand),
                 _ => expand.dot(&row_products(&factors)),
             });
         }
@@ -246,6 +259,46 @@ fn tucker_kernel(
     kernel
 }
 
+/// Σₘ expand\[t, sM + m\] vertical\[sM + m, i\] horizontal\[sM + m, j\], `[T, S·kh·kw]`, of M maps for every one of S = `inputs` channels.
+fn per_channel_kernel(
+    expand: &Array2<f32>,
+    vertical: &ArrayView2<'_, f32>,
+    horizontal: &ArrayView2<'_, f32>,
+    inputs: usize,
+) -> Array2<f32> {
+    let patterns = row_products(&[vertical.view(), horizontal.view()]); // [S·M, kh·kw]
+    let (basis, taps) = (expand.ncols() / inputs.max(1), patterns.ncols());
+    Array2::from_shape_fn((expand.nrows(), inputs * taps), |(t, column)| {
+        let (s, tap) = (column / taps, column % taps);
+        (s * basis..(s + 1) * basis).map(|map| expand[[t, map]] * patterns[[map, tap]]).sum()
+    })
+}
+
+/// Σᵣ vertical\[r, s·kh + i\] horizontal\[t, r·kw + j\], `[T, S·kh·kw]`.
+fn separable_kernel(
+    vertical: &ArrayView2<'_, f32>,
+    horizontal: &Array2<f32>,
+    [rows, columns]: [usize; 2],
+) -> Array2<f32> {
+    let inputs = vertical.ncols() / rows;
+    Array2::from_shape_fn((horizontal.nrows(), inputs * rows * columns), |(t, at)| {
+        let (row, column) = (at / columns, at % columns);
+        let of_rank = |r: usize| vertical[[r, row]] * horizontal[[t, r * columns + column]];
+        (0..vertical.nrows()).map(of_rank).sum()
+    })
+}
+
+/// Σᵣ reduce\[t·R + r, s\] spatial\[t, r·K + k\], `[T, S·K]`.
+fn decoupled_kernel(reduce: &ArrayView2<'_, f32>, spatial: &Array2<f32>) -> Array2<f32> {
+    let (out, inputs) = (spatial.nrows(), reduce.ncols());
+    let rank = reduce.nrows() / out;
+    let taps = spatial.ncols() / rank;
+    Array2::from_shape_fn((out, inputs * taps), |(t, column)| {
+        let (s, tap) = (column / taps, column % taps);
+        (0..rank).map(|r| reduce[[t * rank + r, s]] * spatial[[t, r * taps + tap]]).sum()
+    })
+}
+
 /// Shape of one group's tensor in `form`.
 pub fn tensor_shape(op: &Op, form: Form) -> Vec<usize> {
     match op {
@@ -255,7 +308,8 @@ pub fn tensor_shape(op: &Op, form: Form) -> Vec<usize> {
                 Form::Cp3 | Form::Tucker2 | Form::TkdCpd => {
                     vec![out, inputs, kernel.iter().product()]
                 }
-                Form::Cp4 => conv.group_shape(),
+                Form::Decoupled => vec![out, inputs, kernel.iter().product()],
+                Form::Cp4 | Form::Jaderberg1 | Form::Jaderberg2 => conv.group_shape(),
                 Form::LowRank => vec![out, inputs],
             }
         }

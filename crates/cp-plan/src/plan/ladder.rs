@@ -20,6 +20,8 @@ pub(super) struct Ladder<'a> {
     /// Channels of a group, `[T/g, S/g]`, and the number of spatial taps.
     channels: [usize; 2],
     taps: usize,
+    /// Rows and columns of a kernel over two axes.
+    sides: [usize; 2],
 }
 
 impl<'a> Ladder<'a> {
@@ -40,7 +42,8 @@ impl<'a> Ladder<'a> {
         let shape = tensor_shape(op, form);
         let channels = [shape[0], shape[1]];
         let taps = shape[2..].iter().product();
-        Ok(Some(Self { layer, form, arch, shapes, dense, channels, taps }))
+        let sides = [2, 3].map(|axis| shape.get(axis).copied().unwrap_or(1));
+        Ok(Some(Self { layer, form, arch, shapes, dense, channels, taps, sides }))
     }
 
     /// Number of steps.
@@ -49,6 +52,12 @@ impl<'a> Ladder<'a> {
         match self.form {
             Form::LowRank => out.min(input),
             Form::Tucker2 | Form::TkdCpd => out.max(input),
+            Form::Jaderberg1 => {
+                let [rows, columns] = self.sides;
+                (out * rows).min(out * columns).min(rows * columns)
+            }
+            Form::Jaderberg2 => (input * self.sides[0]).min(out * self.sides[1]),
+            Form::Decoupled => input.min(self.taps),
             // A CP form.
             _ => out * input * self.taps,
         }

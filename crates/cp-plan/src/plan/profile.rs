@@ -424,7 +424,7 @@ fn climb(
 }
 
 /// The errors of one form and rank, from the decomposition itself.
-fn decomposed(
+pub(super) fn decomposed(
     layer: &str,
     kernels: &Kernels<'_>,
     form: Form,

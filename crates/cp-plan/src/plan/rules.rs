@@ -7,7 +7,7 @@ use ndarray::{CowArray, IxDyn};
 use rayon::prelude::*;
 
 use super::ladder::Ladder;
-use super::profile::{CpPath, Errors, Kernels, Pairs, check_finite, tails};
+use super::profile::{CpPath, Errors, Kernels, Pairs, check_finite, decomposed, tails};
 use super::{DenseLayer, PlannedLayer, RankPlan};
 use crate::decompose::{Decomposer, LayerStatistics};
 use crate::error::PlanError;
@@ -63,6 +63,9 @@ impl RankPlan {
                 Ok(Ok((rank, format!("error at most {target}"))))
             }
             Form::TkdCpd => tkd_cpd_by_error(ladder, kernels, target, decomposer),
+            Form::Jaderberg1 | Form::Jaderberg2 | Form::Decoupled => {
+                parts_by_error(ladder, kernels, most, target, decomposer)
+            }
             _ => cp_by_error(ladder, kernels, most, target, decomposer),
         })
     }
@@ -85,6 +88,7 @@ impl RankPlan {
             let expected = "a number from 0 to 1";
             return Err(PlanError::PlanOption { option: "share", got: share, expected });
         }
+        refuse_parts("the energy of singular values", form)?;
         by_rule(net, form, |ladder, kernels, _| {
             let of_mode = |mode| {
                 let groups = tails(kernels, mode)?.groups;
@@ -119,6 +123,7 @@ impl RankPlan {
             let expected = "a number from 0 to 1";
             return Err(PlanError::PlanOption { option: "weaken", got: weaken, expected });
         }
+        refuse_parts("EVBMF", form)?;
         by_rule(net, form, |ladder, kernels, _| {
             let of_group = |kernel: &CowArray<'_, f32, IxDyn>| match ladder.form {
                 Form::LowRank => {
@@ -257,6 +262,45 @@ fn low_rank_by_error(
     while low < high {
         let middle = low + (high - low) / 2;
         let found = error(middle);
+        if found <= target {
+            (high, least) = (middle, found);
+        } else {
+            low = middle + 1;
+        }
+    }
+    Ok(Ok((Rank::One(high), reached(least))))
+}
+
+/// Rules that look at unfoldings say nothing of forms that are no models of these.
+fn refuse_parts(rule: &'static str, form: Form) -> Result<(), PlanError> {
+    match form {
+        Form::Jaderberg1 | Form::Jaderberg2 | Form::Decoupled => {
+            Err(PlanError::RuleForm { rule, form })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The least rank at which the parts are near enough; errors never rise with it but by the luck of a CP start.
+fn parts_by_error(
+    ladder: &Ladder<'_>,
+    kernels: &Kernels<'_>,
+    most: usize,
+    target: f64,
+    decomposer: &Decomposer,
+) -> Result<Verdict, CpError> {
+    let error = |rank: usize| {
+        let found = decomposed(ladder.layer, kernels, ladder.form, Rank::One(rank), decomposer)?;
+        Ok::<_, CpError>(found.counted())
+    };
+    let last = error(most)?;
+    if last > target {
+        return Ok(Err(missed(last, target, Rank::One(most))));
+    }
+    let (mut low, mut high, mut least) = (1, most, last);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let found = error(middle)?;
         if found <= target {
             (high, least) = (middle, found);
         } else {

@@ -3,6 +3,7 @@
 use cp_net::{Architecture, Form, InputShapes, Op, Rank, Shapes};
 
 use super::budget::Budget;
+use super::ladder::Ladder;
 use super::{DenseLayer, PlannedLayer, RankPlan};
 use crate::error::PlanError;
 
@@ -193,8 +194,9 @@ fn candidates(
         let share = weights as f64 / total as f64;
         let negligible =
             if head.as_ref() == Some(name) { NEGLIGIBLE_HEAD_SHARE } else { NEGLIGIBLE_SHARE };
-        // Strictly smaller: unit · rank ≤ dense − 1.
-        let max = weights.saturating_sub(1) / unit;
+        // Strictly smaller: unit · rank ≤ dense − 1. With padding, multiply-adds may allow more than the form has.
+        let most = Ladder::new(arch, name, form, shapes)?.map_or(0, |ladder| ladder.len());
+        let max = (weights.saturating_sub(1) / unit).min(most);
         if max == 0 {
             keep(format!(
                 "no rank makes it smaller: break-even {:.2}",
