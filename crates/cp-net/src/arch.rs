@@ -4,6 +4,8 @@
 
 mod alexnet;
 mod builder;
+mod channelnet;
+mod channelwise;
 mod charnet;
 mod cpac;
 mod efficientnet;
@@ -22,6 +24,7 @@ mod yolox;
 
 pub use builder::{Builder, Sizes, Window, window};
 
+use crate::arch::channelnet::Version;
 use crate::arch::settings::Settings;
 use crate::error::NetError;
 use crate::network::architecture::Architecture;
@@ -33,6 +36,9 @@ type Make = fn(&mut Settings) -> Result<Architecture, NetError>;
 const BUILT_IN: &[(&str, Make)] = &[
     ("alexnet", alexnet::alexnet),
     ("alexnet-caffe", alexnet::alexnet_caffe),
+    ("channelnet-v1", |settings| channelnet::channelnet(settings, Version::V1)),
+    ("channelnet-v2", |settings| channelnet::channelnet(settings, Version::V2)),
+    ("channelnet-v3", |settings| channelnet::channelnet(settings, Version::V3)),
     ("charnet", charnet::charnet),
     ("cpac", cpac::cpac),
     ("efficientnet-b0", efficientnet::b0),

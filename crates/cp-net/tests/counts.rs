@@ -86,6 +86,62 @@ fn mobilenet_v1_by_width_and_resolution() {
     }
 }
 
+/// Layer by layer and in all, in the paper's topology and in the released code's.
+#[test]
+fn channelnets_in_both_topologies() {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden");
+    let folder = std::env::var_os("POLYAD_GOLDEN").map_or_else(beside, PathBuf::from);
+    if !folder.is_dir() {
+        println!("skipped: no golden data at {}", folder.display());
+        return;
+    }
+    let text = std::fs::read_to_string(folder.join("channelnets-counts.json")).unwrap();
+    let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let number = |value: &serde_json::Value| value.as_u64().unwrap() as usize;
+    for (part, topology) in [("paper_topology", "paper"), ("released_code", "released")] {
+        for version in ["v1", "v2", "v3"] {
+            let model = &golden[part][version];
+            let name = format!("channelnet-{version}(topology={topology})");
+            assert_eq!(params(&name), number(&model["parameters"]), "{name}");
+            assert_eq!(macs(&name), number(&model["macs"]), "{name}");
+            let arch = arch::by_name(&name).unwrap();
+            let cost = arch.cost(arch.input_shapes()).unwrap();
+            let convs = cost.nodes.iter().filter(|node| ["conv", "linear"].contains(&node.op));
+            let layers = model["layers"].as_array().unwrap();
+            assert_eq!(convs.clone().count(), layers.len(), "{name}");
+            for (node, layer) in convs.zip(layers) {
+                assert_eq!(node.name, layer["layer"].as_str().unwrap(), "{name}");
+                assert_eq!(node.cost.macs, number(&layer["macs"]), "{name}: {}", node.name);
+                let own = ["weight", "bias"].map(|slot| format!("{}.{slot}", node.name));
+                let weights = arch.params().filter(|(param, _)| own.contains(param));
+                let weights: usize =
+                    weights.map(|(_, spec)| spec.shape.iter().product::<usize>()).sum();
+                assert_eq!(weights, number(&layer["weights"]), "{name}: {}", node.name);
+                let output: Vec<usize> =
+                    layer["out"].as_array().unwrap().iter().map(number).collect();
+                // Convolutions along channels have these as an axis.
+                let values = |shape: &[usize]| shape.iter().product::<usize>();
+                assert_eq!(values(&node.output), values(&output), "{name}: {}", node.name);
+            }
+        }
+    }
+}
+
+/// What cannot be is refused with its numbers.
+#[test]
+fn channelnets_that_cannot_be() {
+    let check = |name: &str, expected: &str| {
+        let error = arch::by_name(name).unwrap_err().to_string();
+        assert!(error.contains(expected), "{name}: {error}");
+    };
+    check("channelnet-v1(groups=3)", "groups is 3, expected a divisor of the 512 channels");
+    check("channelnet-v1(topology=other)", "topology is 'other', expected paper or released");
+    check("channelnet-v1(kernel=64)", "no setting 'kernel'");
+    check("channelnet-v2(kernel=1025)", "kernel is 1025, expected 1 to 1024, the channels");
+    check("channelnet-v3(classes=1025)", "classes is 1025, expected 1 to 1024, the channels");
+    check("channelnet-v1(channels=1/2/3)", "channels is '1/2/3'");
+}
+
 #[test]
 fn multiply_adds_of_the_dense_networks() {
     assert_eq!(macs("alexnet"), 714_188_480);

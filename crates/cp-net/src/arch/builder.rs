@@ -242,6 +242,12 @@ impl Builder {
         self
     }
 
+    /// Keeps what is wrong with a layer, unless something was wrong before it.
+    pub(super) fn refuse(mut self, error: NetError) -> Self {
+        self.error.get_or_insert(error);
+        self
+    }
+
     /// A convolution to `out` channels.
     pub fn conv(self, name: &str, out: usize, window: Window) -> Self {
         let axes = self.axes();

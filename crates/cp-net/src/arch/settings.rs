@@ -87,6 +87,19 @@ impl Settings {
         Err(self.error(format!("{key} is {value}, expected a number from {least} to {most}")))
     }
 
+    /// One of several words.
+    pub(super) fn choice(
+        &mut self,
+        key: &'static str,
+        default: &'static str,
+        words: &[&'static str],
+    ) -> Result<&'static str, NetError> {
+        let value = self.take(key, default.to_owned())?;
+        words.iter().copied().find(|word| *word == value).ok_or_else(|| {
+            self.error(format!("{key} is '{value}', expected {}", words.join(" or ")))
+        })
+    }
+
     /// Number of classes.
     pub(super) fn classes(&mut self, default: usize) -> Result<usize, NetError> {
         self.count("classes", default, 1)
