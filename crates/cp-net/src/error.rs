@@ -268,7 +268,7 @@ pub enum NetError {
     },
     /// A weight array holds NaN or infinity.
     #[error(
-        "the weights of layer '{layer}' hold {count} values that are NaN or infinite; they cannot be decomposed"
+        "the weights of layer '{layer}' hold {count} values that are NaN or infinite: find where they come from"
     )]
     NotFinite {
         /// The layer.

@@ -12,6 +12,7 @@ pub(crate) mod input;
 pub(crate) mod node;
 mod records;
 pub(crate) mod shapes;
+mod sparsity;
 
 use std::collections::BTreeMap;
 
