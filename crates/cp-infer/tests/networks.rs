@@ -86,6 +86,10 @@ fn three_axes() {
 fn in_onnx_runtime_by_name() {
     for (name, shape) in [
         ("alexnet(classes=9)", [3, 64, 64]),
+        ("channelnet-v1(width=0.25, resolution=64)", [3, 64, 64]),
+        ("channelnet-v2(topology=released, width=0.25, resolution=64)", [3, 64, 64]),
+        ("channelnet-v3(width=0.25, resolution=64, classes=99)", [3, 64, 64]),
+        ("channelnet-v3(classifier=unshared, width=0.25, resolution=64, classes=99)", [3, 64, 64]),
         ("charnet", [1, 24, 24]),
         ("efficientnet-b0", [3, 64, 64]),
         ("googlenet", [3, 64, 64]),
