@@ -131,12 +131,15 @@ fn every_architecture_comes_back() {
             _ => false,
         };
         known.extend(net.nodes().iter().filter(more).map(|node| node.name.clone()));
-        // And layers whose parameters are factors as those that they run as.
+        // And layers whose parameters are factors as the convolutions that they run as, the last of which has their name.
+        let shapes = net.shapes(net.architecture().input_shapes()).unwrap();
         for layer in net.nodes().iter().filter(|node| !node.op.ways().is_empty()) {
-            let inner = format!("{}.", layer.name);
-            let parts = net.folded().unwrap().into_parts().0.nodes.into_iter();
-            let parts = parts.map(|node| node.name);
-            known.extend(parts.filter(|name| *name == layer.name || name.starts_with(&inner)));
+            let input = shapes.get(&layer.inputs[0]).unwrap();
+            let ways = layer.op.ways().into_iter();
+            let Some(way) = ways.min_by_key(|way| way.macs(input)) else { continue };
+            let inner = way.parts.iter().rev().skip(1);
+            known.extend(inner.map(|part| format!("{}.{}", layer.name, part.suffix)));
+            known.push(layer.name.clone());
         }
         let sorted = |mut names: Vec<String>| {
             names.sort();

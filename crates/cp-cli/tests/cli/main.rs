@@ -15,5 +15,6 @@ mod pictures;
 mod pytorch;
 mod real_data;
 mod run;
+mod significance;
 mod support;
 mod work;
