@@ -119,9 +119,13 @@ pub fn term_maps(
     }
     let value = net.node(before)?.output().to_owned();
     let mut arch = net.architecture().clone();
-    arch.outputs = vec![value];
-    let cut = Network::new(arch, net.params().clone())?;
-    let maps = cut.eval(inputs)?.remove(0);
+    let known = arch.outputs.iter().position(|output| *output == value);
+    let place = known.unwrap_or(arch.outputs.len());
+    if known.is_none() {
+        arch.outputs.push(value);
+    }
+    let tapped = Network::new(arch, net.params().clone())?;
+    let maps = tapped.eval(inputs)?.swap_remove(place);
     let of_example = |example: ArrayViewD<'_, f32>| -> Vec<Array2<f32>> {
         let map = |map: ArrayViewD<'_, f32>| {
             let map = if axes == 1 { map.insert_axis(Axis(0)) } else { map };
