@@ -57,6 +57,7 @@ fn what_has_a_kernel_is_known() {
         "concat",
         "constant",
         "conv",
+        "cp_conv",
         "dropout",
         "flatten",
         "global_avg_pool",
@@ -74,6 +75,8 @@ fn what_has_a_kernel_is_known() {
         "silu",
         "split",
         "squeeze",
+        "tt_conv",
+        "tucker_conv",
         "unsqueeze",
     ];
     let options = Options::default().fast_only(true);
