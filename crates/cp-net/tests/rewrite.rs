@@ -9,7 +9,7 @@ use common::{difference, factors, random, run};
 use cp_net::arch::{self, Builder, window};
 use cp_net::{
     Add, Architecture, BatchNorm, Constant, Conv, CpConv, Draw, Form, INPUT, Identity, InputSpec,
-    Mul, Network, Node, Op, OpSpec, Pad, Padding, Relu, Slice,
+    Mul, Network, Node, Op, Pad, Padding, Relu, Slice,
 };
 use ndarray::{ArrayD, Axis};
 
