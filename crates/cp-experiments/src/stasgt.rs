@@ -621,7 +621,7 @@ mod tests {
         let after = copy.network().unwrap();
         assert!(after != before, "the running statistics of the copy have moved");
         for (name, array) in after.params() {
-            let moved = array != &before.params()[name];
+            let moved = array != before.params()[name];
             assert_eq!(moved, name.contains("running_"), "{name}");
         }
         // As the running statistics are all that moved, a second look sees the same.
