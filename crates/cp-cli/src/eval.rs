@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use cp_data::DataDir;
 use cp_train::engine::Subject;
-use cp_train::{EvalOptions, Evaluation, check_fit, evaluate_in, timing};
+use cp_train::{EvalOptions, Evaluation, TrainError, check_fit, evaluate_in, timing};
 use serde::Serialize;
 
 use crate::common::{Common, InputShape, positive, shapes_by_name};
@@ -74,11 +74,9 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     let options = EvalOptions { batch_size: args.batch, ..EvalOptions::default() };
     let evaluation = evaluate_in(engine, &net, &dataset, &options)?;
     if !evaluation.loss.is_finite() {
-        bail!(
-            "{}: the network puts out NaN or infinity for these images, and no accuracy can be told: its weights are finite, but too large \
-             for f32 on the way",
-            args.model.path.display()
-        );
+        let network = net.architecture().name.clone();
+        let error = TrainError::OutputsNotFinite { network, data: dataset.name().into() };
+        return Err(error).with_context(|| args.model.path.display().to_string());
     }
     output::print(&EvalReport(evaluation), common.json)
 }

@@ -10,7 +10,8 @@ use cp_net::{Network, Op};
 use cp_report::{Axis, Block, Cell, Column, Map, MapPlot, Series, Table, XyPlot};
 use cp_train::engine::Subject;
 use cp_train::{
-    Dropped, EvalOptions, LayerSignificance, batch, check_fit, significance, term_maps, timing,
+    Dropped, EvalOptions, LayerSignificance, Provenance, batch, check_fit, significance, term_maps,
+    timing,
 };
 use ndarray::Array2;
 use serde::Serialize;
@@ -51,6 +52,9 @@ pub(crate) struct Args {
     /// Numbers of terms left out at which it is measured, from either end.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive)]
     points: usize,
+    /// Images per forward pass.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive)]
+    batch: usize,
     /// Only these layers.
     #[arg(long, value_name = "LAYER")]
     layer: Vec<String>,
@@ -111,11 +115,12 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     let few = spread(&dataset, args.examples)?;
     timing::set_threads(common.threads.unwrap_or(0));
     let engine = common.engine.engine(common.device.device()?, [Subject::Network(&net)])?;
-    let options = EvalOptions::default();
-    let layers = significance(engine, &net, &few, args.points, &options)?;
+    let options = EvalOptions { batch_size: args.batch, ..EvalOptions::default() };
+    let provenance = Provenance::collect(engine.device(), common.seed, dataset.sources());
+    let layers = significance(engine, &net, &few, args.points, &options).with_context(named)?;
     let answer = Answer { examples: few.len(), layers };
     if let Some(out) = &args.out {
-        write_page(args, &net, &dataset, &answer, out)?;
+        write_page(args, &net, &dataset, &answer, &provenance, out)?;
     }
     output::print(&answer, common.json)
 }
@@ -155,6 +160,7 @@ fn write_page(
     net: &Network,
     dataset: &Arc<dyn Dataset>,
     answer: &Answer,
+    provenance: &Provenance,
     out: &Path,
 ) -> anyhow::Result<()> {
     let verdict = answer.layers.iter().map(verdict).collect::<Vec<_>>().join(" ");
@@ -190,6 +196,7 @@ fn write_page(
          vectors; |kˢ| is the norm of its vector of input channels alone, which depends on how the scale is spread over the vectors.",
         answer.examples, args.dataset, args.split
     )));
+    page.add(Block::provenance(provenance.rows()));
     page.write(out).with_context(|| format!("--out {}", out.display()))
 }
 

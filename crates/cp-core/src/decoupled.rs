@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayD, ArrayViewD, Axis, Ix3, s};
 
-use crate::svd::truncated_svd;
+use crate::svd::{check_rank, truncated_svd};
 use crate::{CpError, Real};
 
 /// K\[t, s, k\] ≈ Σᵣ c\[t, r, s\] a\[t, r, k\]: a 1×1 convolution to R channels for every output channel, then one spatial filter for each.
@@ -53,6 +53,7 @@ pub fn decoupled<T: Real>(kernel: ArrayViewD<'_, T>, rank: usize) -> Result<Deco
         .into_dimensionality::<Ix3>()
         .map_err(|_| CpError::FactorCount { expected: 3, got: order })?;
     let (out, inputs, taps) = kernel.dim();
+    check_rank(rank, inputs, taps)?;
     let mut channels = Array2::from_elem((out * rank, inputs), T::narrow(0.0));
     let mut spatial = Array2::from_elem((out, rank * taps), T::narrow(0.0));
     for (t, filter) in kernel.axis_iter(Axis(0)).enumerate() {

@@ -109,7 +109,7 @@ fn check<T: Real>(matrix: &ArrayView2<'_, T>) -> Result<f64, CpError> {
     Ok(largest)
 }
 
-fn check_rank(rank: usize, rows: usize, columns: usize) -> Result<(), CpError> {
+pub(crate) fn check_rank(rank: usize, rows: usize, columns: usize) -> Result<(), CpError> {
     if rank == 0 {
         return Err(CpError::RankZero);
     }

@@ -19,7 +19,8 @@ use std::ops::RangeInclusive;
 use ndarray::{ArrayD, ArrayViewD};
 use serde::{Deserialize, Serialize};
 
-pub use factored::{Contraction, Way, WayPart};
+pub(crate) use factored::axis_suffixes;
+pub use factored::{Contraction, Factored, Way, WayPart};
 pub use padding::Padding;
 pub use spec::{
     BadField, Draw, Effect, Mismatch, OpSpec, ParamRole, ParamSpec, Sample, Shape, Start,
@@ -174,11 +175,6 @@ macro_rules! make_op {
                 match self { $(Op::$name(op) => op.effect(),)* }
             }
 
-            /// See [`OpSpec::ways`].
-            pub fn ways(&self) -> Vec<Way> {
-                match self { $(Op::$name(op) => op.ways(),)* }
-            }
-
             /// See [`OpSpec::eval`].
             pub fn eval(
                 &self,
@@ -215,6 +211,16 @@ impl Op {
     /// Whether it has a kernel that can be decomposed: a convolution or a linear layer.
     pub fn has_kernel(&self) -> bool {
         matches!(self, Op::Conv(_) | Op::Linear(_))
+    }
+
+    /// See [`Factored::ways`]; none for ops whose weights are no factors.
+    pub fn ways(&self) -> Vec<Way> {
+        match self {
+            Op::CpConv(op) => op.ways(),
+            Op::TtConv(op) => op.ways(),
+            Op::TuckerConv(op) => op.ways(),
+            _ => Vec::new(),
+        }
     }
 
     /// How many inputs it takes, in words.

@@ -32,6 +32,17 @@ pub enum TrainError {
         /// The learning rate of that step.
         lr: f64,
     },
+    /// A network whose outputs are no numbers.
+    #[error(
+        "the network '{network}' puts out NaN or infinity for images of '{data}', and no accuracy can be told: its weights are finite, but too large \
+         for f32 on the way"
+    )]
+    OutputsNotFinite {
+        /// Name of the architecture.
+        network: String,
+        /// The data set.
+        data: String,
+    },
     /// A data set without examples was given.
     #[error("data set '{name}' has no examples")]
     Empty {

@@ -50,7 +50,7 @@ pub struct LayerSignificance {
 /// Measures every CP layer of `net` ([`Network::cp_layers`]) on `data`, at about `points` numbers of dropped terms from none to all.
 ///
 /// # Errors
-/// As [`evaluate_in`]; where there is no CP layer.
+/// As [`evaluate_in`]; [`TrainError::OutputsNotFinite`].
 pub fn significance(
     engine: Engine,
     net: &Network,
@@ -58,7 +58,15 @@ pub fn significance(
     points: usize,
     options: &EvalOptions,
 ) -> Result<Vec<LayerSignificance>, TrainError> {
-    let whole = evaluate_in(engine, net, data, options)?.top1;
+    let top1 = |net: &Network| {
+        let found = evaluate_in(engine, net, data, options)?;
+        if found.loss.is_finite() {
+            return Ok(found.top1);
+        }
+        let network = net.architecture().name.clone();
+        Err(TrainError::OutputsNotFinite { network, data: data.name().into() })
+    };
+    let whole = top1(net)?;
     let mut layers = Vec::new();
     for layer in net.cp_layers() {
         let mut terms: Vec<TermRow> = net
@@ -74,8 +82,7 @@ pub fn significance(
         let curve = |order: &[usize]| -> Result<Vec<Dropped>, TrainError> {
             let mut curve = vec![Dropped { terms: 0, top1: whole }];
             for count in counts(order.len(), points) {
-                let less = net.without_terms(layer, &order[..count])?;
-                let top1 = evaluate_in(engine, &less, data, options)?.top1;
+                let top1 = top1(&net.without_terms(layer, &order[..count])?)?;
                 curve.push(Dropped { terms: count, top1 });
             }
             Ok(curve)

@@ -24,7 +24,7 @@
 use crate::error::NetError;
 use crate::factor::form::Form;
 use crate::factor::rank::Rank;
-use crate::op::{Conv, Linear, Op};
+use crate::op::{Conv, Linear, Op, axis_suffixes};
 
 /// Suffix of the first part: input channels to R.
 pub(crate) const REDUCE: &str = "reduce";
@@ -70,15 +70,10 @@ pub fn replacement(
         }
         (Op::Conv(conv), Form::Cp4, Rank::One(rank)) => {
             check_cp_rank(layer, rank, &conv.group_shape())?;
-            Ok(match conv.kernel.len() {
-                1 => conv_parts(conv, rank, &[("spatial", &[0])]),
-                2 => conv_parts(conv, rank, &[("vertical", &[0]), ("horizontal", &[1])]),
-                _ => conv_parts(
-                    conv,
-                    rank,
-                    &[("depth", &[0]), ("vertical", &[1]), ("horizontal", &[2])],
-                ),
-            })
+            let axes: Vec<usize> = all_axes(conv);
+            let spatial: Vec<(&'static str, &[usize])> =
+                axis_suffixes(axes.len()).iter().copied().zip(axes.chunks(1)).collect();
+            Ok(conv_parts(conv, rank, &spatial))
         }
         (Op::Conv(conv), Form::LowRank, Rank::One(rank)) => {
             check_matrix_rank(layer, rank, &conv.group_shape()[..2])?;
@@ -105,8 +100,8 @@ pub fn replacement(
             let max = (out * rows).min(out * columns).min(rows * columns);
             check_largest(layer, rank, max)?;
             let maps = conv.in_channels * rank;
-            let vertical = along(conv, 0, [conv.in_channels, maps], conv.in_channels);
-            let horizontal = along(conv, 1, [maps; 2], maps);
+            let vertical = conv.along(&[0], [conv.in_channels, maps], conv.in_channels);
+            let horizontal = conv.along(&[1], [maps; 2], maps);
             let expand = pointwise(maps, conv.out_channels, conv, conv.bias);
             Ok(vec![
                 ("vertical", Op::Conv(vertical)),
@@ -118,8 +113,8 @@ pub fn replacement(
             let [out, inputs, rows, columns] = four(conv);
             check_largest(layer, rank, (inputs * rows).min(out * columns))?;
             let maps = conv.groups * rank;
-            let vertical = along(conv, 0, [conv.in_channels, maps], conv.groups);
-            let horizontal = along(conv, 1, [maps, conv.out_channels], conv.groups);
+            let vertical = conv.along(&[0], [conv.in_channels, maps], conv.groups);
+            let horizontal = conv.along(&[1], [maps, conv.out_channels], conv.groups);
             let horizontal = Conv { bias: conv.bias, ..horizontal };
             Ok(vec![("vertical", Op::Conv(vertical)), ("horizontal", Op::Conv(horizontal))])
         }
@@ -196,20 +191,6 @@ fn four(conv: &Conv) -> [usize; 4] {
     [0, 1, 2, 3].map(|axis| shape.get(axis).copied().unwrap_or(1))
 }
 
-/// The convolution along one axis between other channels, without bias; the other axes have one tap and unit geometry.
-fn along(conv: &Conv, axis: usize, [inputs, outputs]: [usize; 2], groups: usize) -> Conv {
-    let mut part = Conv {
-        groups,
-        bias: false,
-        padding: conv.padding.only(&[axis]),
-        ..Conv::new(inputs, outputs, vec![1; conv.kernel.len()])
-    };
-    part.kernel[axis] = conv.kernel[axis];
-    part.stride[axis] = conv.stride[axis];
-    part.dilation[axis] = conv.dilation[axis];
-    part
-}
-
 fn all_axes(conv: &Conv) -> Vec<usize> {
     (0..conv.kernel.len()).collect()
 }
@@ -279,23 +260,11 @@ fn expand(conv: &Conv, rank: usize) -> Op {
 
 /// A 1×1 convolution over as many axes and in as many groups as `conv`.
 fn pointwise(in_channels: usize, out_channels: usize, conv: &Conv, bias: bool) -> Op {
-    let unit = Conv::new(in_channels, out_channels, vec![1; conv.kernel.len()]);
-    Op::Conv(Conv { groups: conv.groups, bias, ..unit })
+    Op::Conv(Conv { bias, ..conv.along(&[], [in_channels, out_channels], conv.groups) })
 }
 
 /// The depthwise convolution along `axes`; the other axes have one tap and unit geometry.
 fn depthwise(conv: &Conv, rank: usize, axes: &[usize]) -> Op {
     let channels = conv.groups * rank;
-    let mut part = Conv {
-        groups: channels,
-        bias: false,
-        padding: conv.padding.only(axes),
-        ..Conv::new(channels, channels, vec![1; conv.kernel.len()])
-    };
-    for &axis in axes {
-        part.kernel[axis] = conv.kernel[axis];
-        part.stride[axis] = conv.stride[axis];
-        part.dilation[axis] = conv.dilation[axis];
-    }
-    Op::Conv(part)
+    Op::Conv(conv.along(axes, [channels; 2], channels))
 }

@@ -96,6 +96,27 @@ impl Conv {
         self.sweep().windows(axis, size)
     }
 
+    /// The convolution along some of its axes alone, between other channels, without bias; the other axes have one tap and unit geometry.
+    pub(crate) fn along(
+        &self,
+        axes: &[usize],
+        [inputs, outputs]: [usize; 2],
+        groups: usize,
+    ) -> Self {
+        let mut part = Self {
+            groups,
+            bias: false,
+            padding: self.padding.only(axes),
+            ..Self::new(inputs, outputs, vec![1; self.kernel.len()])
+        };
+        for &axis in axes {
+            part.kernel[axis] = self.kernel[axis];
+            part.stride[axis] = self.stride[axis];
+            part.dilation[axis] = self.dilation[axis];
+        }
+        part
+    }
+
     fn sweep(&self) -> Sweep<'_> {
         Sweep {
             kernel: &self.kernel,

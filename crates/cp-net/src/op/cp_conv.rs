@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conv::{Conv, yes};
 use super::factored::{
-    AXES, Contraction, TAPS, Way, WayPart, along, axis_suffixes, check, eval, fewest_macs,
+    AXES, Contraction, Factored, TAPS, Way, WayPart, axis_suffixes, check, dense_of, eval, fewest_macs, methods_of_dense,
 };
 use super::padding::Padding;
 use super::spec::{
@@ -62,13 +62,6 @@ impl CpConv {
         Self { in_channels, out_channels, kernel, rank, stride, padding, dilation, weights, bias }
     }
 
-    /// The dense convolution with the kernel put together.
-    pub fn dense(&self) -> Conv {
-        let Self { in_channels, out_channels, kernel, stride, padding, dilation, bias, .. } =
-            self.clone();
-        Conv { in_channels, out_channels, kernel, stride, padding, dilation, groups: 1, bias }
-    }
-
     fn axes(&self) -> usize {
         self.kernel.len()
     }
@@ -97,6 +90,8 @@ impl CpConv {
         WayPart { suffix, conv, kernel: Contraction::new(factors, result) }
     }
 }
+
+dense_of!(CpConv);
 
 impl OpSpec for CpConv {
     fn params(&self) -> Vec<ParamSpec> {
@@ -129,24 +124,17 @@ impl OpSpec for CpConv {
         check(&self.dense(), &[self.rank], "rank")
     }
 
-    fn complete(&mut self, inputs: &[&[usize]]) {
-        let mut dense = self.dense();
-        dense.complete(inputs);
-        self.in_channels = dense.in_channels;
-        self.stride = dense.stride;
-        self.padding = dense.padding;
-        self.dilation = dense.dilation;
-    }
+    methods_of_dense!();
 
-    fn output(&self, inputs: &[&[usize]]) -> Result<Vec<Shape>, Mismatch> {
-        self.dense().output(inputs)
+    fn sample(draw: &mut Draw) -> Sample<Self> {
+        let Sample { op, inputs, values } = Conv::sample(draw);
+        let dense = Conv { groups: 1, ..op };
+        let op = Self { weights: draw.flag(), ..Self::of(&dense, draw.size(1..=4)) };
+        Sample { op, inputs, values }
     }
+}
 
-    /// Of the cheapest way.
-    fn macs(&self, inputs: &[&[usize]], _: &[Shape]) -> usize {
-        fewest_macs(&self.ways(), inputs[0])
-    }
-
+impl Factored for CpConv {
     fn ways(&self) -> Vec<Way> {
         let (dense, rank) = (self.dense(), self.rank);
         let axes: Vec<usize> = (0..self.axes()).collect();
@@ -156,15 +144,15 @@ impl OpSpec for CpConv {
         all.extend(self.spatial());
         let merged = Self::part("", dense.clone(), &all, &format!("ts{taps}"));
         let reduce = || {
-            let conv = along(&dense, &[], [dense.in_channels, rank], 1);
+            let conv = dense.along(&[], [dense.in_channels, rank], 1);
             Self::part("reduce", conv, &[("input", "sr".to_owned())], "rs")
         };
         let expand = || {
-            let conv = along(&dense, &[], [rank, dense.out_channels], 1);
+            let conv = dense.along(&[], [rank, dense.out_channels], 1);
             Self::part("expand", Conv { bias: self.bias, ..conv }, &self.last(), "tr")
         };
         let depthwise = |suffix, axes: &[usize]| {
-            let conv = along(&dense, axes, [rank; 2], rank);
+            let conv = dense.along(axes, [rank; 2], rank);
             let factors: Vec<_> = axes.iter().map(|&axis| self.spatial()[axis].clone()).collect();
             let taps: String = axes.iter().map(|&axis| TAPS[axis]).collect();
             Self::part(suffix, conv, &factors, &format!("r{taps}"))
@@ -181,21 +169,5 @@ impl OpSpec for CpConv {
             ways.push(Way { name: "cp4", parts });
         }
         ways
-    }
-
-    fn eval(
-        &self,
-        inputs: &[ArrayViewD<'_, f32>],
-        params: &[ArrayViewD<'_, f32>],
-    ) -> Vec<ArrayD<f32>> {
-        let slots: Vec<&str> = self.params().iter().map(|spec| spec.slot).collect();
-        eval(&self.ways(), &slots, inputs, params)
-    }
-
-    fn sample(draw: &mut Draw) -> Sample<Self> {
-        let Sample { op, inputs, values } = Conv::sample(draw);
-        let dense = Conv { groups: 1, ..op };
-        let op = Self { weights: draw.flag(), ..Self::of(&dense, draw.size(1..=4)) };
-        Sample { op, inputs, values }
     }
 }

@@ -9,11 +9,72 @@ use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use super::conv::Conv;
 use super::spec::{BadField, OpSpec, Shape, at_least, demand};
 
+/// The methods of [`OpSpec`] that an op has by its dense convolution and its ways.
+macro_rules! methods_of_dense {
+    () => {
+        fn complete(&mut self, inputs: &[&[usize]]) {
+            let mut dense = self.dense();
+            dense.complete(inputs);
+            self.in_channels = dense.in_channels;
+            self.stride = dense.stride;
+            self.padding = dense.padding;
+            self.dilation = dense.dilation;
+        }
+
+        fn output(&self, inputs: &[&[usize]]) -> Result<Vec<Shape>, Mismatch> {
+            self.dense().output(inputs)
+        }
+
+        /// Of the cheapest way.
+        fn macs(&self, inputs: &[&[usize]], _: &[Shape]) -> usize {
+            fewest_macs(&self.ways(), inputs[0])
+        }
+
+        fn eval(
+            &self,
+            inputs: &[ArrayViewD<'_, f32>],
+            params: &[ArrayViewD<'_, f32>],
+        ) -> Vec<ArrayD<f32>> {
+            let slots: Vec<&str> = self.params().iter().map(|spec| spec.slot).collect();
+            eval(&self.ways(), &slots, inputs, params)
+        }
+    };
+}
+pub(super) use methods_of_dense;
+
+/// `dense`, of an op with the geometry of a convolution.
+macro_rules! dense_of {
+    ($name:ident) => {
+        impl $name {
+            /// The dense convolution with the kernel put together.
+            pub fn dense(&self) -> Conv {
+                Conv {
+                    in_channels: self.in_channels,
+                    out_channels: self.out_channels,
+                    kernel: self.kernel.clone(),
+                    stride: self.stride.clone(),
+                    padding: self.padding.clone(),
+                    dilation: self.dilation.clone(),
+                    groups: 1,
+                    bias: self.bias,
+                }
+            }
+        }
+    };
+}
+pub(super) use dense_of;
+
 /// The slots of the factors of spatial axes.
 pub(super) const AXES: [&str; 3] = ["axis0", "axis1", "axis2"];
 
 /// Letters of the taps of spatial axes in a [`Contraction`].
 pub(super) const TAPS: [&str; 3] = ["a", "b", "c"];
+
+/// A convolution whose weights are factors.
+pub trait Factored: OpSpec {
+    /// The sequences of convolutions that it may run as; the first is a single one. Its settings are checked.
+    fn ways(&self) -> Vec<Way>;
+}
 
 /// A sequence of convolutions that gives what an op with factors gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,20 +176,53 @@ impl Contraction {
                 letters.chars().filter_map(place).collect()
             })
             .collect();
-        let mut result = ArrayD::<f64>::zeros(IxDyn(&sizes[..kept]));
-        for at in ndarray::indices(IxDyn(&sizes)) {
-            let at = ndarray::Dimension::slice(&at);
-            let product: f64 = factors
-                .iter()
-                .zip(&places)
-                .map(|(factor, places)| {
-                    let index: Vec<usize> = places.iter().map(|&place| at[place]).collect();
-                    f64::from(factor[index.as_slice()])
-                })
-                .product();
-            result[&at[..kept]] += product;
-        }
-        result
+        // One row of factors at a time, so that no index is looked up again.
+        let factors: Vec<Vec<f64>> = factors
+            .iter()
+            .map(|factor| factor.iter().map(|&value| f64::from(value)).collect())
+            .collect();
+        let strides: Vec<Vec<usize>> = places
+            .iter()
+            .zip(&shapes)
+            .map(|(places, shape)| {
+                let mut strides = vec![0; all.len()];
+                let mut stride = 1;
+                for (&place, &size) in places.iter().zip(*shape).rev() {
+                    strides[place] = stride;
+                    stride *= size;
+                }
+                strides
+            })
+            .collect();
+        let summed: usize = sizes[kept..].iter().product();
+        let mut at = vec![0; all.len()];
+        let mut offsets = vec![0; factors.len()];
+        let mut next = || {
+            let product: f64 =
+                factors.iter().zip(&offsets).map(|(factor, &offset)| factor[offset]).product();
+            // The last letter runs fastest.
+            for letter in (0..at.len()).rev() {
+                at[letter] += 1;
+                offsets
+                    .iter_mut()
+                    .zip(&strides)
+                    .for_each(|(offset, stride)| *offset += stride[letter]);
+                if at[letter] < sizes[letter] {
+                    break;
+                }
+                at[letter] = 0;
+                let back = sizes[letter];
+                offsets
+                    .iter_mut()
+                    .zip(&strides)
+                    .for_each(|(offset, stride)| *offset -= stride[letter] * back);
+            }
+            product
+        };
+        let kept = &sizes[..kept];
+        let values = (0..kept.iter().product()).map(|_| (0..summed).map(|_| next()).sum());
+        ArrayD::from_shape_vec(IxDyn(kept), values.collect())
+            .unwrap_or_else(|error| unreachable!("as many values as the shape has: {error}"))
     }
 }
 
@@ -174,25 +268,8 @@ pub(super) fn fewest_macs(ways: &[Way], input: &[usize]) -> usize {
     ways.iter().map(|way| way.macs(input)).min().expect("an op with factors has a way to run")
 }
 
-/// The convolution of `dense` along some of its axes alone, between other channels, without bias.
-pub(super) fn along(dense: &Conv, axes: &[usize], channels: [usize; 2], groups: usize) -> Conv {
-    let count = dense.kernel.len();
-    let mut conv = Conv {
-        groups,
-        bias: false,
-        padding: dense.padding.only(axes),
-        ..Conv::new(channels[0], channels[1], vec![1; count])
-    };
-    for &axis in axes {
-        conv.kernel[axis] = dense.kernel[axis];
-        conv.stride[axis] = dense.stride[axis];
-        conv.dilation[axis] = dense.dilation[axis];
-    }
-    conv
-}
-
 /// The names of parts along one of `count` spatial axes.
-pub(super) fn axis_suffixes(count: usize) -> &'static [&'static str] {
+pub(crate) fn axis_suffixes(count: usize) -> &'static [&'static str] {
     match count {
         1 => &["spatial"],
         2 => &["vertical", "horizontal"],

@@ -6,8 +6,6 @@ use ndarray::{ArrayD, ArrayViewD};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::factored::Way;
-
 /// The shape of a value for one example: without the batch axis.
 pub type Shape = Vec<usize>;
 
@@ -57,11 +55,6 @@ pub trait OpSpec: Sized {
     /// What it does to values around zero, which the variance of random weights in front of it depends on.
     fn effect(&self) -> Effect {
         Effect::Other
-    }
-
-    /// The sequences of convolutions that it may run as, for an op whose weights are factors; the first is a single convolution.
-    fn ways(&self) -> Vec<Way> {
-        Vec::new()
     }
 
     /// Its outputs by the definition, in evaluation mode: slow, and what the engines are held to.

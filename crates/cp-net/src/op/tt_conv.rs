@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conv::{Conv, yes};
 use super::factored::{
-    AXES, Contraction, TAPS, Way, WayPart, along, axis_suffixes, check, eval, fewest_macs,
+    AXES, Contraction, Factored, TAPS, Way, WayPart, axis_suffixes, check, dense_of, eval, fewest_macs, methods_of_dense,
 };
 use super::padding::Padding;
 use super::spec::{
@@ -59,14 +59,9 @@ impl TtConv {
         let ranks = ranks.into();
         Self { in_channels, out_channels, kernel, ranks, stride, padding, dilation, bias }
     }
-
-    /// The dense convolution with the kernel put together.
-    pub fn dense(&self) -> Conv {
-        let Self { in_channels, out_channels, kernel, stride, padding, dilation, bias, .. } =
-            self.clone();
-        Conv { in_channels, out_channels, kernel, stride, padding, dilation, groups: 1, bias }
-    }
 }
+
+dense_of!(TtConv);
 
 impl OpSpec for TtConv {
     fn params(&self) -> Vec<ParamSpec> {
@@ -102,24 +97,25 @@ impl OpSpec for TtConv {
         demand(fits, "ranks", &self.ranks, format!("{} numbers of at most {most:?}", most.len()))
     }
 
-    fn complete(&mut self, inputs: &[&[usize]]) {
-        let mut dense = self.dense();
-        dense.complete(inputs);
-        self.in_channels = dense.in_channels;
-        self.stride = dense.stride;
-        self.padding = dense.padding;
-        self.dilation = dense.dilation;
-    }
+    methods_of_dense!();
 
-    fn output(&self, inputs: &[&[usize]]) -> Result<Vec<Shape>, Mismatch> {
-        self.dense().output(inputs)
+    fn sample(draw: &mut Draw) -> Sample<Self> {
+        let Sample { op, inputs, values } = Conv::sample(draw);
+        let dense = Conv { groups: 1, ..op };
+        let mut sizes = vec![dense.in_channels];
+        sizes.extend(&dense.kernel);
+        sizes.push(dense.out_channels);
+        let ranks: Vec<usize> = (1..sizes.len())
+            .map(|cut| {
+                let [front, back] = [&sizes[..cut], &sizes[cut..]].map(|sizes| sizes.iter().product());
+                draw.size(1..=std::cmp::min::<usize>(front, back).min(4))
+            })
+            .collect();
+        Sample { op: Self::of(&dense, ranks), inputs, values }
     }
+}
 
-    /// Of the cheapest way.
-    fn macs(&self, inputs: &[&[usize]], _: &[Shape]) -> usize {
-        fewest_macs(&self.ways(), inputs[0])
-    }
-
+impl Factored for TtConv {
     fn ways(&self) -> Vec<Way> {
         let dense = self.dense();
         let axes = self.kernel.len();
@@ -136,47 +132,23 @@ impl OpSpec for TtConv {
         };
         let mut parts = vec![WayPart {
             suffix: "reduce",
-            conv: along(&dense, &[], [dense.in_channels, self.ranks[0]], 1),
+            conv: dense.along(&[], [dense.in_channels, self.ranks[0]], 1),
             kernel: Contraction::new([("input", "su")], "us"),
         }];
         for (axis, suffix) in axis_suffixes(axes).iter().enumerate() {
             let result = [RANKS[axis + 1], RANKS[axis], TAPS[axis]].concat();
             parts.push(WayPart {
                 suffix,
-                conv: along(&dense, &[axis], [self.ranks[axis], self.ranks[axis + 1]], 1),
+                conv: dense.along(&[axis], [self.ranks[axis], self.ranks[axis + 1]], 1),
                 kernel: Contraction::new([(AXES[axis], cores[axis].as_str())], &result),
             });
         }
-        let expand = along(&dense, &[], [self.ranks[axes], dense.out_channels], 1);
+        let expand = dense.along(&[], [self.ranks[axes], dense.out_channels], 1);
         parts.push(WayPart {
             suffix: "expand",
             conv: Conv { bias: self.bias, ..expand },
             kernel: Contraction::new([("output", last.as_str())], &format!("t{}", RANKS[axes])),
         });
         vec![Way { name: "merged", parts: vec![merged] }, Way { name: "train", parts }]
-    }
-
-    fn eval(
-        &self,
-        inputs: &[ArrayViewD<'_, f32>],
-        params: &[ArrayViewD<'_, f32>],
-    ) -> Vec<ArrayD<f32>> {
-        let slots: Vec<&str> = self.params().iter().map(|spec| spec.slot).collect();
-        eval(&self.ways(), &slots, inputs, params)
-    }
-
-    fn sample(draw: &mut Draw) -> Sample<Self> {
-        let Sample { op, inputs, values } = Conv::sample(draw);
-        let dense = Conv { groups: 1, ..op };
-        let mut sizes = vec![dense.in_channels];
-        sizes.extend(&dense.kernel);
-        sizes.push(dense.out_channels);
-        let ranks: Vec<usize> = (1..sizes.len())
-            .map(|cut| {
-                let [front, back] = [&sizes[..cut], &sizes[cut..]].map(|sizes| sizes.iter().product());
-                draw.size(1..=std::cmp::min::<usize>(front, back).min(4))
-            })
-            .collect();
-        Sample { op: Self::of(&dense, ranks), inputs, values }
     }
 }

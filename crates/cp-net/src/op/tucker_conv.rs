@@ -4,7 +4,9 @@ use ndarray::{ArrayD, ArrayViewD};
 use serde::{Deserialize, Serialize};
 
 use super::conv::{Conv, yes};
-use super::factored::{AXES, Contraction, TAPS, Way, WayPart, along, check, eval, fewest_macs};
+use super::factored::{
+    AXES, Contraction, Factored, TAPS, Way, WayPart, check, dense_of, eval, fewest_macs, methods_of_dense,
+};
 use super::padding::Padding;
 use super::spec::{
     BadField, Draw, Mismatch, OpSpec, ParamRole, ParamSpec, Sample, Shape, demand, product_start,
@@ -58,14 +60,9 @@ impl TuckerConv {
         let ranks = ranks.into();
         Self { in_channels, out_channels, kernel, ranks, stride, padding, dilation, bias }
     }
-
-    /// The dense convolution with the kernel put together.
-    pub fn dense(&self) -> Conv {
-        let Self { in_channels, out_channels, kernel, stride, padding, dilation, bias, .. } =
-            self.clone();
-        Conv { in_channels, out_channels, kernel, stride, padding, dilation, groups: 1, bias }
-    }
 }
+
+dense_of!(TuckerConv);
 
 impl OpSpec for TuckerConv {
     fn params(&self) -> Vec<ParamSpec> {
@@ -96,24 +93,18 @@ impl OpSpec for TuckerConv {
         demand(fits, "ranks", &self.ranks, format!("{} numbers of at most {sizes:?}", sizes.len()))
     }
 
-    fn complete(&mut self, inputs: &[&[usize]]) {
-        let mut dense = self.dense();
-        dense.complete(inputs);
-        self.in_channels = dense.in_channels;
-        self.stride = dense.stride;
-        self.padding = dense.padding;
-        self.dilation = dense.dilation;
-    }
+    methods_of_dense!();
 
-    fn output(&self, inputs: &[&[usize]]) -> Result<Vec<Shape>, Mismatch> {
-        self.dense().output(inputs)
+    fn sample(draw: &mut Draw) -> Sample<Self> {
+        let Sample { op, inputs, values } = Conv::sample(draw);
+        let dense = Conv { groups: 1, ..op };
+        let mut ranks = vec![draw.size(1..=dense.out_channels), draw.size(1..=dense.in_channels)];
+        ranks.extend(dense.kernel.iter().map(|&taps| draw.size(1..=taps)));
+        Sample { op: Self::of(&dense, ranks), inputs, values }
     }
+}
 
-    /// Of the cheapest way.
-    fn macs(&self, inputs: &[&[usize]], _: &[Shape]) -> usize {
-        fewest_macs(&self.ways(), inputs[0])
-    }
-
+impl Factored for TuckerConv {
     fn ways(&self) -> Vec<Way> {
         let dense = self.dense();
         let axes: Vec<usize> = (0..self.kernel.len()).collect();
@@ -132,14 +123,14 @@ impl OpSpec for TuckerConv {
         let [outer, between] = [self.ranks[0], self.ranks[1]];
         let pointwise = |suffix, channels, bias, slot, letters, result| WayPart {
             suffix,
-            conv: Conv { bias, ..along(&dense, &[], channels, 1) },
+            conv: Conv { bias, ..dense.along(&[], channels, 1) },
             kernel: Contraction::new([(slot, letters)], result),
         };
         let reduce =
             pointwise("reduce", [dense.in_channels, between], false, "input", "sv", "vs");
         let middle = WayPart {
             suffix: "core",
-            conv: along(&dense, &axes, [between, outer], 1),
+            conv: dense.along(&axes, [between, outer], 1),
             kernel: Contraction::new(inner, &format!("uv{taps}")),
         };
         let expand =
@@ -148,22 +139,5 @@ impl OpSpec for TuckerConv {
             Way { name: "merged", parts: vec![merged] },
             Way { name: "tucker2", parts: vec![reduce, middle, expand] },
         ]
-    }
-
-    fn eval(
-        &self,
-        inputs: &[ArrayViewD<'_, f32>],
-        params: &[ArrayViewD<'_, f32>],
-    ) -> Vec<ArrayD<f32>> {
-        let slots: Vec<&str> = self.params().iter().map(|spec| spec.slot).collect();
-        eval(&self.ways(), &slots, inputs, params)
-    }
-
-    fn sample(draw: &mut Draw) -> Sample<Self> {
-        let Sample { op, inputs, values } = Conv::sample(draw);
-        let dense = Conv { groups: 1, ..op };
-        let mut ranks = vec![draw.size(1..=dense.out_channels), draw.size(1..=dense.in_channels)];
-        ranks.extend(dense.kernel.iter().map(|&taps| draw.size(1..=taps)));
-        Sample { op: Self::of(&dense, ranks), inputs, values }
     }
 }

@@ -1,7 +1,7 @@
 //! Convolutions whose parameters are factors: the convolutions that they run as, with kernels made of the factors by `Einsum`, which
 //! runtimes fold when they load the model. The initializers are the factors, so that the network can be read back.
 
-use cp_net::{CpConv, OpSpec, TtConv, TuckerConv, Way};
+use cp_net::{CpConv, Factored, OpSpec as _, TtConv, TuckerConv, Way};
 
 use crate::export::Export;
 use crate::export::conv::attributes;
@@ -9,7 +9,7 @@ use crate::export::writer::{Site, int_list};
 use crate::proto::attribute;
 
 /// The sequence with the fewest multiply-adds.
-fn export(op: &impl OpSpec, at: &mut Site<'_, '_>) {
+fn export(op: &impl Factored, at: &mut Site<'_, '_>) {
     let mut shape = at.shape(0);
     let ways = op.ways();
     let Some(way) = ways.iter().min_by_key(|way: &&Way| way.macs(&shape)) else { return };

@@ -99,6 +99,11 @@ fn check_forms(conv: &Conv, input: &[usize], padding: Option<&str>) {
     check(conv.clone(), input, Form::Cp4, 3.into(), padding);
     check(conv.clone(), input, Form::Tucker2, two.into(), padding);
     check(conv.clone(), input, Form::TkdCpd, [two[0], two[1], 3].into(), padding);
+    check(conv.clone(), input, Form::Decoupled, 2.into(), padding);
+    if conv.kernel.len() == 2 {
+        check(conv.clone(), input, Form::Jaderberg1, 2.into(), padding);
+        check(conv.clone(), input, Form::Jaderberg2, 2.into(), padding);
+    }
 }
 
 #[test]

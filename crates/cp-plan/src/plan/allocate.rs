@@ -6,6 +6,7 @@ use cp_net::{Form, NetError, Rank, Totals};
 
 use super::budget::Budget;
 use super::knapsack::{Candidate, LayerState, least_largest, least_sum};
+use super::ladder::Ladder;
 use super::profile::{Choice, LayerProfile, Profile};
 use super::{DenseLayer, PlannedLayer, RankPlan};
 use crate::error::PlanError;
@@ -555,6 +556,7 @@ fn next_between(
     };
     let each = (next.costs(layer, budget)? - now.costs(layer, budget)?) / (end - rank) as f64;
     let more = if each > 0.0 { (left / each).max(0.0).floor() as usize } else { 0 };
+    let multiple = Ladder::multiple(now.form, multiple);
     let most = (rank + more).min(end - 1) / multiple * multiple;
     if most <= rank { Ok(None) } else { layer.at(now.form, Rank::One(most)).map(Some) }
 }

@@ -125,6 +125,12 @@ impl<'a> Ladder<'a> {
         Ok(low)
     }
 
+    /// The number that ranks of this form should be multiples of where `multiple` is asked for: 1 where a rank counts maps for every
+    /// channel, so that there are enough of them at any.
+    pub(super) fn multiple(form: Form, multiple: usize) -> usize {
+        if matches!(form, Form::Jaderberg1 | Form::Decoupled) { 1 } else { multiple }
+    }
+
     /// `rank` with each number at the nearest multiple that is at least one and that the layer has; numbers of modes that are
     /// smaller than one multiple stay. `largest` bounds the number of a CP form.
     pub(super) fn to_multiple(&self, rank: Rank, multiple: usize, largest: usize) -> Rank {

@@ -106,8 +106,8 @@ pub struct ProfileOptions {
     /// Ranks of each form and layer, a constant factor apart, from 1/64 of the largest to the largest that is looked at.
     /// Fewer where they fall together.
     pub points: usize,
-    /// Every number of a rank is a multiple of this, but for modes that are smaller than it; 1 for any. A layer that has no such rank
-    /// below break-even has no choices, and stays dense.
+    /// Every number of a rank is a multiple of this, but for modes that are smaller than it and forms whose rank counts maps for every
+    /// channel; 1 for any. A layer that has no such rank below break-even has no choices, and stays dense.
     pub multiple_of: usize,
     /// The largest share of the dense layer's multiply-adds and parameters worth looking at. Ranks below it in neither are left
     /// out.
@@ -294,13 +294,14 @@ impl ProfileOptions {
         let mut ranks: Vec<Rank> =
             (0..self.points).map(|p| ladder.rank(step(p).clamp(1, largest))).collect();
         ranks.dedup();
+        let multiple = Ladder::multiple(ladder.form, self.multiple_of);
         let mut multiples = Vec::new();
         for rank in &ranks {
             // Where not even one multiple is below break-even, there is no such rank.
-            if rank.one().is_some() && largest < self.multiple_of {
+            if rank.one().is_some() && largest < multiple {
                 continue;
             }
-            let rank = ladder.to_multiple(*rank, self.multiple_of, largest);
+            let rank = ladder.to_multiple(*rank, multiple, largest);
             if fits(&ladder.cost(rank)?) {
                 multiples.push(rank);
             }

@@ -46,6 +46,7 @@ impl RankPlan {
             let Some(ladder) = Ladder::new(arch, &layer.name, layer.form, &shapes)? else {
                 continue;
             };
+            let multiple = Ladder::multiple(layer.form, multiple);
             let mut rank = layer.rank;
             // Once a number is at its multiple it stays; those that had to stay below may find room then.
             loop {

@@ -1,6 +1,6 @@
 //! Convolutions whose parameters are factors of their kernels.
 
-use cp_net::{CpConv, OpSpec, TtConv, TuckerConv, Way};
+use cp_net::{CpConv, Factored, TtConv, TuckerConv, Way};
 use tch::{TchError, Tensor};
 
 use super::conv::conv;
@@ -11,7 +11,7 @@ use crate::convert::dims;
 ///
 /// # Shapes
 /// `x`: `[B, S, H₀, …]`; `params`: as `op` has them; result: `[B, T, H′₀, …]`.
-fn factored(op: &impl OpSpec, x: &Tensor, params: &[Tensor]) -> Result<Tensor, TchError> {
+fn factored(op: &impl Factored, x: &Tensor, params: &[Tensor]) -> Result<Tensor, TchError> {
     let slots: Vec<&str> = op.params().iter().map(|spec| spec.slot).collect();
     let find = |slot: &str| {
         let index = slots.iter().position(|known| *known == slot);
