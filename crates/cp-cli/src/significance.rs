@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use cp_data::{DataDir, Dataset, Loader, LoaderConfig, Order, Subset};
+use cp_data::{DataDir, Dataset, Loader, LoaderConfig, Order, Source, Subset, sha256_file};
 use cp_net::{Network, Op};
 use cp_report::{Axis, Block, Cell, Column, Map, MapPlot, Series, Table, XyPlot};
 use cp_train::engine::Subject;
@@ -114,9 +114,13 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     check_fit(net.architecture(), &*dataset).with_context(named)?;
     let few = spread(&dataset, args.examples)?;
     timing::set_threads(common.threads.unwrap_or(0));
-    let engine = common.engine.engine(common.device.device()?, [Subject::Network(&net)])?;
+    let device = common.device.device()?;
+    let engine = common.engine.engine(device, [Subject::Network(&net)])?;
     let options = EvalOptions { batch_size: args.batch, ..EvalOptions::default() };
-    let provenance = Provenance::collect(engine.device(), common.seed, dataset.sources());
+    let file = args.model.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut sources = vec![Source { file, sha256: sha256_file(&args.model.path)? }];
+    sources.extend_from_slice(dataset.sources());
+    let provenance = Provenance::collect(device, common.seed, sources);
     let layers = significance(engine, &net, &few, args.points, &options).with_context(named)?;
     let answer = Answer { examples: few.len(), layers };
     if let Some(out) = &args.out {

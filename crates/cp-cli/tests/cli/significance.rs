@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{fails, json, model, number, text};
+use crate::support::{fails, json, model, network, number, text};
 
 #[test]
 fn terms_in_order_and_accuracy_without_them() {
@@ -44,6 +44,7 @@ fn terms_in_order_and_accuracy_without_them() {
     }
     let html = fs::read_to_string(page.join("report.html")).unwrap();
     assert!(html.contains("Kernels of the terms of conv1") && html.contains("picture 2"));
+    assert!(html.contains("Provenance") && html.contains("polyad significance"));
     assert!(page.join("plots/maps-of-the-terms-of-conv2.svg").exists());
 
     let args = ["significance", text(&net), "--dataset", "characters", "--layer", "conv9"];
@@ -51,6 +52,15 @@ fn terms_in_order_and_accuracy_without_them() {
     let dense = model(folder.path(), "small-cnn(classes=36)");
     let args = ["significance", text(&dense), "--dataset", "characters"];
     fails(&args, 1, &["no layer", "polyad compress"]);
+
+    // Weights that are numbers, and outputs that are none.
+    let mut large = network("cpac(layers=1,rank=2,resolution=24,classes=36)");
+    let weight = large.params()["fc1.weight"].mapv(|_| 3e38);
+    large.set_param("fc1.weight", weight).unwrap();
+    let path = folder.path().join("large.safetensors");
+    large.save(&path).unwrap();
+    let args = ["significance", text(&path), "--dataset", "characters", "--examples", "9"];
+    fails(&args, 1, &["large.safetensors", "NaN or infinity"]);
 }
 
 #[test]
