@@ -31,7 +31,7 @@ layer. --out writes a page with the kernels of the terms and the maps that they 
 
 JSON: examples; layers: layer, terms (term, lambda, input), least_first and most_first (terms left out, top1).";
 
-/// Pictures on the page, and terms of a layer that are shown there.
+/// Terms of a layer that are shown, the largest.
 const SHOWN_TERMS: usize = 16;
 
 /// Show which rank-one terms of CP layers matter.
@@ -244,13 +244,17 @@ fn table(layer: &LayerSignificance) -> Table {
         Column::number("|kˢ|"),
     ];
     let mut table = Table::new(format!("Terms of {} by λ", layer.layer), columns);
-    for (order, row) in layer.terms.iter().enumerate() {
+    for (order, row) in layer.terms.iter().take(SHOWN_TERMS).enumerate() {
         table.row([
             Cell::count(order as u64 + 1),
             Cell::count(row.term as u64),
             Cell::significant(row.lambda, 4),
             Cell::significant(row.input, 4),
         ]);
+    }
+    if let Some(more) = layer.terms.len().checked_sub(SHOWN_TERMS).filter(|more| *more > 0) {
+        let largest = layer.terms.get(SHOWN_TERMS).map_or(0.0, |row| row.lambda);
+        table.note(format!("{more} more, with λ of {largest:.4} at most: `--json` has them."));
     }
     table
 }

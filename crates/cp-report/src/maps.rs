@@ -50,7 +50,10 @@ const LINE: f64 = 18.0;
 /// The plot as an SVG file; with its title where it is to stand alone.
 pub(crate) fn draw(plot: &MapPlot, size: Size, titled: bool) -> String {
     let columns = plot.columns.len().max(1);
-    let side = ((size.width() - NAMES) / columns as f64 - 6.0).clamp(24.0, 110.0);
+    // Of few cells, such as those of a kernel, little room says as much.
+    let cells = plot.rows.iter().flat_map(|(_, maps)| maps).map(|map| map.len().max(width(map)));
+    let most = if cells.max().unwrap_or(0) > 12 { 110.0 } else { 44.0 };
+    let side = ((size.width() - NAMES) / columns as f64 - 6.0).clamp(24.0, most);
     let head = LINE + if titled { 1.5 * LINE } else { 0.0 };
     let height = head + plot.rows.len() as f64 * (side + 6.0) + 4.0;
     let text = |x: f64, y: f64, text: &str, anchor: &str| {
@@ -72,7 +75,7 @@ pub(crate) fn draw(plot: &MapPlot, size: Size, titled: bool) -> String {
         parts.push(text(4.0, top + side / 2.0 + 4.0, name, "start"));
         for (column, map) in maps.iter().enumerate() {
             let left = NAMES + column as f64 * (side + 6.0);
-            parts.push(cells(map, left, top, side));
+            parts.push(draw_map(map, left, top, side));
         }
     }
     let label = html! { (plot.title) }.into_string().replace('"', "&quot;");
@@ -87,8 +90,8 @@ pub(crate) fn draw(plot: &MapPlot, size: Size, titled: bool) -> String {
 }
 
 /// The cells of one map in a square; neighbors of one color in a row are one rectangle.
-fn cells(map: &Map, left: f64, top: f64, side: f64) -> String {
-    let wide = map.iter().map(Vec::len).max().unwrap_or(0).max(1);
+fn draw_map(map: &Map, left: f64, top: f64, side: f64) -> String {
+    let wide = width(map).max(1);
     let cell = side / wide.max(map.len()) as f64;
     let largest = map.iter().flatten().filter(|value| value.is_finite());
     let largest = largest.fold(0.0_f32, |most, value| most.max(value.abs()));
@@ -113,6 +116,11 @@ fn cells(map: &Map, left: f64, top: f64, side: f64) -> String {
         }
     }
     drawn
+}
+
+/// Cells of the longest row.
+fn width(map: &Map) -> usize {
+    map.iter().map(Vec::len).max().unwrap_or(0)
 }
 
 /// Steps of a color from white to full.
