@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::conv::{Conv, yes};
 use super::factored::{
-    AXES, Contraction, Factored, TAPS, Way, WayPart, axis_suffixes, check, dense_of, eval, fewest_macs, methods_of_dense,
+    AXES, Contraction, Factored, TAPS, Way, WayPart, axis_suffixes, check, dense_of, eval,
+    fewest_macs, methods_of_dense,
 };
 use super::padding::Padding;
 use super::spec::{
@@ -68,7 +69,11 @@ impl CpConv {
 
     /// The factors of the axes, with their letters: those of the taps, and r.
     fn spatial(&self) -> Vec<(&'static str, String)> {
-        AXES.iter().zip(TAPS).take(self.axes()).map(|(slot, tap)| (*slot, format!("{tap}r"))).collect()
+        AXES.iter()
+            .zip(TAPS)
+            .take(self.axes())
+            .map(|(slot, tap)| (*slot, format!("{tap}r")))
+            .collect()
     }
 
     /// `output`, with λ.
@@ -103,7 +108,8 @@ impl OpSpec for CpConv {
             role: ParamRole::Weight,
             start,
         };
-        let mut specs = vec![matrix("output", self.out_channels), matrix("input", self.in_channels)];
+        let mut specs =
+            vec![matrix("output", self.out_channels), matrix("input", self.in_channels)];
         specs.extend(AXES.iter().zip(&self.kernel).map(|(slot, &taps)| matrix(slot, taps)));
         if self.weights {
             let start = Start::Constant(1.0);

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::conv::{Conv, yes};
 use super::factored::{
-    AXES, Contraction, Factored, TAPS, Way, WayPart, axis_suffixes, check, dense_of, eval, fewest_macs, methods_of_dense,
+    AXES, Contraction, Factored, TAPS, Way, WayPart, axis_suffixes, check, dense_of, eval,
+    fewest_macs, methods_of_dense,
 };
 use super::padding::Padding;
 use super::spec::{
@@ -71,9 +72,9 @@ impl OpSpec for TtConv {
         let rank = |axis: usize| self.ranks.get(axis).copied().unwrap_or(0);
         let mut specs = vec![weight("input", vec![self.in_channels, rank(0)])];
         let axes = AXES.iter().zip(&self.kernel).enumerate();
-        specs.extend(axes.map(|(axis, (slot, &taps))| {
-            weight(slot, vec![rank(axis), taps, rank(axis + 1)])
-        }));
+        specs.extend(
+            axes.map(|(axis, (slot, &taps))| weight(slot, vec![rank(axis), taps, rank(axis + 1)])),
+        );
         specs.push(weight("output", vec![rank(self.kernel.len()), self.out_channels]));
         if self.bias {
             specs.push(ParamSpec::bias(self.out_channels));
@@ -107,7 +108,8 @@ impl OpSpec for TtConv {
         sizes.push(dense.out_channels);
         let ranks: Vec<usize> = (1..sizes.len())
             .map(|cut| {
-                let [front, back] = [&sizes[..cut], &sizes[cut..]].map(|sizes| sizes.iter().product());
+                let [front, back] =
+                    [&sizes[..cut], &sizes[cut..]].map(|sizes| sizes.iter().product());
                 draw.size(1..=std::cmp::min::<usize>(front, back).min(4))
             })
             .collect();

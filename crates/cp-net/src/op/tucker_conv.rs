@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::conv::{Conv, yes};
 use super::factored::{
-    AXES, Contraction, Factored, TAPS, Way, WayPart, check, dense_of, eval, fewest_macs, methods_of_dense,
+    AXES, Contraction, Factored, TAPS, Way, WayPart, check, dense_of, eval, fewest_macs,
+    methods_of_dense,
 };
 use super::padding::Padding;
 use super::spec::{
@@ -68,8 +69,7 @@ impl OpSpec for TuckerConv {
     fn params(&self) -> Vec<ParamSpec> {
         let terms = self.ranks.iter().fold(1, |terms: usize, &rank| terms.saturating_mul(rank));
         let start = product_start(terms, self.kernel.len() + 2);
-        let weight =
-            |slot, shape| ParamSpec { slot, shape, role: ParamRole::Weight, start };
+        let weight = |slot, shape| ParamSpec { slot, shape, role: ParamRole::Weight, start };
         let rank = |axis: usize| self.ranks.get(axis).copied().unwrap_or(0);
         let mut specs = vec![
             weight("core", self.ranks.clone()),
@@ -110,8 +110,12 @@ impl Factored for TuckerConv {
         let axes: Vec<usize> = (0..self.kernel.len()).collect();
         let taps = TAPS[..axes.len()].concat();
         let core = format!("uv{}", RANKS[..axes.len()].concat());
-        let spatial: Vec<String> =
-            TAPS.iter().zip(RANKS).take(axes.len()).map(|(tap, rank)| format!("{tap}{rank}")).collect();
+        let spatial: Vec<String> = TAPS
+            .iter()
+            .zip(RANKS)
+            .take(axes.len())
+            .map(|(tap, rank)| format!("{tap}{rank}"))
+            .collect();
         let mut inner = vec![("core", core.as_str())];
         inner.extend(AXES.iter().zip(&spatial).map(|(slot, letters)| (*slot, letters.as_str())));
         let all = [("output", "tu"), ("input", "sv")].into_iter().chain(inner.iter().copied());
@@ -126,8 +130,7 @@ impl Factored for TuckerConv {
             conv: Conv { bias, ..dense.along(&[], channels, 1) },
             kernel: Contraction::new([(slot, letters)], result),
         };
-        let reduce =
-            pointwise("reduce", [dense.in_channels, between], false, "input", "sv", "vs");
+        let reduce = pointwise("reduce", [dense.in_channels, between], false, "input", "sv", "vs");
         let middle = WayPart {
             suffix: "core",
             conv: dense.along(&axes, [between, outer], 1),
