@@ -111,6 +111,7 @@ mod side_by_side;
 mod solver;
 mod statistics;
 mod svd;
+mod tensor_train;
 mod threads;
 mod tree;
 mod tucker;
@@ -139,6 +140,7 @@ pub use solver::{
 };
 pub use statistics::InputStatistics;
 pub use svd::{Svd, WeightedSvd, truncated_svd, weighted_svd};
+pub use tensor_train::{TensorTrain, tensor_train};
 pub use tucker::{
     Hooi, Hosvd, Tucker2, TuckerDecomposition, TuckerInit, TuckerSolver, TuckerTensor, mode_product,
 };

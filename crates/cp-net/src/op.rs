@@ -9,6 +9,7 @@ mod broadcast;
 mod factored;
 mod moments;
 mod padding;
+mod share;
 mod spec;
 mod unary;
 mod window;

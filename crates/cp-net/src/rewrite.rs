@@ -7,8 +7,10 @@ mod factored;
 mod factorize;
 mod factors;
 mod fold;
+mod prune;
 mod subsample;
 mod terms;
+mod transduce;
 mod unshare;
 
 pub use factors::{Factors, tensor_shape};

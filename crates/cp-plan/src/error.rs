@@ -28,6 +28,16 @@ pub enum PlanError {
         /// Its op.
         op: &'static str,
     },
+    /// A convolution in groups where one kernel is wanted.
+    #[error(
+        "layer '{layer}' is a convolution in {groups} groups; convolutions whose parameters are factors have one: write it in a form instead (cp3, cp4, tucker2)"
+    )]
+    Groups {
+        /// The layer.
+        layer: String,
+        /// Its groups.
+        groups: usize,
+    },
     /// A plan is no valid TOML of a plan.
     #[error("rank plan: {0}")]
     PlanSyntax(#[from] toml::de::Error),

@@ -28,6 +28,10 @@ pub struct TrainConfig {
     /// Largest Euclidean norm of the gradient over all parameters; larger gradients are scaled down.
     #[serde(default)]
     pub clip_norm: Option<f64>,
+    /// The penalty l1·Σ|λ| on the weights λ of the terms of every [`CpConv`](cp_net::CpConv) that has them, by which terms that do little become
+    /// exactly 0; none where absent. [`Network::prune_terms`](cp_net::Network::prune_terms) takes those out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub l1: Option<f64>,
     /// Random changes to training images.
     #[serde(default)]
     pub augmentation: Augmentation,
@@ -157,6 +161,7 @@ impl TrainConfig {
             warmup_epochs: 0.5_f64.min(0.1 * epochs as f64),
             label_smoothing: 0.0,
             clip_norm: Some(5.0),
+            l1: None,
             augmentation: Augmentation::default(),
             groups: Vec::new(),
             distill: None,
@@ -215,6 +220,12 @@ impl TrainConfig {
             "clip_norm",
             format!("{:?}", self.clip_norm),
             "a positive number",
+        )?;
+        need(
+            self.l1.is_none_or(|l1| l1.is_finite() && l1 >= 0.0),
+            "l1",
+            format!("{:?}", self.l1),
+            "0 or more",
         )?;
         if let Some(distill) = &self.distill {
             distill.check()?;

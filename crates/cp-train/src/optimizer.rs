@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use cp_net::ParamRole;
+use cp_net::{Op, ParamRole};
 use cp_torch::Executor;
 use cp_torch::tch::{Kind, Tensor};
 
@@ -17,6 +17,8 @@ struct Slot {
     param: Tensor,
     lr_scale: f64,
     decays: bool,
+    /// Factor of the penalty on the sum of absolute values.
+    l1: f64,
     /// SGD: the momentum buffer. Adam: the mean of gradients.
     first: Tensor,
     /// Adam: the mean of squared gradients.
@@ -37,12 +39,19 @@ impl Optimizer {
     pub fn new(model: &Executor, config: &TrainConfig) -> Self {
         let adam = matches!(config.optimizer, OptimizerConfig::Adam { .. });
         let decay_all = matches!(config.optimizer, OptimizerConfig::Sgd { decay_all: true, .. });
+        // The weights of terms, the only ones with that penalty.
+        let nodes = model.architecture().nodes.iter();
+        let lambdas: Vec<String> = nodes
+            .filter(|node| matches!(&node.op, Op::CpConv(op) if op.weights))
+            .map(|node| node.param("weights"))
+            .collect();
         let slots = model
             .trainable()
             .into_iter()
             .map(|(name, role, param)| Slot {
                 lr_scale: config.lr_scale(&name),
                 decays: decay_all || role == ParamRole::Weight,
+                l1: if lambdas.contains(&name) { config.l1.unwrap_or(0.0) } else { 0.0 },
                 first: param.zeros_like(),
                 second: adam.then(|| param.zeros_like()),
                 name,
@@ -72,7 +81,11 @@ impl Optimizer {
                 if let Some(shrink) = &shrink {
                     grad *= shrink;
                 }
-                update(&self.config, slot, grad, lr * slot.lr_scale, self.steps);
+                let lr = lr * slot.lr_scale;
+                update(&self.config, slot, grad, lr, self.steps);
+                if slot.l1 > 0.0 {
+                    soften(&mut slot.param, lr * slot.l1);
+                }
             }
         });
     }
@@ -145,6 +158,14 @@ impl Optimizer {
     pub(crate) fn steps(&self) -> i64 {
         self.steps
     }
+}
+
+/// Every value nearer to 0 by `step`, and 0 where it was nearer than that: the proximal step of step·Σ|x| (Parikh & Boyd 2014, §6.5.2).
+/// A gradient of the penalty would leave values that swing around 0.
+fn soften(param: &mut Tensor, step: f64) {
+    let size = (param.abs() - step).clamp_min(0.0);
+    let softened = param.sign() * size;
+    param.copy_(&softened);
 }
 
 /// One update of one tensor.

@@ -1,8 +1,12 @@
 //! The one primitive that rewritings are made of: other nodes in the place of one.
 
+use ndarray::ArrayD;
+
 use crate::error::NetError;
+use crate::network::Network;
 use crate::network::architecture::Architecture;
 use crate::network::node::Node;
+use crate::op::Op;
 
 impl Architecture {
     /// Puts `parts` in the place of `node`. The last part takes over the values that `node` made, so that nobody who reads them has
@@ -68,5 +72,43 @@ impl Architecture {
         for value in values.filter(|value| *value == from) {
             *value = to.into();
         }
+    }
+}
+
+impl Network {
+    /// Puts `op` in the place of the op of `layer`, which reads and makes the same values, with `arrays` for its slots. Slots that are not
+    /// given keep the parameter that `layer` has in a slot of that name, such as its bias.
+    ///
+    /// # Errors
+    /// An unknown or factorized layer, arrays of other shapes than `op` has, an op that does not fit in its place. The network is
+    /// unchanged then.
+    pub fn put_op(
+        &mut self,
+        layer: &str,
+        op: impl Into<Op>,
+        arrays: Vec<(&'static str, ArrayD<f32>)>,
+    ) -> Result<(), NetError> {
+        let position = self.arch.position(layer)?;
+        let mut net = self.clone();
+        let old = &self.arch.nodes[position];
+        let mut node = Node::new(layer, op, old.inputs.clone());
+        node.outputs.clone_from(&old.outputs);
+        for spec in node.op.params() {
+            if !arrays.iter().any(|(slot, _)| *slot == spec.slot) {
+                node.set_param(spec.slot, old.param(spec.slot));
+            }
+        }
+        for (slot, array) in arrays {
+            let own = format!("{layer}.{slot}");
+            let others = self.arch.nodes.iter().filter(|other| other.name != *layer);
+            let shared = others.flat_map(Node::param_specs).any(|(name, _)| name == own);
+            let name = if shared { net.free_name(&own) } else { own };
+            node.set_param(slot, name.clone());
+            net.params.insert(name, array);
+        }
+        net.arch.nodes[position] = node;
+        net.drop_unused();
+        *self = Self::new(net.arch, net.params)?;
+        Ok(())
     }
 }

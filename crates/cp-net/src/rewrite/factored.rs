@@ -65,7 +65,7 @@ impl Network {
     }
 
     /// `wanted`, or with the first number behind it that no node and no value is called by.
-    fn free_node(&self, wanted: &str) -> String {
+    pub(super) fn free_node(&self, wanted: &str) -> String {
         let taken = |name: &String| {
             self.arch.inputs.iter().any(|input| input.name == *name)
                 || self
