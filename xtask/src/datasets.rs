@@ -94,7 +94,9 @@ fn list(manifests: &[Manifest], places: &[PathBuf]) {
             manifest.name, manifest.title, "", manifest.license
         );
     }
-    println!("{:<16} drawn when it is used: nothing to download", "characters");
+    for drawn in ["characters", "moving-characters"] {
+        println!("{drawn:<16} drawn when it is used: nothing to download");
+    }
 }
 
 /// Checks what is there. A file that is wrong fails, and so does one that is missing from a data set asked for by name,

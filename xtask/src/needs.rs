@@ -214,6 +214,10 @@ mod tests {
         check("curve", &["--network", "resnet20-published"], Some("cifar10"), &[resnet]);
         check("stasgt", &["--dataset", "cifar100"], Some("cifar100"), &[]);
         check("stasgt", &["--dataset", "cifar10"], Some("cifar10-holdout"), &[]);
+        check("cpac", &["--dataset", "mnist"], Some("mnist"), &[]);
+        check("cpac", &["--dataset", "defects"], Some("magnetic-tile-defects"), &[]);
+        check("transduction", &[], None, &[]);
+        check("zoo", &["--dataset", "cifar10"], Some("cifar10-holdout"), &[]);
         let googlenet = "bvlc_googlenet-imagenet-caffe.safetensors";
         check("agreement", &[], Some("imagenet-sample"), &[googlenet, caffe]);
         check("agreement", &["--networks", "squeezenet1_1"], Some("imagenet-sample"), &[caffe]);

@@ -20,13 +20,15 @@ const CHARACTERS_SEED: u64 = 0;
 const CHARACTERS_TRAIN: usize = 36_000;
 const CHARACTERS_VALIDATION: usize = 3_600;
 const CHARACTERS_TEST: usize = 7_200;
+const MOVING_FRAMES: usize = 5;
 
 /// Splits made of the training and test files.
 const USUAL: [&str; 4] = ["train", "validation", "train+validation", "test"];
 
 /// Every data set and its splits.
-const CATALOG: [(&str, &[&str]); 11] = [
+const CATALOG: [(&str, &[&str]); 12] = [
     ("characters", &["train", "validation", "test"]),
+    ("moving-characters", &["train", "validation", "test"]),
     ("mnist", &USUAL),
     ("fashion-mnist", &USUAL),
     (
@@ -63,6 +65,7 @@ pub fn dataset_names() -> impl Iterator<Item = (&'static str, &'static [&'static
 /// | name | splits |
 /// |---|---|
 /// | `characters` | `train` (36,000), `validation` (3,600), `test` (7,200): see [`Characters`] |
+/// | `moving-characters` | `train` (18,000), `validation` (1,800), `test` (3,600), strips of five frames: see [`Characters::moving`] |
 /// | `mnist`, `fashion-mnist` | `train`, `validation`, `train+validation` (60,000), `test` (10,000) |
 /// | `cifar10` | the same (50,000, 10,000), `test-1000` (the first 1,000 of the test set), `train-1-4`, `batch-5` |
 /// | `cifar10-holdout` | `train`, `validation`, `train+validation` (40,000: batches 1 to 4), `test` (10,000: batch 5), for networks that were not trained on batch 5 |
@@ -109,8 +112,8 @@ pub fn open(name: &str, split: &str, data: &DataDir) -> Result<Arc<dyn Dataset>,
             known,
         });
     }
-    if name == "characters" {
-        return characters(split);
+    if name == "characters" || name == "moving-characters" {
+        return characters(name, split);
     }
     open_by(&Manifest::builtin(name.strip_suffix("-holdout").unwrap_or(name))?, name, split, data)
 }
@@ -225,13 +228,17 @@ fn own(
     Ok(Arc::new(part.named(name).noted(note)))
 }
 
-fn characters(split: &str) -> Result<Arc<dyn Dataset>, DataError> {
+/// Drawn characters, or half as many that move.
+fn characters(name: &str, split: &str) -> Result<Arc<dyn Dataset>, DataError> {
     let (part, count) = match split {
         "train" => (Part::Train, CHARACTERS_TRAIN),
         "validation" => (Part::Validation, CHARACTERS_VALIDATION),
         _ => (Part::Test, CHARACTERS_TEST),
     };
-    in_use::shared(format!("characters/{split}"), || {
-        Ok(Characters::part(part, count, CHARACTERS_SEED))
+    in_use::shared(format!("{name}/{split}"), || {
+        Ok(match name {
+            "characters" => Characters::part(part, count, CHARACTERS_SEED),
+            _ => Characters::moving(part, count / 2, MOVING_FRAMES, CHARACTERS_SEED),
+        })
     })
 }

@@ -13,6 +13,9 @@ pub(crate) enum Use {
     CharactersTrain = 16,
     CharactersValidation = 17,
     CharactersTest = 18,
+    MovingTrain = 19,
+    MovingValidation = 20,
+    MovingTest = 21,
 }
 
 /// The generator for one example (or one epoch) of one use: the four numbers are its 256-bit key, so that any two

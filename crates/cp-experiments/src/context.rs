@@ -232,7 +232,8 @@ impl Context {
         Ok(path)
     }
 
-    fn note(&mut self, sources: &[Source]) {
+    /// Notes files for the provenance.
+    pub(crate) fn note(&mut self, sources: &[Source]) {
         for source in sources {
             if !self.provenance.data.contains(source) {
                 self.provenance.data.push(source.clone());

@@ -9,6 +9,7 @@
 mod agreement;
 mod alexnet;
 mod context;
+mod cpac;
 mod curve;
 mod demo;
 mod description;
@@ -22,7 +23,9 @@ mod speed;
 mod stasgt;
 mod third_party;
 mod train_resnet;
+mod transduction;
 mod transfer;
+mod zoo;
 
 use std::process::ExitCode;
 
@@ -38,7 +41,7 @@ type Entry =
 
 /// Every experiment.
 #[rustfmt::skip]
-const EXPERIMENTS: [Entry; 11] = [
+const EXPERIMENTS: [Entry; 14] = [
     ("demo", include_str!("../experiments/demo.toml"), run::<demo::Demo>),
     ("reproduce-alexnet", include_str!("../experiments/reproduce-alexnet.toml"), run::<alexnet::Alexnet>),
     ("agreement", include_str!("../experiments/agreement.toml"), run::<agreement::Agreement>),
@@ -48,8 +51,11 @@ const EXPERIMENTS: [Entry; 11] = [
     ("third-party", include_str!("../experiments/third-party.toml"), run::<third_party::ThirdParty>),
     ("curve", include_str!("../experiments/curve.toml"), run::<curve::Curve>),
     ("train-resnet", include_str!("../experiments/train-resnet.toml"), run::<train_resnet::TrainResnet>),
+    ("cpac", include_str!("../experiments/cpac.toml"), run::<cpac::Cpac>),
     ("stasgt", include_str!("../experiments/stasgt.toml"), run::<stasgt::Stasgt>),
+    ("transduction", include_str!("../experiments/transduction.toml"), run::<transduction::Transduction>),
     ("transfer", include_str!("../experiments/transfer.toml"), run::<transfer::Transfer>),
+    ("zoo", include_str!("../experiments/zoo.toml"), run::<zoo::Zoo>),
 ];
 
 fn command() -> Command {
@@ -142,8 +148,11 @@ mod tests {
         check::<third_party::ThirdParty>("third-party");
         check::<curve::Curve>("curve");
         check::<train_resnet::TrainResnet>("train-resnet");
+        check::<cpac::Cpac>("cpac");
         check::<stasgt::Stasgt>("stasgt");
+        check::<transduction::Transduction>("transduction");
         check::<transfer::Transfer>("transfer");
+        check::<zoo::Zoo>("zoo");
     }
 
     /// Lines of the documentation that start an experiment.

@@ -118,13 +118,28 @@ fn train_resnet() {
 }
 
 #[test]
+fn cpac() {
+    killed_and_resumed(&["cpac", "--dataset", "mnist"], "cpac-mnist");
+}
+
+#[test]
 fn stasgt() {
     killed_and_resumed(&["stasgt", "--dataset", "cifar100"], "stasgt-cifar100");
 }
 
 #[test]
+fn transduction() {
+    killed_and_resumed(&["transduction"], "transduction");
+}
+
+#[test]
 fn transfer() {
     killed_and_resumed(&["transfer", "--dataset", "cifar10"], "transfer-cifar10");
+}
+
+#[test]
+fn zoo() {
+    killed_and_resumed(&["zoo", "--dataset", "cifar10"], "zoo-cifar10");
 }
 
 /// What is wrong is said before a folder is made.

@@ -12,6 +12,7 @@ mod efficientnet;
 mod googlenet;
 mod mobilenet_v1;
 mod mobilenet_v2;
+mod plain;
 mod resnet;
 mod resnet_cifar;
 mod settings;
@@ -45,6 +46,7 @@ const BUILT_IN: &[(&str, Make)] = &[
     ("googlenet", googlenet::googlenet),
     ("mobilenet-v1", mobilenet_v1::mobilenet_v1),
     ("mobilenet-v2", mobilenet_v2::mobilenet_v2),
+    ("plain", plain::plain),
     ("resnet18", |settings| resnet::resnet(settings, 18)),
     ("resnet34", |settings| resnet::resnet(settings, 34)),
     ("resnet50", |settings| resnet::resnet(settings, 50)),

@@ -48,6 +48,7 @@ mod tests {
             warmup_epochs,
             label_smoothing: 0.0,
             clip_norm: None,
+            l1: None,
             augmentation: Default::default(),
             groups: Vec::new(),
             distill: None,

@@ -40,6 +40,7 @@ fn tuning(epochs: usize) -> TrainConfig {
         warmup_epochs: 0.0,
         label_smoothing: 0.0,
         clip_norm: Some(5.0),
+        l1: None,
         augmentation: Default::default(),
         groups: Vec::new(),
         distill: None,

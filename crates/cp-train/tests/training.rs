@@ -49,6 +49,7 @@ fn config(optimizer: OptimizerConfig, lr: f64) -> TrainConfig {
         warmup_epochs: 0.5,
         label_smoothing: 0.1,
         clip_norm: Some(5.0),
+        l1: None,
         augmentation: Augmentation { flip: false, crop_padding: 1 },
         groups: Vec::new(),
         distill: None,
@@ -292,10 +293,58 @@ fn weight_decay_is_of_weights_or_of_everything() {
     }
 }
 
+/// With no gradient to speak of, a step under the penalty brings λ nearer to 0 by lr·l1, and to 0 what was nearer; nothing else moves.
+#[test]
+fn the_penalty_on_terms_makes_them_zero() {
+    let arch = cp_net::Architecture::from_json(
+        r#"{"name": "terms", "inputs": [{"shape": [1, 6, 6], "channels": "gray"}], "nodes": [
+            {"name": "conv", "op": "cp_conv", "inputs": ["input"], "out_channels": 3, "kernel": [3, 3], "rank": 4, "weights": true},
+            {"name": "other", "op": "cp_conv", "inputs": ["conv"], "out_channels": 3, "kernel": [3, 3], "rank": 2}]}"#,
+    );
+    let mut net = arch.unwrap().initialize(1).unwrap();
+    let lambda = ndarray::arr1(&[0.5_f32, -0.4, 0.01, -0.02]).into_dyn();
+    net.set_param("conv.weights", lambda).unwrap();
+    let (lr, l1) = (0.1, 0.3);
+    for optimizer in [
+        OptimizerConfig::Sgd {
+            momentum: 0.0,
+            nesterov: false,
+            weight_decay: 0.0,
+            decay_all: false,
+        },
+        OptimizerConfig::adam(),
+    ] {
+        let config = TrainConfig { l1: Some(l1), clip_norm: None, ..config(optimizer, lr) };
+        let model = Executor::new(&net, tch::Device::Cpu).unwrap();
+        let mut loss = tch::Tensor::from(0.0_f32);
+        for (_, _, param) in model.trainable() {
+            loss += param.sum(tch::Kind::Float) * 0.0;
+        }
+        let mut steps = Optimizer::new(&model, &config);
+        steps.zero_grad();
+        loss.backward();
+        steps.step(lr);
+        let after = model.network().unwrap();
+        for (name, array) in after.params() {
+            let expected = match name.as_str() {
+                "conv.weights" => ndarray::arr1(&[0.47_f32, -0.37, 0.0, 0.0]).into_dyn(),
+                _ => net.params()[name].clone(),
+            };
+            let off = array.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(off < 1e-6, "{name}: {array}");
+        }
+        let zeros = after.params()["conv.weights"].iter().filter(|value| **value == 0.0).count();
+        assert_eq!(zeros, 2);
+        let mut pruned = after;
+        assert_eq!(pruned.prune_terms(0.0).unwrap(), [("conv".to_owned(), 2)]);
+    }
+}
+
 #[test]
 fn bad_configurations_name_the_option() {
     type Change = fn(&mut TrainConfig);
-    let cases: [(Change, &str); 6] = [
+    let cases: [(Change, &str); 7] = [
+        (|c| c.l1 = Some(-1.0), "l1"),
         (|c| c.batch_size = 0, "batch_size"),
         (|c| c.lr = f64::NAN, "lr"),
         (|c| c.label_smoothing = 1.0, "label_smoothing"),

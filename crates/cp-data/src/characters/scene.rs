@@ -5,6 +5,7 @@ use rand::Rng;
 use super::SIDE;
 
 /// An image in the making: brightness 0 to 1, row by row.
+#[derive(Clone)]
 pub(super) struct Canvas {
     pixels: [f32; SIDE * SIDE],
 }
