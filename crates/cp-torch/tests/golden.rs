@@ -11,8 +11,10 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::executor;
-use common::golden::{Golden, LAYOUTS, check, check_within, idx};
-use cp_net::Network;
+use common::golden::{Golden, LAYOUTS, check, check_within, golden_folder, idx};
+use cp_core::{Als, Init, Solver};
+use cp_net::{Form, Network};
+use cp_plan::Factorize;
 use cp_torch::tch::{Kind, Tensor, no_grad};
 use cp_torch::{Executor, Layout, Mode};
 
@@ -156,15 +158,54 @@ fn lenet_on_mnist() {
     let images = images.to_kind(Kind::Float) * net.input().scale;
 
     let model = executor(&net, Layout::Auto);
-    let correct: i64 = no_grad(|| {
-        let first = model.forward(&images.narrow(0, 0, 16), Mode::Eval).unwrap();
-        check(&first, &golden.get("logits_first_16"), "logits");
+    let first = no_grad(|| model.forward(&images.narrow(0, 0, 16), Mode::Eval).unwrap());
+    check(&first, &golden.get("logits_first_16"), "logits");
+    assert_eq!(correct(&net, &images, &labels), 9904);
+
+    // One layer in CP without fine-tuning, the best of twelve starts beside another program's best of three. What is lost swings with the start where little
+    // of the kernel is left.
+    let path = golden_folder().unwrap().join("real/facts.json");
+    let facts: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let rows = facts["lenet"]["cp_als"].as_array().unwrap();
+    assert!(rows.len() >= 10);
+    for row in rows {
+        let layer = row["layer"].as_str().unwrap();
+        let rank = row["rank"].as_u64().unwrap() as usize;
+        let tensor = net.tensors(layer, Form::Cp4).unwrap().remove(0);
+        let found = (0..12).map(|seed| {
+            Als::new(rank).max_iters(300).init(Init::Random { seed }).decompose(tensor.view())
+        });
+        let best = found.map(Result::unwrap).min_by(|a, b| a.rel_error.total_cmp(&b.rel_error));
+        let best = best.unwrap();
+        let mut made = net.clone();
+        made.factorize(layer, Form::Cp4, &[best.cp]).unwrap();
+        let kernel = net.kernel(layer).unwrap();
+        let params = made.param_count() + kernel.len() + kernel.shape()[0] - net.param_count();
+        assert_eq!(params as u64, row["parameters"].as_u64().unwrap(), "{layer}, R = {rank}");
+        let theirs = row["best_of_3_als_relative_error"].as_f64().unwrap();
+        let right = correct(&made, &images, &labels);
+        let beside = row["correct_without_fine_tuning"].as_i64().unwrap();
+        println!(
+            "{layer} R = {rank}: error {:.4} ({theirs}), {right} right ({beside})",
+            best.rel_error
+        );
+        assert!(best.rel_error < theirs + 5e-3, "{layer}, R = {rank}: {}", best.rel_error);
+        if beside > 9800 {
+            assert!(right > beside - 60, "{layer}, R = {rank}: {right}");
+        }
+    }
+}
+
+/// Images that a network classifies right.
+fn correct(net: &Network, images: &Tensor, labels: &Tensor) -> i64 {
+    let model = executor(net, Layout::Auto);
+    no_grad(|| {
         let batches = images.split(500, 0).into_iter().zip(labels.split(500, 0));
         let correct = batches.map(|(images, labels)| {
             let classes = model.forward(&images, Mode::Eval).unwrap().argmax(1, false);
             classes.eq_tensor(&labels).sum(Kind::Int64).int64_value(&[])
         });
         correct.sum()
-    });
-    assert_eq!(correct, 9904);
+    })
 }
