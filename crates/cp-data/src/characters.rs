@@ -307,8 +307,9 @@ mod tests {
         assert_eq!(Characters::moving(Part::Train, 72, 5, 3).pixels(), strips.pixels());
         assert_ne!(Characters::moving(Part::Test, 72, 5, 3).pixels(), strips.pixels());
         assert_eq!(class_counts(&strips), [2; 36]);
+        let pixels = strips.pixels();
         let distance = |a: usize, b: usize| {
-            let frames = strips.pixels().outer_iter().map(|strip| {
+            let frames = pixels.outer_iter().map(|strip| {
                 let of = |frame: usize| {
                     strip
                         .slice(ndarray::s![0, frame * SIDE..(frame + 1) * SIDE, ..])
