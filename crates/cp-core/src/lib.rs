@@ -90,6 +90,9 @@
 //!   ECCV 2020, arXiv 2008.05441.
 
 mod assignment;
+mod biclusters;
+mod block_svd;
+mod clusters;
 mod cp_tensor;
 mod decoupled;
 mod error;
@@ -97,6 +100,7 @@ mod init;
 mod khatri_rao;
 mod linalg;
 pub mod measure;
+mod monochromatic;
 mod mttkrp;
 mod precompress;
 mod problem;
@@ -116,6 +120,9 @@ mod tree;
 mod tucker;
 mod unfold;
 
+pub use biclusters::Biclusters;
+pub use block_svd::{BlockSvd, RightFactor, block_svd};
+pub use clusters::{Likeness, cluster_energy, equal_clusters};
 pub use cp_tensor::CpTensor;
 pub use decoupled::{Decoupled, decoupled};
 pub use error::CpError;
@@ -125,6 +132,7 @@ pub use linalg::gram;
 pub use measure::{
     Congruence, component_energy, congruence, degeneracy, fit, norm, rel_error, sensitivity,
 };
+pub use monochromatic::{Monochromatic, monochromatic};
 pub use mttkrp::{mttkrp, mttkrp_slow};
 pub use precompress::Precompressed;
 pub use progress::{Progress, StopReason};
