@@ -7,6 +7,7 @@ mod factored;
 mod factorize;
 mod factors;
 mod fold;
+mod kernels;
 mod subsample;
 mod terms;
 mod unshare;
