@@ -42,6 +42,8 @@
 //! | a tensor too large for exact sweeps | [`SampledAls`] |
 //! | a very long mode | [`Precompressed`] |
 //! | a core instead of terms | [`Hosvd`], [`Hooi`], [`Tucker2`]; both: [`TkdCpd`] |
+//! | channels that are alike in clusters | [`Biclusters`], for each block [`PowerMethod::greedy`] or [`block_svd`] |
+//! | filters that read one mixture of channels each | [`monochromatic`] |
 //! | several starts, ranks, tensors | [`Restarts`], [`rank_path`], [`decompose_all`] |
 //! | no rank | the module [`rank`] |
 //!

@@ -2,6 +2,7 @@
 //!
 //! A rewriting leaves the function of the network as it is, or, where it approximates, as the arrays that it is given say.
 
+mod bias_order;
 mod edit;
 mod factored;
 mod factorize;

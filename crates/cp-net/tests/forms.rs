@@ -148,6 +148,17 @@ fn layers_with_one_kernel() {
         for layer in ["a", "b"] {
             assert_eq!(made.factors(layer).unwrap(), given, "{form}");
         }
+        // What one of them reads, the other has to.
+        let mut apart = made.architecture().clone();
+        let gather = apart.nodes.iter_mut().find_map(|node| match &mut node.op {
+            Op::Gather(gather) if node.name.starts_with("b.") => Some(gather),
+            _ => None,
+        });
+        if let Some(gather) = gather {
+            gather.indices.rotate_left(1);
+            let error = apart.check().unwrap_err().to_string();
+            assert!(error.contains("has other indices"), "{error}");
+        }
         let mut dense = made.clone();
         dense.densify("a").unwrap();
         assert_eq!(dense.architecture(), net.architecture(), "{form}");

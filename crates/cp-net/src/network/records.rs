@@ -13,6 +13,8 @@ impl Architecture {
     pub(super) fn check_factorized(&self) -> Result<(), NetError> {
         let nodes: BTreeMap<&str, &Node> =
             self.nodes.iter().map(|node| (node.name.as_str(), node)).collect();
+        // By weight: the orders of channels, which layers with the same factors share.
+        let mut orders: BTreeMap<(&str, &str), &Op> = BTreeMap::new();
         for (layer, record) in &self.factorized {
             let wrong = |part: &str, problem| NetError::FactorizationRecord {
                 layer: layer.clone(),
@@ -38,6 +40,11 @@ impl Architecture {
                         name,
                         "the op is not the one that form, rank and dense op give",
                     ));
+                }
+                if order::is_open(record.form, part.0)
+                    && *orders.entry((&record.weight, part.0)).or_insert(&node.op) != &node.op
+                {
+                    return Err(wrong(name, "another layer with its factors has other indices"));
                 }
                 if let Some(before) = before {
                     if node.inputs != before.outputs {

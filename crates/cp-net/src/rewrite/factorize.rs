@@ -185,6 +185,13 @@ impl Architecture {
         })
     }
 
+    /// The parts of `layer` that have a weight, in order.
+    pub(super) fn weighted_parts(&self, layer: &str) -> Result<Vec<&Node>, NetError> {
+        let parts = self.factorization(layer)?.parts.iter();
+        let nodes = parts.map(|part| self.node(part)).collect::<Result<Vec<_>, _>>()?;
+        Ok(nodes.into_iter().filter(|node| node.op.has_kernel()).collect())
+    }
+
     /// The factorized layers with the factors of `layer`, in the order in which they run: that layer, unless they are shared.
     pub(super) fn sharing(&self, layer: &str) -> Result<Vec<String>, NetError> {
         let weight = &self.factorization(layer)?.weight;

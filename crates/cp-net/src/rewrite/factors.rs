@@ -9,11 +9,9 @@ use crate::factor::form::Form;
 use crate::factor::order;
 use crate::factor::parts::replacement;
 use crate::factor::rank::Rank;
-use crate::factor::record::Factorization;
 use crate::network::Network;
-use crate::network::architecture::Architecture;
-use crate::network::node::Node;
 use crate::op::Op;
+use crate::rewrite::bias_order::{inverse, outputs_of};
 use crate::rewrite::factorize::groups;
 use crate::rewrite::kernels::kernel;
 
@@ -117,7 +115,7 @@ impl Network {
                 record.rel_error = rel_error;
             }
         }
-        let parts = weighted(&arch, arch.factorization(layer)?)?;
+        let parts = arch.weighted_parts(layer)?;
         let mut arrays = Vec::with_capacity(parts.len());
         for (index, node) in parts.iter().enumerate() {
             let shape = node.op.params().remove(0).shape;
@@ -156,7 +154,7 @@ impl Network {
         let record = self.arch.factorization(layer)?;
         let groups = groups(&record.dense);
         // Every part's weight as a matrix with a row per output channel.
-        let parts = weighted(&self.arch, record)?;
+        let parts = self.arch.weighted_parts(layer)?;
         let mut matrices = Vec::with_capacity(parts.len());
         for part in parts {
             let weight = self.array(part, "weight")?;
@@ -214,26 +212,6 @@ impl Network {
             .map_err(|_| factors_error(layer, "kernel", shape, got))
     }
 
-    /// The bias of the layer that the factors of `layer` stand for, in the order of its output channels; `None` where it has none. Factors that
-    /// put channels into clusters have it in the order of these.
-    ///
-    /// # Shapes
-    /// `[T]`.
-    ///
-    /// # Errors
-    /// [`NetError::NotFactorized`], [`NetError::UnknownLayer`].
-    pub fn restored_bias(&self, layer: &str) -> Result<Option<ArrayD<f32>>, NetError> {
-        let (lasts, restore) = outputs_of(&self.arch, &[layer.to_owned()])?;
-        let Some(last) = lasts.first() else { return Ok(None) };
-        let node = self.node(last)?;
-        if node.op.params().len() < 2 {
-            return Ok(None);
-        }
-        let bias = self.array(node, "bias")?;
-        let identity = restore.is_empty();
-        Ok(Some(if identity { bias.to_owned() } else { bias.select(Axis(0), &restore) }))
-    }
-
     /// Puts the dense layer that the factors of `layer` stand for in their place (and in that of every layer that shares them), for
     /// a second compression at another rank.
     ///
@@ -252,33 +230,6 @@ impl Network {
         Ok(())
     }
 
-    /// Makes the biases of `nodes` those of these channels; a bias that other nodes have, too, stays for those, and `nodes` get one of their own.
-    fn select_biases(&mut self, nodes: &[String], channels: &[usize]) {
-        if channels.is_sorted() {
-            return;
-        }
-        let is_one = |node: &Node| nodes.contains(&node.name);
-        let has = |node: &Node, bias: &str| node.param_specs().any(|(name, _)| name == bias);
-        let own: std::collections::BTreeSet<String> = (self.arch.nodes.iter())
-            .filter(|node| is_one(node) && node.op.params().len() > 1)
-            .map(|node| node.param("bias"))
-            .collect();
-        for bias in own {
-            let Some(array) = self.params.get(&bias) else { continue };
-            let array = array.select(Axis(0), channels);
-            let mut name = bias.clone();
-            if self.arch.nodes.iter().any(|node| !is_one(node) && has(node, &bias)) {
-                name = self.free_name(&format!("{}.bias", nodes[0]));
-                for node in self.arch.nodes.iter_mut().filter(|node| is_one(node)) {
-                    if has(node, &bias) {
-                        node.set_param("bias", name.clone());
-                    }
-                }
-            }
-            self.params.insert(name, array);
-        }
-    }
-
     fn rename_params(&mut self, renamed: Vec<(String, String)>) {
         for (old, new) in renamed {
             if let Some(array) = self.params.remove(&old) {
@@ -293,38 +244,6 @@ impl Network {
             self.arch.params().map(|(name, _)| name).collect();
         self.params.retain(|name, _| used.contains(name));
     }
-}
-
-/// The parts of a factorized layer that have a weight, in order.
-fn weighted<'a>(arch: &'a Architecture, record: &Factorization) -> Result<Vec<&'a Node>, NetError> {
-    let nodes = record.parts.iter().map(|part| arch.node(part));
-    nodes.filter(|node| !node.as_ref().is_ok_and(|node| !node.op.has_kernel())).collect()
-}
-
-/// The parts with the biases of the layers `users`, and where behind them each output channel is.
-fn outputs_of(
-    arch: &Architecture,
-    users: &[String],
-) -> Result<(Vec<String>, Vec<usize>), NetError> {
-    let (mut lasts, mut restore) = (Vec::new(), Vec::new());
-    for user in users {
-        let record = arch.factorization(user)?;
-        lasts.extend(weighted(arch, record)?.pop().map(|node| node.name.clone()));
-        if let (Some(Op::Gather(gather)), true) = (
-            record.parts.last().and_then(|part| arch.node(part).ok()).map(|node| &node.op),
-            matches!(record.form, Form::Denton | Form::DentonSvd),
-        ) {
-            restore.clone_from(&gather.indices);
-        }
-    }
-    Ok((lasts, restore))
-}
-
-/// At each place of a permutation where that is.
-fn inverse(permutation: &[usize]) -> Vec<usize> {
-    let mut inverse = vec![0; permutation.len()];
-    permutation.iter().enumerate().for_each(|(at, &place)| inverse[place] = at);
-    inverse
 }
 
 /// Shape of one group's tensor in `form`.
