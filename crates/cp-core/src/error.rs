@@ -187,4 +187,26 @@ pub enum CpError {
         /// Number of ranks given.
         got: usize,
     },
+    /// Clusters of equal size that the rows cannot be split into, or labels of clusters that are not of one size.
+    #[error(
+        "{clusters} clusters of {rows} {what} are not of equal size; choose a divisor of {rows}, and as many rows for each"
+    )]
+    UnequalClusters {
+        /// What is clustered: `"rows"`, `"output channels"`, `"input channels"`.
+        what: &'static str,
+        /// Clusters asked for.
+        clusters: usize,
+        /// How many there are to be clustered.
+        rows: usize,
+    },
+    /// More colours than filters, or an assignment that does not fit them.
+    #[error(
+        "{colours} colours were given for {filters} filters, expected 1 to {filters}, and one for each filter"
+    )]
+    Colours {
+        /// Colours asked for, or one more than the largest that is assigned.
+        colours: usize,
+        /// Filters of the kernel.
+        filters: usize,
+    },
 }

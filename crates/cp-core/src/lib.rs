@@ -42,6 +42,8 @@
 //! | a tensor too large for exact sweeps | [`SampledAls`] |
 //! | a very long mode | [`Precompressed`] |
 //! | a core instead of terms | [`Hosvd`], [`Hooi`], [`Tucker2`]; both: [`TkdCpd`] |
+//! | channels that are alike in clusters | [`Biclusters`], for each block [`PowerMethod::greedy`] or [`block_svd`] |
+//! | filters that read one mixture of channels each | [`monochromatic`] |
 //! | several starts, ranks, tensors | [`Restarts`], [`rank_path`], [`decompose_all`] |
 //! | no rank | the module [`rank`] |
 //!
@@ -90,6 +92,9 @@
 //!   ECCV 2020, arXiv 2008.05441.
 
 mod assignment;
+mod biclusters;
+mod block_svd;
+mod clusters;
 mod cp_tensor;
 mod decoupled;
 mod error;
@@ -97,6 +102,7 @@ mod init;
 mod khatri_rao;
 mod linalg;
 pub mod measure;
+mod monochromatic;
 mod mttkrp;
 mod precompress;
 mod problem;
@@ -117,6 +123,9 @@ mod tree;
 mod tucker;
 mod unfold;
 
+pub use biclusters::Biclusters;
+pub use block_svd::{BlockSvd, RightFactor, block_svd};
+pub use clusters::{Likeness, cluster_energy, equal_clusters};
 pub use cp_tensor::CpTensor;
 pub use decoupled::{Decoupled, decoupled};
 pub use error::CpError;
@@ -126,6 +135,7 @@ pub use linalg::gram;
 pub use measure::{
     Congruence, component_energy, congruence, degeneracy, fit, norm, rel_error, sensitivity,
 };
+pub use monochromatic::{Monochromatic, monochromatic};
 pub use mttkrp::{mttkrp, mttkrp_slow};
 pub use precompress::Precompressed;
 pub use progress::{Progress, StopReason};

@@ -19,6 +19,8 @@ pub(crate) enum Purpose {
     Samples,
     /// The entries that an error is estimated from.
     ErrorEstimate,
+    /// The order in which rows look for a cluster, and the filters that colours start from.
+    Clusters,
 }
 
 /// The bits of a stream's number that say which of a purpose's streams it is.
@@ -69,12 +71,13 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Purpose; 5] = [
+    const ALL: [Purpose; 6] = [
         Purpose::Start,
         Purpose::TuckerStart,
         Purpose::NewTerms,
         Purpose::Samples,
         Purpose::ErrorEstimate,
+        Purpose::Clusters,
     ];
 
     #[test]
@@ -86,7 +89,8 @@ mod tests {
                 | Purpose::TuckerStart
                 | Purpose::NewTerms
                 | Purpose::Samples
-                | Purpose::ErrorEstimate => {}
+                | Purpose::ErrorEstimate
+                | Purpose::Clusters => {}
             }
         }
         // Modes, and terms of the power method with their starts.

@@ -177,9 +177,36 @@ impl Architecture {
                 got: form.least_rank(),
             });
         }
+        let base = self.base_cost(layer, form, &shapes)?;
+        let even = |dense: usize, base: usize, first: usize| {
+            (dense as f64 - base as f64) / first.saturating_sub(base) as f64
+        };
         Ok(BreakEven {
-            params: dense.params as f64 / unit.params as f64,
-            macs: dense.macs as f64 / unit.macs as f64,
+            params: even(dense.params, base.params, unit.params),
+            macs: even(dense.macs, base.macs, unit.macs),
+        })
+    }
+
+    /// What a form of one number costs whatever its rank, in parameters and multiply-adds: the filters of monochromatic layers, of which there is one
+    /// for each output channel; nothing of other forms.
+    ///
+    /// # Errors
+    /// As [`Architecture::factors_cost`].
+    pub fn base_cost(&self, layer: &str, form: Form, shapes: &Shapes) -> Result<Totals, NetError> {
+        if form != Form::Monochromatic {
+            return Ok(Totals::default());
+        }
+        let [first, second] = match self.factors_cost(layer, form, Rank::One(2), shapes) {
+            Ok(second) => [self.factors_cost(layer, form, Rank::One(1), shapes)?, second],
+            // Of a single channel, whose only rank is 1.
+            Err(NetError::RankTooLarge { .. }) => return Ok(Totals::default()),
+            Err(other) => return Err(other),
+        };
+        let base = |first: usize, second: usize| (2 * first).saturating_sub(second);
+        Ok(Totals {
+            params: base(first.params, second.params),
+            macs: base(first.macs, second.macs),
+            activation_bytes: 0,
         })
     }
 
@@ -192,7 +219,7 @@ impl Architecture {
     }
 
     /// Cost of the parts of a layer if it were factorized, without its bias: factors once, multiply-adds in all places where they are
-    /// used. Forms of one number cost a rank times what they cost at rank 1.
+    /// used. Forms of one number cost a rank times what they cost at rank 1, beyond their [`Architecture::base_cost`].
     ///
     /// # Errors
     /// Unknown layer, a form that does not fit it, or a rank that it cannot have.

@@ -241,6 +241,31 @@ pub enum NetError {
         /// The largest one.
         max: usize,
     },
+    /// Clusters of equal size that the channels cannot be split into.
+    #[error(
+        "layer '{layer}': {clusters} clusters of its {channels} {what} channels (of each group) are not of equal size; choose a \
+         divisor of {channels}"
+    )]
+    Clusters {
+        /// The layer.
+        layer: String,
+        /// `output` or `input`.
+        what: &'static str,
+        /// Clusters asked for.
+        clusters: usize,
+        /// Channels of a group.
+        channels: usize,
+    },
+    /// An order of channels that is none.
+    #[error("layer '{layer}': the order of '{part}' {problem}")]
+    Order {
+        /// The layer.
+        layer: String,
+        /// Suffix of the part.
+        part: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Decompositions that do not belong to the layer.
     #[error("factors for layer '{layer}': {what} is {got:?}, expected {expected:?}")]
     Factors {

@@ -2,11 +2,13 @@
 //!
 //! A rewriting leaves the function of the network as it is, or, where it approximates, as the arrays that it is given say.
 
+mod bias_order;
 mod edit;
 mod factored;
 mod factorize;
 mod factors;
 mod fold;
+mod kernels;
 mod prune;
 mod subsample;
 mod terms;

@@ -234,7 +234,7 @@ fn tucker(net: &Network) -> Vec<cp_net::Factors> {
     let parts = shapes.iter().enumerate().map(|(index, shape)| {
         random(shape, index as u64).into_dimensionality::<ndarray::Ix2>().unwrap()
     });
-    vec![cp_net::Factors { form: Form::Tucker2, rank: [3, 2].into(), parts: parts.collect() }]
+    vec![cp_net::Factors::new(Form::Tucker2, [3, 2], parts.collect())]
 }
 
 #[test]

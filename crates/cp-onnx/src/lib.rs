@@ -61,7 +61,7 @@ pub use import::{
 };
 pub use layers::{Layer, LayerKind, Note, Reason};
 pub use model::Model;
-pub use parts::{Part, Parts};
+pub use parts::{Part, Parts, Step};
 pub use proto::tensor::Float;
 pub use record::{Factorization, KEY as METADATA_KEY};
 pub use values::{Dim, ElementType, ValueInfo};

@@ -14,7 +14,7 @@ use ndarray::{ArrayD, Ix2};
 use crate::error::OnnxError;
 use crate::fold::FOLDED;
 use crate::layers::{Geometry, Kernel, LayerKind, geometry, is_transposed};
-use crate::parts::{Part, Parts};
+use crate::parts::{Part, Parts, Step};
 use crate::proto::{Field, Message, Payload, attribute, graph, model, node, tensor};
 use crate::scopes::{Maker, Reader, Scope, Scopes, Value};
 use crate::{Float, layers};
@@ -71,9 +71,33 @@ impl Names {
     }
 }
 
-/// The new weights.
+/// What an initializer holds.
+enum Stored {
+    Floats(ArrayD<f32>),
+    /// Positions and axes.
+    Integers(Vec<i64>),
+}
+
+impl Stored {
+    fn tensor(&self, name: &str, float: Float) -> Message {
+        match self {
+            Stored::Floats(array) => tensor::make(name, array, float),
+            Stored::Integers(values) => tensor::make_integers(name, values),
+        }
+    }
+
+    /// As an input, in models that list their initializers there.
+    fn input(&self, name: &str, float: Float) -> Field {
+        match self {
+            Stored::Floats(array) => graph::input(name, float.number(), array.shape()),
+            Stored::Integers(values) => graph::input(name, tensor::INT64, &[values.len()]),
+        }
+    }
+}
+
+/// The new weights, and the positions and axes of what lies between them.
 struct Weights {
-    fields: Vec<(String, ArrayD<f32>)>,
+    fields: Vec<(String, Stored)>,
     /// By part, and whether it is the transpose.
     by_part: HashMap<(usize, bool), String>,
 }
@@ -85,12 +109,12 @@ impl Weights {
         base: &str,
         index: usize,
         turned: bool,
-        array: impl FnOnce() -> ArrayD<f32>,
+        stored: impl FnOnce() -> Stored,
     ) -> String {
         let fields = &mut self.fields;
         let name = self.by_part.entry((index, turned)).or_insert_with(|| {
             let name = names.fresh(base);
-            fields.push((name.clone(), array()));
+            fields.push((name.clone(), stored()));
             name
         });
         name.clone()
@@ -138,7 +162,7 @@ impl<'a> Splicing<'a> {
             let left_alone = |reason| OnnxError::LeftAlone { layer: layer.name.clone(), reason };
             let nodes = if kind == LayerKind::Conv {
                 let geometry = geometry(node, kind, &layer.shape).map_err(left_alone)?;
-                convolutions(node, &geometry, parts, layer, names, &mut weights)
+                convolutions(node, &geometry, around.opset, parts, layer, names, &mut weights)
             } else {
                 // The kernel is [out, in] as the first node sees it; one that has it the other way round runs the parts backwards.
                 let backwards = is_transposed(node) != first_transposed;
@@ -149,7 +173,8 @@ impl<'a> Splicing<'a> {
             let fields = nodes.into_iter().map(|node| Field::message(number, node)).collect();
             edits.instead.insert(place, fields);
         }
-        for (name, array) in &weights.fields {
+        for (name, stored) in &weights.fields {
+            let Stored::Floats(array) = stored else { continue };
             let count = array.iter().filter(|&&value| !float.round(value).is_finite()).count();
             if count > 0 {
                 let (layer, part) = (layer.name.clone(), name.clone());
@@ -158,7 +183,8 @@ impl<'a> Splicing<'a> {
         }
         store(&scopes.all[value.0], scopes.ir, &weights, float, edits);
         old.push((scopes.all[value.0].name.clone(), value.1.clone()));
-        Ok(weights.fields.into_iter().map(|(name, _)| name).collect())
+        let is_weight = |(_, stored): &(String, Stored)| matches!(stored, Stored::Floats(_));
+        Ok(weights.fields.into_iter().filter(is_weight).map(|(name, _)| name).collect())
     }
 
     pub(crate) fn finish(self) -> Spliced {
@@ -182,8 +208,8 @@ fn store(scope: &Scope<'_>, ir: i64, weights: &Weights, float: Float, edits: &mu
     if scope.function || (ir < 4 && inside) {
         let number = if scope.function { model::function::NODES } else { graph::NODES };
         let Some((first, _)) = scope.nodes().next() else { return };
-        let nodes = weights.fields.iter().map(|(name, array)| {
-            let value = attribute::tensor("value", tensor::make("", array, float));
+        let nodes = weights.fields.iter().map(|(name, stored)| {
+            let value = attribute::tensor("value", stored.tensor("", float));
             Field::message(number, node::make("Constant", name, &[], name, vec![value]))
         });
         edits.before.entry([&scope.path[..], &[first]].concat()).or_default().extend(nodes);
@@ -191,10 +217,10 @@ fn store(scope: &Scope<'_>, ir: i64, weights: &Weights, float: Float, edits: &mu
     }
     let listed = !inside && (ir < 4 || scope.lists_initializers());
     let behind = edits.behind.entry(scope.path.clone()).or_default();
-    for (name, array) in &weights.fields {
-        behind.push(Field::message(graph::INITIALIZERS, tensor::make(name, array, float)));
+    for (name, stored) in &weights.fields {
+        behind.push(Field::message(graph::INITIALIZERS, stored.tensor(name, float)));
         if listed {
-            behind.push(graph::input(name, float.number(), array.shape()));
+            behind.push(stored.input(name, float));
         }
     }
 }
@@ -202,6 +228,7 @@ fn store(scope: &Scope<'_>, ir: i64, weights: &Weights, float: Float, edits: &mu
 fn convolutions(
     node: &Message,
     geometry: &Geometry,
+    opset: i64,
     parts: &Parts,
     layer: &layers::Layer,
     names: &mut Names,
@@ -210,41 +237,99 @@ fn convolutions(
     let base = layers::label(node);
     let inputs = node.strings(node::INPUTS);
     let mut value = inputs.first().cloned().unwrap_or_default();
-    let axes = layer.shape.len() - 2;
+    let biased = parts.steps.iter().rposition(|step| step.kernel().is_some());
     let mut nodes = Vec::new();
-    for (index, part) in parts.parts.iter().enumerate() {
-        let Part { suffix, kernel, groups, axes: own } = part;
-        let weight = format!("{}.{suffix}.weight", layer.name);
-        let weight = weights.name(names, &weight, index, false, || kernel.clone());
-        let last = index + 1 == parts.parts.len();
-        let output = output(node, last, &format!("{base}.{suffix}"), names);
-        let only = |values: &[i64], other: i64| -> Vec<i64> {
-            let pick = |(place, &value)| if own.contains(&(place % axes)) { value } else { other };
-            values.iter().enumerate().map(pick).collect()
+    for (index, step) in parts.steps.iter().enumerate() {
+        let named = |slot: &str| format!("{}.{}.{slot}", layer.name, step.suffix());
+        let own = format!("{base}.{}", step.suffix());
+        let output = output(node, index + 1 == parts.steps.len(), &own, names);
+        let mut reads = vec![value];
+        let (op, attributes) = match step {
+            Step::Kernel(part) => {
+                let kernel = || Stored::Floats(part.kernel.clone());
+                reads.push(weights.name(names, &named("weight"), index, false, kernel));
+                let bias = inputs.get(2).filter(|bias| biased == Some(index) && !bias.is_empty());
+                let order = parts.bias_order().filter(|_| bias.is_some());
+                if let (Some(bias), Some(order)) = (bias, order) {
+                    // Each number to the channel that it is added to.
+                    let own = names.fresh(&format!("{own}.bias"));
+                    let index = parts.steps.len();
+                    let order = integers(weights, names, &named("bias_order"), index, &order);
+                    let axis = vec![attribute::int("axis", 0)];
+                    nodes.push(node::make("Gather", &own, &[bias, &order], &own, axis));
+                    reads.push(own);
+                } else {
+                    reads.extend(bias.cloned());
+                }
+                ("Conv", conv_attributes(part, geometry))
+            }
+            Step::Gather { indices, .. } => {
+                reads.push(integers(weights, names, &named("indices"), index, indices));
+                ("Gather", vec![attribute::int("axis", 1)])
+            }
+            Step::Unsqueeze { .. } | Step::Squeeze { .. } => {
+                // Behind the examples, and there behind the channels.
+                let (op, axis) = match step {
+                    Step::Unsqueeze { .. } => ("Unsqueeze", 1_u8),
+                    _ => ("Squeeze", 2),
+                };
+                if opset < 13 {
+                    (op, vec![attribute::ints("axes", &[axis.into()])])
+                } else {
+                    reads.push(integers(weights, names, &named("axes"), index, &[axis.into()]));
+                    (op, Vec::new())
+                }
+            }
         };
-        let taps: Vec<i64> =
-            kernel.shape()[2..].iter().map(|&size| i64::try_from(size).unwrap_or(1)).collect();
-        let mut attributes = vec![
-            attribute::ints("dilations", &only(&geometry.dilations, 1)),
-            attribute::int("group", i64::try_from(*groups).unwrap_or(1)),
-            attribute::ints("kernel_shape", &taps),
-            attribute::ints("strides", &only(&geometry.strides, 1)),
-        ];
-        // Along an axis with one tap and stride 1, every `auto_pad` pads nothing.
-        attributes.push(match &geometry.auto_pad {
-            Some(auto_pad) if !own.is_empty() => attribute::string("auto_pad", auto_pad),
-            Some(_) => attribute::ints("pads", &vec![0; 2 * axes]),
-            None => attribute::ints("pads", &only(&geometry.pads, 0)),
-        });
-        let mut reads = vec![value.as_str(), weight.as_str()];
-        if let Some(bias) = inputs.get(2).filter(|bias| last && !bias.is_empty()) {
-            reads.push(bias);
-        }
-        let name = names.fresh(&format!("{base}.{suffix}"));
-        nodes.push(node::make("Conv", &name, &reads, &output, attributes));
+        let name = names.fresh(&own);
+        let reads: Vec<&str> = reads.iter().map(String::as_str).collect();
+        nodes.push(node::make(op, &name, &reads, &output, attributes));
         value = output;
     }
     nodes
+}
+
+/// The name of a tensor of positions.
+fn integers(
+    weights: &mut Weights,
+    names: &mut Names,
+    base: &str,
+    index: usize,
+    values: &[usize],
+) -> String {
+    let values = values.iter().map(|&value| i64::try_from(value).unwrap_or(0));
+    weights.name(names, base, index, false, || Stored::Integers(values.collect()))
+}
+
+/// Those of a part of a convolution: it moves along its own axes as the layer did, and along no other.
+fn conv_attributes(part: &Part, geometry: &Geometry) -> Vec<Message> {
+    let Part { kernel, groups, axes: own, .. } = part;
+    let axes = geometry.strides.len();
+    let extra = (kernel.ndim() - 2).saturating_sub(axes);
+    // `values` has one for each axis of the layer, once or (begins, then ends) twice.
+    let only = |values: &[i64], other: i64| -> Vec<i64> {
+        let pick = |(axis, value)| if own.contains(&axis) { value } else { other };
+        let side = |values: &[i64]| -> Vec<i64> {
+            let front = std::iter::repeat_n(other, extra);
+            front.chain(values.iter().copied().enumerate().map(pick)).collect()
+        };
+        values.chunks(axes).flat_map(side).collect()
+    };
+    let taps: Vec<i64> =
+        kernel.shape()[2..].iter().map(|&size| i64::try_from(size).unwrap_or(1)).collect();
+    // Along an axis with one tap and stride 1, every `auto_pad` pads nothing.
+    let pads = match &geometry.auto_pad {
+        Some(auto_pad) if !own.is_empty() => attribute::string("auto_pad", auto_pad),
+        Some(_) => attribute::ints("pads", &vec![0; 2 * taps.len()]),
+        None => attribute::ints("pads", &only(&geometry.pads, 0)),
+    };
+    vec![
+        attribute::ints("dilations", &only(&geometry.dilations, 1)),
+        attribute::int("group", i64::try_from(*groups).unwrap_or(1)),
+        attribute::ints("kernel_shape", &taps),
+        attribute::ints("strides", &only(&geometry.strides, 1)),
+        pads,
+    ]
 }
 
 /// The old output for the last part, so that no reader is told; a new name for the others.
@@ -269,19 +354,21 @@ fn linear(
     let base = layers::label(node);
     let inputs = node.strings(node::INPUTS);
     let mut value = inputs.first().cloned().unwrap_or_default();
-    let count = parts.parts.len();
+    // A linear layer has no other steps.
+    let kernels: Vec<&Part> = parts.steps.iter().filter_map(Step::kernel).collect();
+    let count = kernels.len();
     let mut nodes = Vec::new();
     for step in 0..count {
         let index = if backwards { count - 1 - step } else { step };
-        let Part { suffix, kernel, .. } = &parts.parts[index];
+        let Part { suffix, kernel, .. } = kernels[index];
         let weight = format!("{}.{suffix}.weight", layer.name);
         // What a product from the right needs: [in, out] of this step.
         let weight = weights.name(names, &weight, index, backwards, || {
             let matrix = kernel.view().into_dimensionality::<Ix2>();
-            match matrix {
+            Stored::Floats(match matrix {
                 Ok(matrix) if !backwards => matrix.t().as_standard_layout().into_owned().into_dyn(),
                 _ => kernel.clone(),
-            }
+            })
         });
         let (first, last) = (step == 0, step + 1 == count);
         let output = output(node, last, &format!("{base}.{suffix}"), names);
@@ -301,7 +388,7 @@ fn linear(
                 _ if opset < 11 => {
                     // C was no option then.
                     let columns = if backwards { kernel.shape()[1] } else { kernel.shape()[0] };
-                    let zeros = || ArrayD::zeros(vec![columns]);
+                    let zeros = || Stored::Floats(ArrayD::zeros(vec![columns]));
                     let bias = format!("{}.{suffix}.bias", layer.name);
                     reads.push(weights.name(names, &bias, count + index, backwards, zeros));
                     if opset < 7 {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cp_net::{Draw, Op};
-use ndarray::{ArrayD, ArrayViewD, Ix2};
+use ndarray::{ArrayD, ArrayViewD, Axis, Ix2};
 
 use crate::Float;
 use crate::layers::{LayerKind, op};
@@ -50,7 +50,7 @@ pub(crate) fn with_graph(ir: i64, opset: i64, fields: Vec<Field>) -> Model {
     Model::decode(Model { root, path: None }.encode()).unwrap()
 }
 
-/// Every value of a model of `Conv`, `Gemm`, `MatMul`, `Transpose` and `Identity`.
+/// Every value of a model of `Conv`, `Gemm`, `MatMul`, `Transpose`, `Identity`, `Gather`, `Unsqueeze` and `Squeeze`.
 pub(crate) fn values(
     model: &Model,
     inputs: &[(&str, ArrayD<f32>)],
@@ -59,7 +59,13 @@ pub(crate) fn values(
     let mut known: BTreeMap<String, ArrayD<f32>> =
         inputs.iter().map(|(name, array)| ((*name).to_owned(), array.clone())).collect();
     for (_, initializer) in graph.children(graph::INITIALIZERS) {
-        let array = tensor::array(initializer, |_| unreachable!()).unwrap();
+        let array = tensor::array(initializer, |_| unreachable!());
+        // Positions and axes are small: they are numbers here, too.
+        let integers = || {
+            let values = tensor::integers(initializer).unwrap();
+            ArrayD::from_shape_vec(vec![values.len()], values).unwrap().mapv(|value| value as f32)
+        };
+        let array = array.unwrap_or_else(|_| integers());
         known.insert(initializer.string(tensor::NAME), array);
     }
     for (_, found) in graph.children(graph::NODES) {
@@ -78,11 +84,28 @@ pub(crate) fn values(
             "MatMul" => matrix(&read[0], false).dot(&matrix(&read[1], false)).into_dyn(),
             "Transpose" => matrix(&read[0], true).into_dyn(),
             "Identity" => read[0].clone(),
+            "Gather" => {
+                let axis = node::attribute(found, "axis").unwrap().int(attribute::INT).unwrap();
+                let indices: Vec<usize> = read[1].iter().map(|&index| index as usize).collect();
+                read[0].select(Axis(axis as usize), &indices)
+            }
+            "Unsqueeze" => read[0].clone().insert_axis(Axis(axis(found, &read))),
+            "Squeeze" => {
+                assert_eq!(read[0].len_of(Axis(axis(found, &read))), 1);
+                read[0].clone().index_axis_move(Axis(axis(found, &read)), 0)
+            }
             other => panic!("{other}"),
         };
         known.insert(found.string(node::OUTPUTS), made);
     }
     known
+}
+
+/// The only one of `axes`, which is an attribute or the second input.
+fn axis(found: &Message, read: &[ArrayD<f32>]) -> usize {
+    let attribute = node::attribute(found, "axes").map(|axes| axes.ints(attribute::INTS));
+    assert!(attribute.is_some() != (read.len() == 2), "an attribute or an input");
+    attribute.map_or_else(|| read[1][[0]] as usize, |axes| axes[0] as usize)
 }
 
 fn matrix(array: &ArrayD<f32>, turned: bool) -> ndarray::Array2<f32> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use cp_net::{Factors, Form, Rank};
+use cp_net::{Factors, Form};
 use cp_onnx::{Binding, Layer, LayerKind, Model, OnnxError, Parts};
 use cp_ort::{ElementType, Optimize, Session, SessionOptions, Tensor};
 use import_support::cases::models;
@@ -157,13 +157,13 @@ fn exact(model: &Model, layer: &Layer) -> Parts {
         let matrix = rows.into_shape_with_order([out, columns]).unwrap();
         if !pointwise {
             let parts = vec![Array2::eye(inputs), matrix, Array2::eye(out)];
-            Factors { form: Form::Tucker2, rank: Rank::Two([out, inputs]), parts }
+            Factors::new(Form::Tucker2, [out, inputs], parts)
         } else if out <= inputs {
             let parts = vec![matrix, Array2::eye(out)];
-            Factors { form: Form::LowRank, rank: Rank::One(out), parts }
+            Factors::new(Form::LowRank, out, parts)
         } else {
             let parts = vec![Array2::eye(inputs), matrix];
-            Factors { form: Form::LowRank, rank: Rank::One(inputs), parts }
+            Factors::new(Form::LowRank, inputs, parts)
         }
     });
     Parts::new(layer, &factors.collect::<Vec<_>>()).unwrap()

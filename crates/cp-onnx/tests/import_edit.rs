@@ -6,7 +6,7 @@ mod import_support;
 use std::collections::BTreeMap;
 use std::fs;
 
-use cp_net::{Factors, Form, Rank};
+use cp_net::{Factors, Form};
 use cp_onnx::{Binding, ImportError, ImportOptions, Model, OnnxError, Parts};
 use import_support::{arrays, compare, floats, folder};
 use ndarray::{Array2, ArrayD};
@@ -240,11 +240,7 @@ fn a_bias_is_written_back_beside_factors() {
     let kernel = imported.network.params()[&param].clone();
     let (out, inputs) = (layer.shape[0], layer.shape[1]);
     let matrix = kernel.into_shape_with_order([out, inputs]).unwrap();
-    let factors = Factors {
-        form: Form::LowRank,
-        rank: Rank::One(out),
-        parts: vec![matrix, Array2::eye(out)],
-    };
+    let factors = Factors::new(Form::LowRank, out, vec![matrix, Array2::eye(out)]);
     let node = imported.network.nodes().iter().find(|node| node.param("weight") == param).unwrap();
     let (name, bias) = (node.name.clone(), node.param("bias"));
     let mut trained = imported.network.clone();

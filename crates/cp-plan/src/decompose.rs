@@ -1,5 +1,8 @@
 //! [`Decomposer`]: how the kernel of a layer becomes a [`KernelModel`].
 
+mod blocks;
+mod parts;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::ControlFlow;
@@ -12,11 +15,13 @@ use cp_core::{
     TkdCpd, Tucker2, TuckerSolver, truncated_svd, weighted_rel_error, weighted_svd,
 };
 use cp_net::{Form, Rank};
-use ndarray::{Array2, ArrayD, ArrayViewD, Axis, Ix2, s};
+use ndarray::{ArrayViewD, Ix2};
 use serde::{Deserialize, Serialize};
 
 use crate::model::KernelModel;
 use crate::models::Models;
+
+pub(crate) use parts::in_parts;
 
 /// The CP solvers of cp-core, by the names that [`Solver::name`] has for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,8 +102,9 @@ pub type LayerStatistics = BTreeMap<String, Vec<Arc<InputStatistics>>>;
 
 /// How kernels are decomposed: which solver, for how long, from which seed.
 ///
-/// CP forms and Jaderberg's first scheme use [`method`](Decomposer::method); Tucker-2 its orthogonal iteration; low-rank pairs the singular value
-/// decomposition, as do Jaderberg's second scheme and the decoupled form. Where there are [`statistics`](Decomposer::statistics) of a layer's inputs, the change of the layer's
+/// CP forms and Jaderberg's first scheme, with a basis for every channel or for all, use [`method`](Decomposer::method); Tucker-2 its orthogonal
+/// iteration; low-rank pairs the singular value decomposition, as do Jaderberg's second scheme, the decoupled form and `denton-svd`; `denton` greedy
+/// terms. Clusters and colours are sought from starts of the seed. Where there are [`statistics`](Decomposer::statistics) of a layer's inputs, the change of the layer's
 /// output is minimised in place of that of its kernel: ALS-Σ from the start that plain ALS gives, data-aware Tucker-2,
 /// reduced-rank regression for pairs.
 #[derive(Debug, Clone, PartialEq)]
@@ -251,90 +257,18 @@ impl Decomposer {
                     model: KernelModel::TkdCpd { tucker, core: core.cp },
                 })
             }
-            (
-                Form::Jaderberg1 | Form::Jaderberg2 | Form::Decoupled,
-                Rank::One(rank),
-                statistics,
-            ) => {
-                let model = match form {
-                    Form::Jaderberg1 => self.per_channel(tensor.view(), rank)?,
-                    Form::Jaderberg2 => {
-                        let found = cp_core::separable(tensor.view(), rank)?;
-                        let kernel = found.reconstruct();
-                        let parts = vec![found.vertical, found.horizontal];
-                        KernelModel::Parts { form, rank, parts, kernel }
-                    }
-                    _ => {
-                        let found = cp_core::decoupled(tensor.view(), rank)?;
-                        let kernel = found.reconstruct();
-                        let parts = vec![found.channels, found.spatial];
-                        KernelModel::Parts { form, rank, parts, kernel }
-                    }
-                };
-                let rel_error = model.rel_error(tensor.view());
-                let weighted_error = match (statistics, &model) {
-                    (Some(statistics), KernelModel::Parts { kernel, .. }) => {
-                        Some(cp_core::weighted_distance(tensor, kernel.view(), statistics)?)
-                    }
-                    _ => None,
-                };
-                let component_energy = kept(rel_error);
-                Ok(Decomposed {
-                    model,
-                    rel_error,
-                    weighted_error,
-                    component_energy,
-                    iterations: 0,
-                    stop: None,
-                })
+            (form, rank, statistics) if in_parts(form) => {
+                self.in_parts(tensor, form, rank, statistics)
             }
             (_, rank, _) => {
-                let given = match rank {
-                    Rank::One(_) => 1,
-                    Rank::Two(_) => 2,
-                    Rank::Three(_) => 3,
-                };
-                let rank = rank.one().ok_or(CpError::RankCount { expected: 1, got: given })?;
+                let got = rank.parts().len();
+                let rank = rank.one().ok_or(CpError::RankCount { expected: 1, got })?;
                 let known = self.models.up_to(layer, form, rank);
                 let before = known.and_then(|groups| groups.get(group)).filter(|_| self.goes_on());
                 let (found, weighted) = self.cp(layer, group, tensor, rank, before, observe)?;
                 Ok(cp_found(found, weighted))
             }
         }
-    }
-
-    /// A basis of `rank` separable filters for every input channel: the CP model of each `[T, kh, kw]` by the CP method.
-    ///
-    /// Source: Jaderberg, Vedaldi & Zisserman (2014), §3, scheme 1, fitted to the kernel.
-    fn per_channel(
-        &self,
-        tensor: ArrayViewD<'_, f32>,
-        rank: usize,
-    ) -> Result<KernelModel, CpError> {
-        let shape = tensor.shape().to_vec();
-        let &[out, inputs, rows, columns] = &shape[..] else {
-            return Err(CpError::FactorCount { expected: 4, got: shape.len() });
-        };
-        let maps = inputs * rank;
-        let mut parts = [(maps, rows), (maps, columns), (out, maps)].map(Array2::<f32>::zeros);
-        let mut kernel = ArrayD::zeros(shape);
-        for input in 0..inputs {
-            let slice = tensor.index_axis(Axis(1), input);
-            let mut place = kernel.index_axis_mut(Axis(1), input);
-            // Of a slice of zeros, such as an unused channel's, the filters are 0.
-            if slice.iter().all(|value| *value == 0.0) {
-                continue;
-            }
-            let start = Init::Random { seed: self.seed };
-            let mut cp = self.solver(rank, start).decompose(slice.into_dyn())?.cp;
-            cp.balance();
-            place.assign(&cp.reconstruct());
-            let range = input * rank..(input + 1) * rank;
-            parts[0].slice_mut(s![range.clone(), ..]).assign(&cp.factors[1].t());
-            parts[1].slice_mut(s![range.clone(), ..]).assign(&cp.factors[2].t());
-            parts[2].slice_mut(s![.., range]).assign(&cp.factors[0]);
-        }
-        Ok(KernelModel::Parts { form: Form::Jaderberg1, rank, parts: parts.into(), kernel })
     }
 
     /// Whether the CP method can start from a model: the power method finds its terms one by one, wherever it is told to start.

@@ -118,8 +118,7 @@ impl Factorize for Network {
         }
         let rel_error = relative(residual, cp_core::norm(self.kernel(layer)?));
         drop(tensors);
-        let factors: Vec<Factors> =
-            models.iter().map(|model| Factors { form, rank, parts: model.parts() }).collect();
+        let factors: Vec<Factors> = models.iter().map(|model| model.factors(form)).collect();
         self.put_factors(layer, &factors, rel_error)
     }
 }

@@ -1,7 +1,7 @@
 //! [`KernelModel`]: the decomposition of one kernel, as the arrays of a factorized layer are made of it.
 
 use cp_core::{CpTensor, Svd, TuckerTensor};
-use cp_net::{Form, Rank};
+use cp_net::{Factors, Form, Rank};
 use ndarray::{Array2, ArrayD, ArrayViewD, Axis};
 
 /// The decomposition of the kernel of a layer, or of one group of it.
@@ -21,14 +21,16 @@ pub enum KernelModel {
         /// CP model of the core, `[R_out, R_in, ∏k]`.
         core: CpTensor<f32>,
     },
-    /// For the forms with their solutions in parts: [`Form::Jaderberg1`], [`Form::Jaderberg2`], [`Form::Decoupled`].
+    /// For the forms with their solutions in parts: Jaderberg's, the decoupled one, Denton's.
     Parts {
         /// Which of them.
         form: Form,
         /// The rank.
-        rank: usize,
+        rank: Rank,
         /// The weights of the parts, with a row for every output channel of the group.
         parts: Vec<Array2<f32>>,
+        /// Which channel goes where, as [`Factors::order`] has it.
+        order: Vec<Vec<usize>>,
         /// The tensor that they make.
         kernel: ArrayD<f32>,
     },
@@ -45,7 +47,7 @@ impl KernelModel {
                 let [out, input] = outer_ranks(tucker);
                 Rank::Three([out, input, core.rank()])
             }
-            KernelModel::Parts { rank, .. } => Rank::One(*rank),
+            KernelModel::Parts { rank, .. } => *rank,
         }
     }
 
@@ -95,10 +97,19 @@ impl KernelModel {
         }
     }
 
+    /// The factors of a layer in `form` that this is a model of a group of.
+    pub(crate) fn factors(&self, form: Form) -> Factors {
+        let order = match self {
+            KernelModel::Parts { order, .. } => order.clone(),
+            _ => Vec::new(),
+        };
+        Factors::new(form, self.rank(), self.parts()).with_order(order)
+    }
+
     /// The weights of the parts in order, each as a matrix with a row for every output channel of this group.
     ///
     /// λ is folded in and the norms of CP factors are balanced ([`CpTensor::balance`]).
-    pub(crate) fn parts(&self) -> Vec<Array2<f32>> {
+    fn parts(&self) -> Vec<Array2<f32>> {
         match self {
             KernelModel::Cp(cp) => {
                 let [first, inner @ ..] = &balanced(cp).factors[..] else { return Vec::new() };

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use cp_core::{CpTensor, Svd};
-use cp_net::{Architecture, Conv, Factors, Form, InputSpec, NetError, Network, Node, Op, Rank};
+use cp_net::{Architecture, Conv, Factors, Form, InputSpec, NetError, Network, Node, Op};
 use ndarray::{ArrayD, ArrayView1};
 use tch::{Tensor, nn};
 
@@ -114,7 +114,7 @@ impl CpConv2d {
                 // The rows of a part's weight are its output channels: T for `expand`, R for the others.
                 let mut parts: Vec<_> = cp.factors[1..].iter().map(|f| f.t().to_owned()).collect();
                 parts.extend(cp.factors.first().cloned());
-                Factors { form, rank: Rank::One(cp.rank()), parts }
+                Factors::new(form, cp.rank(), parts)
             })
             .collect();
         net.put_factors(LAYER, &factors, 0.0)?;

@@ -1,4 +1,4 @@
-//! Jaderberg's schemes and the decoupled form: at full rank the dense convolution, below it the convolution with the kernel that they make,
+//! Jaderberg's schemes, the decoupled form and Denton's: at full rank the dense convolution, below it the convolution with the kernel that they make,
 //! and the numbers of other programs.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
@@ -33,16 +33,17 @@ fn run(net: &Network, x: &Tensor) -> Tensor {
 fn factorize(
     net: &mut Network,
     form: Form,
-    rank: usize,
+    rank: impl Into<Rank>,
     decomposer: &Decomposer,
 ) -> Result<f64, Box<dyn std::error::Error>> {
+    let rank = rank.into();
     let observe = &mut |_: &cp_core::Progress| std::ops::ControlFlow::Continue(());
     let tensors = net.tensors("conv", form)?;
     // What has no such rank is refused before anything is decomposed.
-    cp_net::replacement("conv", &net.node("conv")?.op, form, Rank::One(rank))?;
+    cp_net::replacement("conv", &net.node("conv")?.op, form, rank)?;
     let models = tensors.iter().enumerate().map(|(group, tensor)| {
         decomposer
-            .decompose("conv", group, tensor.view(), form, Rank::One(rank), observe)
+            .decompose("conv", group, tensor.view(), form, rank, observe)
             .map(|found| found.model)
     });
     let models = models.collect::<Result<Vec<_>, _>>()?;
@@ -115,6 +116,63 @@ fn the_form_is_the_convolution_with_its_kernel() {
                 "{message}"
             );
             assert!(factorize(&mut made, form, 0, &Decomposer::als(5, 1)).is_err());
+        }
+    }
+}
+
+/// The form is the convolution with its kernel; ‖K − K̂‖ / ‖K‖.
+fn check_form(net: &Network, x: &Tensor, form: Form, rank: Rank, params: usize) -> f64 {
+    let what = format!("{form} R={rank}");
+    let decomposer = Decomposer { max_energy: None, ..Decomposer::als(400, 1) };
+    let mut made = net.clone();
+    let error = factorize(&mut made, form, rank, &decomposer).unwrap();
+    let mut again = made.clone();
+    again.densify("conv").unwrap();
+    check_within(1e-5, &run(&made, x), &run(&again, x), &what);
+    assert_eq!(made.param_count(), params, "{what}");
+    error
+}
+
+#[test]
+fn a_shared_basis_blocks_and_colours() {
+    let dense = Conv {
+        stride: vec![2, 1],
+        padding: Padding::Each(vec![[1, 0], [2, 1]]),
+        dilation: vec![1, 2],
+        ..Conv::new(4, 6, [3, 2])
+    };
+    for groups in [1, 2] {
+        let conv = Conv { groups, ..dense.clone() };
+        let net = single(conv, [9, 8], 3);
+        let x = tensor_from_f32(random(&[2, 4, 9, 8], 5).view()).unwrap();
+        let y = run(&net, &x);
+        // Clusters of each group: three of output channels, two of input channels; blocks are [2/g, 2/g, 6].
+        let (oc, ic, g) = (3, 2, groups);
+        for k in [1, 2 / g] {
+            let params = oc * ic * g * k * (6 / (oc * g) + 4 / (ic * g) + 6) + 6;
+            let error = check_form(&net, &x, Form::Denton, [oc, ic, k].into(), params);
+            assert!((error < 1e-6) == (g == 2), "{error}");
+        }
+        for r in [1, 2 / g] {
+            let params = oc * ic * g * (r * 6 / (oc * g) + r * 4 / (ic * g) + r * r * 6) + 6;
+            let error = check_form(&net, &x, Form::DentonSvd, [oc, ic, r, r].into(), params);
+            assert!((error < 1e-6) == (r == 2 / g), "{error}");
+        }
+        let mut exact = net.clone();
+        let rank = [oc, ic, 2 / g, 2 / g];
+        factorize(&mut exact, Form::DentonSvd, rank, &Decomposer::default()).unwrap();
+        check_within(1e-5, &run(&exact, &x), &y, "blocks at full rank");
+        if groups == 1 {
+            for m in [1, 6] {
+                let params = m * (3 + 2) + 4 * m * 6 + 6;
+                let error = check_form(&net, &x, Form::Jaderberg1Shared, m.into(), params);
+                assert!((error < 2e-3) == (m == 6), "{error}");
+            }
+            for colours in [1, 6] {
+                let params = 4 * colours + 6 * 6 + 6;
+                let error = check_form(&net, &x, Form::Monochromatic, colours.into(), params);
+                assert!(error > 1e-2, "{error}");
+            }
         }
     }
 }
@@ -231,6 +289,33 @@ fn scheme_1_with_a_basis_for_every_channel() {
         ("grad.vertical", "vertical.weight"),
         ("grad.horizontal", "horizontal.weight"),
         ("grad.mix", "expand.weight"),
+        ("grad.x", "x"),
+    ];
+    check_layer(&golden, &net, "y", &gradients);
+}
+
+#[test]
+fn scheme_1_with_one_basis_for_all_channels() {
+    let Some(mut golden) = Golden::load("jaderberg-scheme1-shared") else { return };
+    let conv = Conv { padding: Padding::symmetric([1, 1]), ..Conv::new(3, 5, [3, 3]) };
+    // [T, S, M] there; here the channels are the depth of every filter: [T, M, S].
+    for name in ["mix", "grad.mix"] {
+        let turned = golden.get(name).permute([0, 2, 1]).contiguous();
+        golden.0.insert(format!("{name}, turned"), turned);
+    }
+    let arrays = [
+        ("vertical.weight", golden.get("vertical")),
+        ("horizontal.weight", golden.get("horizontal")),
+        ("expand.weight", golden.get("mix, turned")),
+        ("expand.bias", golden.get("bias")),
+    ];
+    let x = golden.get("x");
+    let net = parts(&conv, &x.size()[1..], Form::Jaderberg1Shared, 2, &arrays, false);
+    assert_eq!(net.param_count(), 47);
+    let gradients = [
+        ("grad.vertical", "vertical.weight"),
+        ("grad.horizontal", "horizontal.weight"),
+        ("grad.mix, turned", "expand.weight"),
         ("grad.x", "x"),
     ];
     check_layer(&golden, &net, "y", &gradients);

@@ -33,9 +33,11 @@ A plan is TOML, one entry per layer; layers that it does not name stay dense:
 
   [[layer]]
   name = \"features.3\"
-  form = \"cp3\"        # cp3, cp4, tucker2, tkd-cpd, jaderberg1, jaderberg2, decoupled,
+  form = \"cp3\"        # cp3, cp4, tucker2, tkd-cpd, jaderberg1, jaderberg1-shared, jaderberg2,
+                      # decoupled, denton, denton-svd, monochromatic,
                       # or low-rank for linear layers and 1×1 convolutions
-  rank = 154          # tucker2: [out, in]; tkd-cpd: [out, in, inner]
+  rank = 154          # tucker2: [out, in]; tkd-cpd: [out, in, inner]; denton: [out clusters,
+                      # in clusters, terms]; denton-svd: [out clusters, in clusters, out, in]
 
 With a ratio, the plan takes the form and the rank of each layer that lose least, by the errors that the decompositions \
 would have (--plan-by). An ONNX model comes back as ONNX, with its names, opsets, metadata and everything that is no replaced \
@@ -390,10 +392,18 @@ pub(super) enum FormName {
     TkdCpd,
     /// Filters along the columns and along the rows for every input channel, mixed (Jaderberg, scheme 1).
     Jaderberg1,
+    /// Filters along the columns and along the rows that all input channels share, mixed (Jaderberg, scheme 1).
+    Jaderberg1Shared,
     /// A convolution along the columns, then one along the rows (Jaderberg, scheme 2).
     Jaderberg2,
     /// 1×1, then filters of every output channel apart.
     Decoupled,
+    /// Clusters of channels, and terms one after the other for each of their blocks (Denton).
+    Denton,
+    /// Clusters of channels, and a small convolution for each of their blocks (Denton).
+    DentonSvd,
+    /// 1×1 to a few colours, of which every output channel reads one (Denton, for a first layer).
+    Monochromatic,
 }
 
 impl FormName {
@@ -405,8 +415,12 @@ impl FormName {
             FormName::Tucker2 => vec![Form::Tucker2],
             FormName::TkdCpd => vec![Form::TkdCpd],
             FormName::Jaderberg1 => vec![Form::Jaderberg1],
+            FormName::Jaderberg1Shared => vec![Form::Jaderberg1Shared],
             FormName::Jaderberg2 => vec![Form::Jaderberg2],
             FormName::Decoupled => vec![Form::Decoupled],
+            FormName::Denton => vec![Form::Denton],
+            FormName::DentonSvd => vec![Form::DentonSvd],
+            FormName::Monochromatic => vec![Form::Monochromatic],
         }
     }
 }

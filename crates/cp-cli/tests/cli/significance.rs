@@ -67,7 +67,9 @@ fn terms_in_order_and_accuracy_without_them() {
 fn forms_that_are_no_cp_models() {
     let folder = tempfile::tempdir().unwrap();
     let net = model(folder.path(), "resnet20");
-    for form in ["jaderberg1", "jaderberg2", "decoupled"] {
+    for form in
+        ["jaderberg1", "jaderberg1-shared", "jaderberg2", "decoupled", "denton", "denton-svd"]
+    {
         let out = folder.path().join(format!("{form}.safetensors"));
         let args =
             ["compress", text(&net), "--form", form, "--macs-ratio", "0.6", "--out", text(&out)];

@@ -60,17 +60,40 @@ pub struct PowerMethod {
     tol: f64,
     starts: usize,
     seed: u64,
+    /// Whether terms start from means in the place of Gaussian vectors.
+    means: bool,
 }
 
 /// Sweeps per term, unless [`PowerMethod::max_iters`] says otherwise.
 const MAX_ITERS: usize = 100;
 /// Movement of a vector that ends a term, unless [`PowerMethod::tol`] says otherwise: what Astrid & Lee use.
 const TOL: f64 = 1e-3;
+/// Sweeps per term of [`PowerMethod::greedy`].
+const GREEDY_SWEEPS: usize = 64;
 
 impl PowerMethod {
     /// `rank` terms: at most 100 sweeps each, tolerance 1e-3, one start per term, seed 0.
     pub fn new(rank: usize) -> Self {
-        Self { rank, max_iters: MAX_ITERS, tol: TOL, starts: 1, seed: 0 }
+        Self { rank, max_iters: MAX_ITERS, tol: TOL, starts: 1, seed: 0, means: false }
+    }
+
+    /// `rank` terms as Denton et al. find them: each starts from the means of what is left over all other modes, and has 64 sweeps.
+    /// Nothing is drawn, so that seed and number of starts change nothing.
+    ///
+    /// ```
+    /// use cp_core::{PowerMethod, Solver};
+    /// use ndarray::array;
+    ///
+    /// let x = array![[[2.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]].into_dyn();
+    /// let found = PowerMethod::greedy(2).decompose(x.view())?;
+    /// assert!((found.cp.weights[0] - 2.0_f64).abs() < 1e-9 && found.rel_error < 1e-9);
+    /// # Ok::<(), cp_core::CpError>(())
+    /// ```
+    ///
+    /// Source: Denton, Zaremba, Bruna, LeCun & Fergus (2014), "Exploiting linear structure within convolutional networks for
+    /// efficient evaluation", §3.2.
+    pub fn greedy(rank: usize) -> Self {
+        Self { max_iters: GREEDY_SWEEPS, tol: 0.0, means: true, ..Self::new(rank) }
     }
 
     /// Most sweeps per term and start; default 100.
@@ -108,6 +131,9 @@ impl PowerMethod {
         space: &mut Workspace<T>,
     ) -> Term<T> {
         let start = |which| {
+            if self.means {
+                return Term::means(residual);
+            }
             // A stream of its own for each term and start: the numbers do not depend on how many there are.
             let place = ((term as u64) << 32) + which as u64;
             Term::start(&residual.shape, &mut generator(self.seed, Purpose::Start, place))
@@ -118,7 +144,9 @@ impl PowerMethod {
             term
         };
         let mut best = found(0);
-        for which in 1..self.starts {
+        // The means are the same at every start.
+        let starts = if self.means { 1 } else { self.starts };
+        for which in 1..starts {
             let next = found(which);
             if next.weight > best.weight {
                 best = next;
@@ -196,6 +224,38 @@ impl<T: Real> Term<T> {
         };
         let vectors = shape.iter().map(|&size| draw(size)).collect();
         Self { vectors, weight: 0.0, settled: false }
+    }
+
+    /// The means over all other modes, of norm 1; where one vanishes, the fibres through the largest entry.
+    fn means(tensor: &Dense<'_, T>) -> Self {
+        let mut sums: Vec<Vec<f64>> = tensor.shape.iter().map(|&size| vec![0.0; size]).collect();
+        let (mut largest, mut place) = (-1.0, 0);
+        for (at, x) in tensor.data.iter().enumerate() {
+            let x = x.widen();
+            if x.abs() > largest {
+                (largest, place) = (x.abs(), at);
+            }
+            let mut rest = at;
+            for (sum, &size) in sums.iter_mut().zip(&tensor.shape).rev() {
+                sum[rest % size] += x;
+                rest /= size;
+            }
+        }
+        let vanishes = |sum: &mut Vec<f64>| unit(sum) == 0.0;
+        if sums.iter_mut().filter_map(|sum| vanishes(sum).then_some(())).count() > 0 {
+            let mut stride = tensor.data.len();
+            for (sum, &size) in sums.iter_mut().zip(&tensor.shape) {
+                let step = stride / size;
+                let first = place - place % stride + place % step;
+                *sum = (0..size).map(|i| tensor.data[first + i * step].widen()).collect();
+                if unit(sum) == 0.0 {
+                    sum[0] = 1.0;
+                }
+                stride = step;
+            }
+        }
+        let vectors = sums.into_iter().map(|sum| sum.into_iter().map(T::narrow).collect());
+        Self { vectors: vectors.collect(), weight: 0.0, settled: false }
     }
 
     /// Power iteration on `tensor`. Where it is zero to the last digit around the vectors, λ = 0 and they stay.

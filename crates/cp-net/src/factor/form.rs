@@ -31,11 +31,23 @@ pub enum Form {
     Jaderberg2,
     /// 1×1 S→R·T · kh×kw R·T→T in T groups (Xie et al. 2018, the balanced form): nodes `reduce`, `spatial`.
     Decoupled,
+    /// kh×1 1→M · 1×kw depthwise · 1×1 S·M→T, the first two for every input channel alike (Jaderberg et al. 2014, scheme 1, with one basis
+    /// for all input channels), as convolutions over three axes: nodes `unsqueeze`, `vertical`, `horizontal`, `expand`, `squeeze`.
+    Jaderberg1Shared,
+    /// Clusters of channels, and k rank-one terms for each block (Denton et al. 2014): nodes `arrange`, `reduce`, `spatial`, `shuffle`,
+    /// `expand`, `restore`.
+    Denton,
+    /// Clusters of channels, and Tucker-2 of each block by two singular value decompositions (Denton et al. 2014): nodes `arrange`, `reduce`,
+    /// `core`, `shuffle`, `expand`, `restore`.
+    DentonSvd,
+    /// 1×1 S→C · each output channel reads one of these · kh×kw depthwise (Denton et al. 2014, for a first layer): nodes `reduce`, `assign`,
+    /// `spatial`.
+    Monochromatic,
 }
 
 impl Form {
     /// All of them.
-    pub const ALL: [Form; 8] = [
+    pub const ALL: [Form; 12] = [
         Form::Cp3,
         Form::Cp4,
         Form::LowRank,
@@ -44,10 +56,14 @@ impl Form {
         Form::Jaderberg1,
         Form::Jaderberg2,
         Form::Decoupled,
+        Form::Jaderberg1Shared,
+        Form::Denton,
+        Form::DentonSvd,
+        Form::Monochromatic,
     ];
 
     /// The name as in plans and on the command line: `cp3`, `cp4`, `low-rank`, `tucker2`, `tkd-cpd`, `jaderberg1`, `jaderberg2`,
-    /// `decoupled`.
+    /// `decoupled`, `jaderberg1-shared`, `denton`, `denton-svd`, `monochromatic`.
     pub fn name(self) -> &'static str {
         match self {
             Form::Cp3 => "cp3",
@@ -58,6 +74,10 @@ impl Form {
             Form::Jaderberg1 => "jaderberg1",
             Form::Jaderberg2 => "jaderberg2",
             Form::Decoupled => "decoupled",
+            Form::Jaderberg1Shared => "jaderberg1-shared",
+            Form::Denton => "denton",
+            Form::DentonSvd => "denton-svd",
+            Form::Monochromatic => "monochromatic",
         }
     }
 
@@ -65,7 +85,8 @@ impl Form {
     pub fn least_rank(self) -> Rank {
         match self {
             Form::Tucker2 => Rank::Two([1; 2]),
-            Form::TkdCpd => Rank::Three([1; 3]),
+            Form::TkdCpd | Form::Denton => Rank::Three([1; 3]),
+            Form::DentonSvd => Rank::Four([1; 4]),
             _ => Rank::One(1),
         }
     }
@@ -76,6 +97,12 @@ impl Form {
             Form::Tucker2 => "two numbers, of output and input channels, as in `rank = [24, 16]`",
             Form::TkdCpd => {
                 "three numbers, of output and input channels and of the core, as in `rank = [24, 16, 30]`"
+            }
+            Form::Denton => {
+                "three numbers, of output and input clusters and of terms of a block, as in `rank = [2, 48, 6]`"
+            }
+            Form::DentonSvd => {
+                "four numbers, of output and input clusters and of output and input channels of a block, as in `rank = [2, 2, 48, 24]`"
             }
             _ => "one number, as in `rank = 16`",
         }
@@ -103,7 +130,8 @@ impl fmt::Display for Form {
 /// A name that is no form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no form named '{0}'; there are: cp3, cp4, low-rank, tucker2, tkd-cpd, jaderberg1, jaderberg2, decoupled"
+    "no form named '{0}'; there are: cp3, cp4, low-rank, tucker2, tkd-cpd, jaderberg1, jaderberg2, decoupled, \
+     jaderberg1-shared, denton, denton-svd, monochromatic"
 )]
 pub struct UnknownForm(pub String);
 

@@ -13,13 +13,21 @@
 //! | [`Form::Jaderberg1`] | k₀×1 S→SM in S groups · 1×k₁ depthwise · 1×1 SM→T in g groups (+ bias) | SM(k₀ + k₁) + SMT/g + T |
 //! | [`Form::Jaderberg2`] | k₀×1 S→gR in g groups · 1×k₁ gR→T in g groups (+ bias) | R(S k₀ + T k₁) + T |
 //! | [`Form::Decoupled`] | 1×1 S→RT in g groups · k₀×… RT→T in T groups (+ bias) | RT(S/g + ∏k) + T |
+//! | [`Form::Jaderberg1Shared`] | as maps of one channel, S deep: 1×k₀×1 1→M · 1×1×k₁ depthwise · S×1×1 M→T (+ bias) | M(k₀ + k₁) + SMT + T |
+//! | [`Form::Denton`] | 1×1 S→N = g·ic·oc·k in g·ic groups · k₀×… depthwise · 1×1 N→T in g·oc groups (+ bias) | k(oc·S + g·oc·ic∏k + ic·T) + T |
+//! | [`Form::DentonSvd`] | 1×1 S→g·ic·oc·r_i in g·ic groups · k₀×… r_i→r_o in g·ic·oc groups · 1×1 →T in g·oc groups (+ bias) | r_i oc·S + g·oc·ic·r_i r_o ∏k + r_o ic·T + T |
+//! | [`Form::Monochromatic`] | 1×1 S→C · T of these · k₀×… depthwise (+ bias) | SC + T∏k + T |
 //!
-//! There is no non-linearity between the parts, and only the last has the bias. Stride, padding and dilation go axis by
+//! There is no non-linearity between the parts, and only the last with a weight has the bias. Stride, padding and dilation go axis by
 //! axis onto the spatial parts: the vertical one takes the first entry of each and leaves the horizontal axis alone, and
 //! the other way round.
 //!
 //! Reference: Lebedev et al. (2015), §3; Astrid & Lee (2017), §3; Kim et al. (2016), §3.1 (Tucker-2); Phan et al. (2020), §4.2
-//! (TKD-CPD); Jaderberg et al. (2014), §3; Xie et al. (2018).
+//! (TKD-CPD); Jaderberg et al. (2014), §3; Xie et al. (2018); Denton et al. (2014), §3.
+
+mod blocks;
+mod colours;
+mod shared_basis;
 
 use crate::error::NetError;
 use crate::factor::form::Form;
@@ -31,7 +39,7 @@ pub(crate) const REDUCE: &str = "reduce";
 /// Suffix of the last part: R to output channels; it carries the bias.
 pub(crate) const EXPAND: &str = "expand";
 
-/// Every suffix that a part of a factorized layer can have, whatever its form.
+/// Every suffix that a part with a weight can have, whatever the form.
 pub const PART_SUFFIXES: [&str; 9] = [
     REDUCE,
     "spatial",
@@ -44,10 +52,11 @@ pub const PART_SUFFIXES: [&str; 9] = [
     EXPAND,
 ];
 
-/// The ops that replace `dense`, each with the suffix of its name.
+/// The ops that replace `dense`, each with the suffix of its name. Orders of channels, which the rank does not say, are as they come: every
+/// channel in its place, colours in turn.
 ///
 /// # Errors
-/// [`NetError::FormMismatch`], [`NetError::RankKind`], [`NetError::ZeroRank`], [`NetError::RankTooLarge`].
+/// [`NetError::FormMismatch`], [`NetError::RankKind`], [`NetError::ZeroRank`], [`NetError::RankTooLarge`], [`NetError::Clusters`].
 pub fn replacement(
     layer: &str,
     dense: &Op,
@@ -126,6 +135,12 @@ pub fn replacement(
             let reduce = pointwise(conv.in_channels, maps, conv, false);
             Ok(vec![(REDUCE, reduce), ("spatial", Op::Conv(spatial))])
         }
+        (Op::Conv(conv), Form::Jaderberg1Shared, Rank::One(rank)) => {
+            shared_basis::parts(layer, conv, rank)
+        }
+        (Op::Conv(conv), Form::Denton, Rank::Three(rank)) => blocks::terms(layer, conv, rank),
+        (Op::Conv(conv), Form::DentonSvd, Rank::Four(rank)) => blocks::cores(layer, conv, rank),
+        (Op::Conv(conv), Form::Monochromatic, Rank::One(rank)) => colours::parts(layer, conv, rank),
         _ => Err(NetError::RankKind {
             layer: layer.into(),
             form,
@@ -146,8 +161,16 @@ fn check_form(layer: &str, dense: &Op, form: Form) -> Result<(), NetError> {
         (Op::Conv(conv), _) if conv.is_pointwise() => {
             mismatch("a 1×1 kernel has no spatial factor; use low-rank")
         }
-        (Op::Conv(conv), Form::Jaderberg1 | Form::Jaderberg2) if conv.kernel.len() != 2 => {
+        (Op::Conv(conv), Form::Jaderberg1 | Form::Jaderberg2 | Form::Jaderberg1Shared)
+            if conv.kernel.len() != 2 =>
+        {
             mismatch("it is written for two spatial axes; use cp3")
+        }
+        (Op::Conv(conv), Form::Jaderberg1Shared) if conv.groups > 1 => {
+            mismatch("one basis for all input channels is written for one group; use jaderberg1")
+        }
+        (Op::Conv(conv), Form::Monochromatic) if conv.groups > 1 => {
+            mismatch("colours mix all input channels, in one group; use decoupled")
         }
         (Op::Conv(conv), Form::Cp4) if !(1..=3).contains(&conv.kernel.len()) => {
             mismatch("one factor per axis is written for one to three spatial axes; use cp3")

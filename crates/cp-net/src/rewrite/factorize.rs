@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::error::NetError;
 use crate::factor::form::Form;
+use crate::factor::order;
 use crate::factor::parts::{PART_SUFFIXES, replacement};
 use crate::factor::rank::Rank;
 use crate::factor::record::Factorization;
@@ -21,6 +22,8 @@ impl Architecture {
     /// Replaces `layer`, and every layer that shares its kernel, by the parts of its factorized form; the last part makes the value
     /// that the layer made.
     ///
+    /// Orders of channels, which no cost depends on, are as [`replacement`] has them.
+    ///
     /// This is the rewriting of the graph alone, without arrays: it is what costs are predicted from. Networks are
     /// factorized by [`Network::put_factors`](crate::Network::put_factors).
     ///
@@ -33,21 +36,26 @@ impl Architecture {
         form: Form,
         rank: impl Into<Rank>,
     ) -> Result<&Factorization, NetError> {
-        self.factorize_kernel(layer, form, rank.into())?;
+        self.factorize_kernel(layer, form, rank.into(), &[])?;
         self.factorization(layer)
     }
 
-    /// As [`Architecture::factorize`]; the biases that got another name.
+    /// As [`Architecture::factorize`], with the orders of channels of each group, or none; the biases that got another name.
     pub(super) fn factorize_kernel(
         &mut self,
         layer: &str,
         form: Form,
         rank: Rank,
+        orders: &[&[Vec<usize>]],
     ) -> Result<Renamed, NetError> {
         let users: Vec<Node> = self.kernel_users(layer)?.into_iter().cloned().collect();
         let mut parts = Vec::with_capacity(users.len());
         for user in &users {
-            parts.push(replacement(&user.name, &user.op, form, rank)?);
+            let mut own = replacement(&user.name, &user.op, form, rank)?;
+            if !orders.is_empty() {
+                order::put(&user.name, form, &mut own, orders)?;
+            }
+            parts.push(own);
         }
         // An op without a kernel has no users; `replacement` says what is factorized.
         let Some(first) = users.first() else {
@@ -69,8 +77,9 @@ impl Architecture {
                 }
             }
         }
-        // The last part has the bias.
-        let last = parts[0].last().map_or("", |(suffix, _)| suffix);
+        // The last part with a weight has the bias.
+        let last = parts[0].iter().rfind(|(_, op)| op.has_kernel());
+        let last = last.map_or("", |(suffix, _)| suffix);
         let renamed = self.biases(
             &users,
             |user| format!("{user}.bias"),
@@ -83,11 +92,13 @@ impl Architecture {
             let mut nodes = Vec::with_capacity(parts.len());
             for (suffix, op) in parts {
                 let mut node = Node::new(format!("{}.{suffix}", user.name), op, inputs);
-                node.set_param("weight", format!("{}.{suffix}.weight", first.name));
+                if node.op.has_kernel() {
+                    node.set_param("weight", format!("{}.{suffix}.weight", first.name));
+                }
                 inputs = node.outputs.clone();
                 nodes.push(node);
             }
-            if let Some(last) = nodes.last_mut()
+            if let Some(last) = nodes.iter_mut().rfind(|node| node.op.has_kernel())
                 && has_bias(&user.op)
             {
                 let bias = user.param("bias");
@@ -119,17 +130,20 @@ impl Architecture {
     /// As [`Architecture::densify`]; the biases that got another name.
     pub(super) fn densify_kernel(&mut self, layer: &str) -> Result<Renamed, NetError> {
         let users = self.sharing(layer)?;
-        let mut lasts = Vec::with_capacity(users.len());
+        let (mut lasts, mut outputs) = (Vec::new(), Vec::new());
         for user in &users {
-            let record = &self.factorized[user];
-            let Some(last) = record.parts.last() else {
+            let parts = &self.factorized[user].parts;
+            let nodes = parts.iter().map(|part| self.node(part)).collect::<Result<Vec<_>, _>>()?;
+            let last = nodes.iter().rfind(|node| node.op.has_kernel()).zip(nodes.last());
+            let Some((last, end)) = last else {
                 return Err(NetError::FactorizationRecord {
                     layer: user.clone(),
                     part: user.clone(),
                     problem: "it has no parts",
                 });
             };
-            lasts.push(self.node(last)?.clone());
+            outputs.push(end.outputs.clone());
+            lasts.push((*last).clone());
         }
         let renamed = self.biases(
             &lasts,
@@ -139,12 +153,12 @@ impl Architecture {
                 format!("{}.bias", PART_SUFFIXES.iter().find_map(without).unwrap_or(last))
             },
         );
-        for (user, last) in users.iter().zip(&lasts) {
+        for ((user, last), outputs) in users.iter().zip(&lasts).zip(outputs) {
             let Some(record) = self.factorized.remove(user) else { continue };
             let position = self.position(record.parts.first().unwrap_or(user))?;
             let inputs = self.nodes[position].inputs.clone();
             let mut node = Node::new(user.clone(), record.dense, inputs);
-            node.outputs.clone_from(&last.outputs);
+            node.outputs = outputs;
             node.set_param("weight", record.weight);
             if has_bias(&node.op) {
                 let bias = last.param("bias");
@@ -171,6 +185,13 @@ impl Architecture {
         })
     }
 
+    /// The parts of `layer` that have a weight, in order.
+    pub(super) fn weighted_parts(&self, layer: &str) -> Result<Vec<&Node>, NetError> {
+        let parts = self.factorization(layer)?.parts.iter();
+        let nodes = parts.map(|part| self.node(part)).collect::<Result<Vec<_>, _>>()?;
+        Ok(nodes.into_iter().filter(|node| node.op.has_kernel()).collect())
+    }
+
     /// The factorized layers with the factors of `layer`, in the order in which they run: that layer, unless they are shared.
     pub(super) fn sharing(&self, layer: &str) -> Result<Vec<String>, NetError> {
         let weight = &self.factorization(layer)?.weight;
@@ -185,7 +206,8 @@ impl Architecture {
         Ok(users.into_iter().map(|(_, name)| name).collect())
     }
 
-    /// New names for the biases of `users`: those that are called `from(user)` and that nobody else uses become `to(user)`.
+    /// New names for the biases of `users`: those that are called `from(user)` and that nobody else uses become `to(user)`, where nothing is
+    /// called so.
     fn biases(
         &self,
         users: &[Node],
@@ -198,8 +220,10 @@ impl Architecture {
             let uses = |node: &Node| node.param_specs().any(|(param, _)| param == name);
             let of_users = |node: &Node| users.iter().any(|user| user.name == node.name);
             let used = users.iter().any(|user| has_bias(&user.op) && user.param("bias") == name);
-            if used && self.nodes.iter().filter(|node| uses(node)).all(of_users) {
-                renamed.insert(name, to(&user.name));
+            let new = to(&user.name);
+            let taken = self.params().any(|(param, _)| param == new);
+            if used && !taken && self.nodes.iter().filter(|node| uses(node)).all(of_users) {
+                renamed.insert(name, new);
             }
         }
         renamed

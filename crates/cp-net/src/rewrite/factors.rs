@@ -6,11 +6,14 @@ use ndarray::{
 
 use crate::error::NetError;
 use crate::factor::form::Form;
+use crate::factor::order;
 use crate::factor::parts::replacement;
 use crate::factor::rank::Rank;
 use crate::network::Network;
 use crate::op::Op;
+use crate::rewrite::bias_order::{inverse, outputs_of};
 use crate::rewrite::factorize::groups;
+use crate::rewrite::kernels::kernel;
 
 /// The weights of the parts of a factorized layer, for one group of it: what a decomposition of the kernel comes to.
 ///
@@ -23,8 +26,25 @@ pub struct Factors {
     pub form: Form,
     /// The rank.
     pub rank: Rank,
-    /// The weights, in the order in which the parts run.
+    /// The weights, in the order in which the parts that have one run.
     pub parts: Vec<Array2<f32>>,
+    /// Which channel goes where, for each gather of the form that the rank leaves open: the positions that it takes, within this
+    /// group. Of [`Form::Denton`] and [`Form::DentonSvd`] the input channels, cluster after cluster, `[S]`, and for every output channel its
+    /// place, cluster after cluster, `[T]`; of [`Form::Monochromatic`] the colour of every output channel, `[T]`; else none.
+    pub order: Vec<Vec<usize>>,
+}
+
+impl Factors {
+    /// Of a form that leaves no order open.
+    pub fn new(form: Form, rank: impl Into<Rank>, parts: Vec<Array2<f32>>) -> Self {
+        Self { form, rank: rank.into(), parts, order: Vec::new() }
+    }
+
+    /// The same with these [orders](Factors::order) of channels.
+    #[must_use]
+    pub fn with_order(self, order: Vec<Vec<usize>>) -> Self {
+        Self { order, ..self }
+    }
 }
 
 impl Network {
@@ -32,7 +52,8 @@ impl Network {
     /// linear layer.
     ///
     /// # Shapes
-    /// CP-3, Tucker-2, TKD-CPD: `[T/g, S/g, ∏k]`; CP-4: `[T/g, S/g, k₀, …]`; low-rank: `[T/g, S/g]` or `[out, in]`.
+    /// CP-3, Tucker-2, TKD-CPD, decoupled, Denton's: `[T/g, S/g, ∏k]`; CP-4, Jaderberg's: `[T/g, S/g, k₀, …]`; low-rank: `[T/g, S/g]` or
+    /// `[out, in]`.
     ///
     /// # Errors
     /// Unknown or already factorized layer, or a form that does not fit it.
@@ -57,7 +78,7 @@ impl Network {
     }
 
     /// Replaces `layer`, and every layer that shares its kernel, by the sequence that `factors` give, one for each group. Only the last
-    /// part has the bias.
+    /// part with a weight has the bias.
     ///
     /// `rel_error` is ‖K − K̂‖ / ‖K‖, which is kept in the record.
     ///
@@ -65,8 +86,8 @@ impl Network {
     /// `factors[g]`: of the g-th of [`Network::tensors`]; all of one form and rank.
     ///
     /// # Errors
-    /// Unknown or already factorized layer, a form that does not fit it, factors of another shape, or values that are not finite.
-    /// The network is unchanged then.
+    /// Unknown or already factorized layer, a form that does not fit it, factors of another shape, orders of channels that are none, or
+    /// values that are not finite. The network is unchanged then.
     pub fn put_factors(
         &mut self,
         layer: &str,
@@ -86,17 +107,17 @@ impl Network {
             return Err(NetError::NotFinite { layer: layer.into(), count: count.max(1) });
         }
         let mut arch = self.arch.clone();
-        let renamed = arch.factorize_kernel(layer, form, rank)?;
+        let orders: Vec<&[Vec<usize>]> = factors.iter().map(|group| &group.order[..]).collect();
+        let renamed = arch.factorize_kernel(layer, form, rank, &orders)?;
         let users = arch.sharing(layer)?;
         for user in &users {
             if let Some(record) = arch.factorized.get_mut(user) {
                 record.rel_error = rel_error;
             }
         }
-        let parts = arch.factorization(layer)?.parts.clone();
+        let parts = arch.weighted_parts(layer)?;
         let mut arrays = Vec::with_capacity(parts.len());
-        for (index, part) in parts.iter().enumerate() {
-            let node = arch.node(part)?;
+        for (index, node) in parts.iter().enumerate() {
             let shape = node.op.params().remove(0).shape;
             let rows = factors.iter().map(|group| group.parts.get(index).map(Array2::view));
             let Some(rows) = rows.collect::<Option<Vec<ArrayView2<'_, f32>>>>() else {
@@ -115,9 +136,12 @@ impl Network {
             let weight = weight.ok_or_else(|| factors_error(layer, "factor", shape, got))?;
             arrays.push((node.param("weight"), weight));
         }
+        let (lasts, restore) = outputs_of(&arch, &users)?;
         self.arch = arch;
         self.rename_params(renamed);
         self.params.extend(arrays);
+        // The channels that a bias is added to are in their places only behind it.
+        self.select_biases(&lasts, &inverse(&restore));
         self.drop_unused();
         Ok(())
     }
@@ -130,14 +154,24 @@ impl Network {
         let record = self.arch.factorization(layer)?;
         let groups = groups(&record.dense);
         // Every part's weight as a matrix with a row per output channel.
-        let mut matrices = Vec::with_capacity(record.parts.len());
-        for part in &record.parts {
-            let weight = self.array(self.node(part)?, "weight")?;
+        let parts = self.arch.weighted_parts(layer)?;
+        let mut matrices = Vec::with_capacity(parts.len());
+        for part in parts {
+            let weight = self.array(part, "weight")?;
             let shape = [weight.len_of(Axis(0)), weight.len() / weight.len_of(Axis(0))];
             let wrong = |got| factors_error(layer, "part", shape.to_vec(), got);
             let matrix = reshaped(weight, &shape).map_err(wrong)?;
             let matrix = matrix.into_dimensionality::<Ix2>();
             matrices.push(matrix.map_err(|_| factors_error(layer, "part", vec![2], Vec::new()))?);
+        }
+        let mut open = Vec::new();
+        for part in &record.parts {
+            let suffix = part.rsplit('.').next().unwrap_or(part);
+            if let Op::Gather(gather) = &self.node(part)?.op
+                && order::is_open(record.form, suffix)
+            {
+                open.push(gather);
+            }
         }
         let of_group = |group: usize| {
             let rows = |matrix: &CowArray<'_, f32, Ix2>| {
@@ -148,6 +182,7 @@ impl Network {
                 form: record.form,
                 rank: record.rank,
                 parts: matrices.iter().map(rows).collect(),
+                order: open.iter().map(|open| order::of_group(open, groups, group)).collect(),
             }
         };
         Ok((0..groups).map(of_group).collect())
@@ -162,32 +197,11 @@ impl Network {
     /// [`NetError::NotFactorized`], [`NetError::UnknownLayer`].
     pub fn reconstructed(&self, layer: &str) -> Result<ArrayD<f32>, NetError> {
         let record = self.arch.factorization(layer)?;
-        // Input channels of a group, and rows and columns of a kernel over two axes.
-        let (group_inputs, sides) = match &record.dense {
-            Op::Conv(conv) => match conv.group_shape()[1..] {
-                [inputs, rows, columns] => (inputs, [rows, columns]),
-                _ => (conv.group_shape()[1], [1; 2]),
-            },
-            _ => (1, [1; 2]),
-        };
-        let mut kernels = Vec::new();
-        for Factors { form, mut parts, .. } in self.factors(layer)? {
-            let expand = parts.pop().unwrap_or_default();
-            let factors: Vec<ArrayView2<'_, f32>> = parts.iter().map(Array2::view).collect();
-            kernels.push(match (form, &factors[..]) {
-                (Form::Tucker2, [reduce, core]) => tucker_kernel(&expand, core, reduce),
-                (Form::TkdCpd, [reduce, core_reduce, spatial, core_expand]) => {
-                    let inner = core_reduce.dot(reduce);
-                    expand.dot(core_expand).dot(&row_products(&[inner.view(), spatial.view()]))
-                }
-                (Form::Jaderberg1, [vertical, horizontal]) => {
-                    per_channel_kernel(&expand, vertical, horizontal, group_inputs)
-                }
-                (Form::Jaderberg2, [vertical]) => separable_kernel(vertical, &expand, sides),
-                (Form::Decoupled, [reduce]) => decoupled_kernel(reduce, &expand),
-                _ => expand.dot(&row_products(&factors)),
-            });
-        }
+        let shape = tensor_shape(&record.dense, record.form);
+        let form = (record.form, record.rank);
+        let groups = self.factors(layer)?;
+        let kernels: Vec<Array2<f32>> =
+            groups.iter().map(|group| kernel(form, &group.parts, &group.order, &shape)).collect();
         let views: Vec<ArrayView2<'_, f32>> = kernels.iter().map(Array2::view).collect();
         let shape = record.dense.params().remove(0).shape;
         let whole = concatenate(Axis(0), &views)
@@ -206,9 +220,12 @@ impl Network {
     pub fn densify(&mut self, layer: &str) -> Result<(), NetError> {
         let kernel = self.reconstructed(layer)?;
         let weight = self.arch.factorization(layer)?.weight.clone();
+        let users = self.arch.sharing(layer)?;
+        let (_, restore) = outputs_of(&self.arch, &users)?;
         let renamed = self.arch.densify_kernel(layer)?;
         self.rename_params(renamed);
         self.params.insert(weight, kernel);
+        self.select_biases(&users, &restore);
         self.drop_unused();
         Ok(())
     }
@@ -229,76 +246,6 @@ impl Network {
     }
 }
 
-/// The row r of the result is the outer product of the rows r: `[R, ∏ columns]`, the last matrix varying fastest.
-fn row_products(matrices: &[ArrayView2<'_, f32>]) -> Array2<f32> {
-    let Some((first, rest)) = matrices.split_first() else { return Array2::default((0, 0)) };
-    rest.iter().fold(first.to_owned(), |product, matrix| {
-        let columns = matrix.ncols();
-        Array2::from_shape_fn((product.nrows(), product.ncols() * columns), |(row, column)| {
-            product[[row, column / columns]] * matrix[[row, column % columns]]
-        })
-    })
-}
-
-/// Σ expand[t, o] core[o, i, k] reduce[i, s], `[T, S·∏k]`; the core comes as `[R_out, R_in·∏k]`.
-fn tucker_kernel(
-    expand: &Array2<f32>,
-    core: &ArrayView2<'_, f32>,
-    reduce: &ArrayView2<'_, f32>,
-) -> Array2<f32> {
-    let inputs = reduce.nrows();
-    let taps = core.ncols() / inputs;
-    let wide = expand.dot(core); // [T, R_in·∏k]
-    let mut kernel = Array2::zeros([expand.nrows(), reduce.ncols() * taps]);
-    for (row, mut slice) in wide.outer_iter().zip(kernel.outer_iter_mut()) {
-        for tap in 0..taps {
-            let column = row.slice(s![tap..; taps]); // [R_in]
-            slice.slice_mut(s![tap..; taps]).assign(&column.dot(reduce));
-        }
-    }
-    kernel
-}
-
-/// Σₘ expand\[t, sM + m\] vertical\[sM + m, i\] horizontal\[sM + m, j\], `[T, S·kh·kw]`, of M maps for every one of S = `inputs` channels.
-fn per_channel_kernel(
-    expand: &Array2<f32>,
-    vertical: &ArrayView2<'_, f32>,
-    horizontal: &ArrayView2<'_, f32>,
-    inputs: usize,
-) -> Array2<f32> {
-    let patterns = row_products(&[vertical.view(), horizontal.view()]); // [S·M, kh·kw]
-    let (basis, taps) = (expand.ncols() / inputs.max(1), patterns.ncols());
-    Array2::from_shape_fn((expand.nrows(), inputs * taps), |(t, column)| {
-        let (s, tap) = (column / taps, column % taps);
-        (s * basis..(s + 1) * basis).map(|map| expand[[t, map]] * patterns[[map, tap]]).sum()
-    })
-}
-
-/// Σᵣ vertical\[r, s·kh + i\] horizontal\[t, r·kw + j\], `[T, S·kh·kw]`.
-fn separable_kernel(
-    vertical: &ArrayView2<'_, f32>,
-    horizontal: &Array2<f32>,
-    [rows, columns]: [usize; 2],
-) -> Array2<f32> {
-    let inputs = vertical.ncols() / rows;
-    Array2::from_shape_fn((horizontal.nrows(), inputs * rows * columns), |(t, at)| {
-        let (row, column) = (at / columns, at % columns);
-        let of_rank = |r: usize| vertical[[r, row]] * horizontal[[t, r * columns + column]];
-        (0..vertical.nrows()).map(of_rank).sum()
-    })
-}
-
-/// Σᵣ reduce\[t·R + r, s\] spatial\[t, r·K + k\], `[T, S·K]`.
-fn decoupled_kernel(reduce: &ArrayView2<'_, f32>, spatial: &Array2<f32>) -> Array2<f32> {
-    let (out, inputs) = (spatial.nrows(), reduce.ncols());
-    let rank = reduce.nrows() / out;
-    let taps = spatial.ncols() / rank;
-    Array2::from_shape_fn((out, inputs * taps), |(t, column)| {
-        let (s, tap) = (column / taps, column % taps);
-        (0..rank).map(|r| reduce[[t * rank + r, s]] * spatial[[t, r * taps + tap]]).sum()
-    })
-}
-
 /// Shape of one group's tensor in `form`.
 pub fn tensor_shape(op: &Op, form: Form) -> Vec<usize> {
     match op {
@@ -308,8 +255,12 @@ pub fn tensor_shape(op: &Op, form: Form) -> Vec<usize> {
                 Form::Cp3 | Form::Tucker2 | Form::TkdCpd => {
                     vec![out, inputs, kernel.iter().product()]
                 }
-                Form::Decoupled => vec![out, inputs, kernel.iter().product()],
-                Form::Cp4 | Form::Jaderberg1 | Form::Jaderberg2 => conv.group_shape(),
+                Form::Decoupled | Form::Denton | Form::DentonSvd | Form::Monochromatic => {
+                    vec![out, inputs, kernel.iter().product()]
+                }
+                Form::Cp4 | Form::Jaderberg1 | Form::Jaderberg2 | Form::Jaderberg1Shared => {
+                    conv.group_shape()
+                }
                 Form::LowRank => vec![out, inputs],
             }
         }

@@ -4,7 +4,6 @@ use ndarray::{Array1, Array2, ArrayD, ArrayView1, Axis, IxDyn};
 
 use crate::error::NetError;
 use crate::factor::form::Form;
-use crate::factor::rank::Rank;
 use crate::network::Network;
 use crate::op::{Conv, Op};
 use crate::rewrite::factors::Factors;
@@ -90,7 +89,7 @@ impl Network {
             }
             net.arch.nodes[position] = dense_node;
             net.params.insert(kernel, ArrayD::zeros(IxDyn(&dense.weight_shape())));
-            let factors = Factors { form, rank: Rank::One(op.rank), parts };
+            let factors = Factors::new(form, op.rank, parts);
             net.put_factors(&node.name, &[factors], 0.0)?;
         }
         net.drop_unused();

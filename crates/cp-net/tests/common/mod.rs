@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use cp_net::{Factors, Form, Network};
+use cp_net::{Factors, Form, Network, Op, Rank};
 use ndarray::{Array2, ArrayD, ArrayViewD, IxDyn};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -35,28 +35,50 @@ pub fn run(net: &Network, inputs: &[ArrayD<f32>]) -> Vec<ArrayD<f32>> {
 }
 
 /// Random factors for a layer: what a decomposition might give.
-pub fn factors(net: &Network, layer: &str, form: Form, rank: usize, seed: u64) -> Vec<Factors> {
+pub fn factors(
+    net: &Network,
+    layer: &str,
+    form: Form,
+    rank: impl Into<Rank>,
+    seed: u64,
+) -> Vec<Factors> {
+    let rank = rank.into();
     let mut arch = net.architecture().clone();
     arch.factorize(layer, form, rank).unwrap();
     let groups = net.tensors(layer, form).unwrap().len();
     let parts = arch.factorized[layer].parts.clone();
+    let parts: Vec<Op> = parts.iter().map(|part| arch.node(part).unwrap().op.clone()).collect();
+    let weights: Vec<Vec<usize>> =
+        parts.iter().filter_map(|op| Some(op.params().first()?.shape.clone())).collect();
     (0..groups)
-        .map(|group| Factors {
-            form,
-            rank: rank.into(),
-            parts: parts
-                .iter()
-                .enumerate()
-                .map(|(index, part)| {
-                    let shape = arch.node(part).unwrap().op.params()[0].shape.clone();
-                    let rows = shape[0] / groups;
-                    let columns: usize = shape[1..].iter().product();
-                    let array = random(&[rows, columns], seed + (10 * group + index) as u64);
-                    array.into_dimensionality::<ndarray::Ix2>().unwrap() as Array2<f32>
-                })
-                .collect(),
+        .map(|group| {
+            let matrix = |(index, shape): (usize, &Vec<usize>)| {
+                let columns: usize = shape[1..].iter().product();
+                let array =
+                    random(&[shape[0] / groups, columns], seed + (10 * group + index) as u64);
+                array.into_dimensionality::<ndarray::Ix2>().unwrap() as Array2<f32>
+            };
+            let matrices = weights.iter().enumerate().map(matrix).collect();
+            Factors::new(form, rank, matrices).with_order(orders(form, rank, &parts, groups, group))
         })
         .collect()
+}
+
+/// Orders that are neither as the channels come nor the same for every group: backwards, and turned by the group.
+fn orders(form: Form, rank: Rank, parts: &[Op], groups: usize, group: usize) -> Vec<Vec<usize>> {
+    let size = |place: usize| match &parts[place] {
+        Op::Gather(gather) => gather.indices.len() / groups,
+        other => panic!("{other:?}"),
+    };
+    let turned = |size: usize| (0..size).rev().map(|at| (at + group + 1) % size).collect();
+    match form {
+        Form::Denton | Form::DentonSvd => vec![turned(size(0)), turned(size(parts.len() - 1))],
+        Form::Monochromatic => {
+            let colours = rank.one().unwrap();
+            vec![(0..size(1)).map(|filter| (filter * filter + 1) % colours).collect()]
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// The largest difference, relative to the largest value.

@@ -47,7 +47,7 @@ impl Model {
 
     /// Writes the parameters of `trained` that differ from those of `imported` into the tensors that they come from, in the file's own
     /// types; how many tensors that were. Kernels that `trained` does not have any more, since factors took their place, are left to
-    /// [`Model::replace`], which may come before or after. All other bytes stay as they are.
+    /// [`Model::replace`], which may come before or after, but for forms with clusters of channels after. All other bytes stay as they are.
     ///
     /// # Errors
     /// [`ImportError::WriteBack`] for a parameter that was computed from the file's tensors in a way that cannot be taken back, whose tensor
@@ -61,8 +61,10 @@ impl Model {
         };
         // By tensor: the parameters that it is, and whether they changed.
         let mut tensors: BTreeMap<(&str, &str), Vec<Use<'_>>> = BTreeMap::new();
+        let biases = restored_biases(imported, trained);
         for (name, before) in imported.network.params() {
-            let after = trained.params().get(name).or_else(|| moved(imported, trained, name));
+            let restored = biases.get(name.as_str());
+            let after = restored.or_else(|| trained.params().get(name));
             let Some(after) = after else {
                 if imported.layers.contains_key(name) {
                     continue;
@@ -198,14 +200,22 @@ impl Model {
     }
 }
 
-/// Where factors took the place of a layer, its bias is that of the last of them.
-fn moved<'a>(imported: &Imported, trained: &'a Network, name: &str) -> Option<&'a ArrayD<f32>> {
-    let node = imported.network.nodes().iter().find(|node| {
-        node.op.params().iter().any(|spec| spec.slot == "bias") && node.param("bias") == name
-    })?;
-    let last = trained.architecture().producer(node.output())?;
-    let has = last.op.params().iter().any(|spec| spec.slot == "bias");
-    trained.params().get(&last.param("bias")).filter(|_| has)
+/// Where factors took the place of a layer, its bias is that of the last of them, channels in their places. By the names that they have in
+/// the file.
+fn restored_biases<'i>(
+    imported: &'i Imported,
+    trained: &Network,
+) -> BTreeMap<&'i str, ArrayD<f32>> {
+    let mut biases = BTreeMap::new();
+    for node in imported.network.nodes() {
+        let bias = node.param_specs().find(|(_, spec)| spec.slot == "bias");
+        let known = imported.network.params().keys();
+        let name = bias.and_then(|(bias, _)| known.into_iter().find(|name| **name == bias));
+        if let (Some(name), Ok(Some(array))) = (name, trained.restored_bias(&node.name)) {
+            biases.insert(name.as_str(), array);
+        }
+    }
+    biases
 }
 
 /// The places of the fields from the model down to the tensor that `value` is.

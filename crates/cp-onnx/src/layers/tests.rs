@@ -117,9 +117,9 @@ fn factorized_before() {
     let gemm = node::make("Gemm", "a", &["x", "w"], "a", Vec::new());
     let mut model = model_of(&["x"], &[("w", random(&[3, 3], 1))], vec![gemm], &["a"]);
     let layer = model.layers().unwrap().remove(0);
-    let (form, rank) = (cp_net::Form::LowRank, 3.into());
+    let form = cp_net::Form::LowRank;
     let kernel = model.kernel(&layer).unwrap().into_dimensionality().unwrap();
-    let factors = cp_net::Factors { form, rank, parts: vec![kernel, ndarray::Array2::eye(3)] };
+    let factors = cp_net::Factors::new(form, 3, vec![kernel, ndarray::Array2::eye(3)]);
     let parts = Parts::new(&layer, &[factors]).unwrap();
     model.replace(&layer, &parts).unwrap();
     for part in model.layers().unwrap() {

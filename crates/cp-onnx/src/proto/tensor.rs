@@ -22,7 +22,7 @@ const UINT64_DATA: u32 = 11;
 const EXTERNAL_DATA: u32 = 13;
 const DATA_LOCATION: u32 = 14;
 
-const INT64: i64 = 7;
+pub(crate) const INT64: i64 = 7;
 
 /// A type of floating-point numbers in which weights are stored; all are read as f32, and written back in their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -18,15 +18,37 @@ fn factors(net: &Network, layer: &str, form: Form, rank: Rank) -> Vec<Factors> {
     let groups = net.tensors(layer, form).unwrap().len();
     let mut draw = Draw::new(11);
     let group = |_| {
-        let matrix = |part: &String| -> Array2<f32> {
-            let shape = arch.node(part).unwrap().op.params()[0].shape.clone();
-            let columns = shape[1..].iter().product();
-            let array = draw.array(&[shape[0] / groups, columns], (-1.0, 1.0));
-            array.into_dimensionality().unwrap()
-        };
-        Factors { form, rank, parts: parts.iter().map(matrix).collect() }
+        let (mut matrices, mut gathers) = (Vec::new(), Vec::new());
+        for part in &parts {
+            match &arch.node(part).unwrap().op {
+                Op::Gather(gather) => gathers.push(gather.indices.len() / groups),
+                op if op.has_kernel() => {
+                    let shape = op.params()[0].shape.clone();
+                    let columns = shape[1..].iter().product();
+                    let array = draw.array(&[shape[0] / groups, columns], (-1.0, 1.0));
+                    matrices.push(array.into_dimensionality::<ndarray::Ix2>().unwrap());
+                }
+                _ => {}
+            }
+        }
+        Factors::new(form, rank, matrices).with_order(orders(form, rank, &gathers))
     };
     (0..groups).map(group).collect()
+}
+
+/// Orders in which nothing stays where it was, of gathers of these sizes.
+fn orders(form: Form, rank: Rank, sizes: &[usize]) -> Vec<Vec<usize>> {
+    let backwards = |size: usize| (0..size).rev().collect();
+    match (form, sizes) {
+        (Form::Denton | Form::DentonSvd, &[first, _, last]) => {
+            vec![backwards(first), backwards(last)]
+        }
+        (Form::Monochromatic, &[filters]) => {
+            let colours = rank.parts()[0];
+            vec![(0..filters).map(|filter| (filter * filter + 1) % colours).collect()]
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// A network of one layer, called `x`, that reads `in`.
@@ -63,7 +85,8 @@ fn check(op: impl Into<Op>, input: &[usize], form: Form, rank: Rank, padding: Op
     // Through bytes, the parts are known.
     let again = Model::decode(model.encode()).unwrap();
     let layers = again.layers().unwrap();
-    assert_eq!(layers.len(), net.nodes().len(), "{label}");
+    let kernels = net.nodes().iter().filter(|node| node.op.has_kernel()).count();
+    assert_eq!(layers.len(), kernels, "{label}");
     for layer in layers {
         let expected = Reason::Factorized { layer: "x".into() };
         assert_eq!(layer.left_alone, Some(expected), "{label}");
@@ -100,9 +123,20 @@ fn check_forms(conv: &Conv, input: &[usize], padding: Option<&str>) {
     check(conv.clone(), input, Form::Tucker2, two.into(), padding);
     check(conv.clone(), input, Form::TkdCpd, [two[0], two[1], 3].into(), padding);
     check(conv.clone(), input, Form::Decoupled, 2.into(), padding);
+    let halves = [out, inputs].map(|channels| 1 + usize::from(channels.is_multiple_of(2)));
+    let rank = [halves[0], halves[1], 2].into();
+    check(conv.clone(), input, Form::Denton, rank, padding);
+    let rank = [halves[0], halves[1], out / halves[0], inputs / halves[1]].into();
+    check(conv.clone(), input, Form::DentonSvd, rank, padding);
+    if conv.groups == 1 {
+        check(conv.clone(), input, Form::Monochromatic, 2.into(), padding);
+    }
     if conv.kernel.len() == 2 {
         check(conv.clone(), input, Form::Jaderberg1, 2.into(), padding);
         check(conv.clone(), input, Form::Jaderberg2, 2.into(), padding);
+        if conv.groups == 1 {
+            check(conv.clone(), input, Form::Jaderberg1Shared, 3.into(), padding);
+        }
     }
 }
 
@@ -177,7 +211,7 @@ fn check_shared(nodes: Vec<Message>) {
     assert_eq!((layers[0].left_alone.clone(), layers[0].nodes.len()), (None, outputs.len()));
     let kernel = model.kernel(&layers[0]).unwrap().into_dimensionality().unwrap();
     let (form, rank) = (Form::LowRank, Rank::One(4));
-    let factors = Factors { form, rank, parts: vec![kernel, Array2::eye(4)] };
+    let factors = Factors::new(form, rank, vec![kernel, Array2::eye(4)]);
     model.replace(&layers[0], &Parts::new(&layers[0], &[factors]).unwrap()).unwrap();
     let after = values(&model, &[("x", x)]);
     for output in outputs {

@@ -8,10 +8,10 @@
 
 use std::collections::BTreeMap;
 
-use cp_net::{Draw, Factors, Form, Network, Rank};
+use cp_net::{Draw, Factors, Form, Network, Op, Rank};
 use cp_onnx::Model;
 use cp_ort::{Optimize, OrtError, Session, SessionOptions, Tensor};
-use ndarray::{Array2, ArrayD, ArrayViewD};
+use ndarray::{ArrayD, ArrayViewD};
 
 /// Whether models can be run: where there is an ONNX Runtime.
 pub fn runs() -> bool {
@@ -147,18 +147,36 @@ pub fn factors(
     let mut arch = net.architecture().clone();
     let parts = arch.factorize(layer, form, rank).unwrap().parts.clone();
     let groups = net.tensors(layer, form).unwrap().len();
-    let group = |_| Factors {
-        form,
-        rank,
-        parts: parts
-            .iter()
-            .map(|part| {
-                let shape = arch.node(part).unwrap().op.params()[0].shape.clone();
-                let columns: usize = shape[1..].iter().product();
-                let array = draw.array(&[shape[0] / groups, columns], (-1.0, 1.0));
-                array.into_dimensionality::<ndarray::Ix2>().unwrap() as Array2<f32>
-            })
-            .collect(),
+    let group = |_| {
+        let (mut matrices, mut gathers) = (Vec::new(), Vec::new());
+        for part in &parts {
+            match &arch.node(part).unwrap().op {
+                Op::Gather(gather) => gathers.push(gather.indices.len() / groups),
+                op if op.has_kernel() => {
+                    let shape = op.params()[0].shape.clone();
+                    let columns = shape[1..].iter().product();
+                    let array = draw.array(&[shape[0] / groups, columns], (-1.0, 1.0));
+                    matrices.push(array.into_dimensionality::<ndarray::Ix2>().unwrap());
+                }
+                _ => {}
+            }
+        }
+        Factors::new(form, rank, matrices).with_order(orders(form, rank, &gathers))
     };
     (0..groups).map(group).collect()
+}
+
+/// Orders in which nothing stays where it was, of gathers of these sizes.
+fn orders(form: Form, rank: Rank, sizes: &[usize]) -> Vec<Vec<usize>> {
+    let backwards = |size: usize| (0..size).rev().collect();
+    match (form, sizes) {
+        (Form::Denton | Form::DentonSvd, &[first, _, last]) => {
+            vec![backwards(first), backwards(last)]
+        }
+        (Form::Monochromatic, &[filters]) => {
+            let colours = rank.parts()[0];
+            vec![(0..filters).map(|filter| (filter * filter + 1) % colours).collect()]
+        }
+        _ => Vec::new(),
+    }
 }

@@ -374,6 +374,10 @@ impl LayerProfile {
 impl Choice {
     /// The cost at another rank, where this is the only one known; its error stays, and seconds are anybody's guess.
     fn scaled(&self, rank: Rank, at: f64) -> Option<Choice> {
+        // Filters that every output channel has are no matter of the rank.
+        if self.form == Form::Monochromatic {
+            return None;
+        }
         let share = at / self.rank.one()? as f64;
         let count = |count: usize| (share * count as f64).round() as usize;
         let Totals { params, macs, activation_bytes } = self.cost;

@@ -47,6 +47,9 @@ impl RankPlan {
                 continue;
             };
             let multiple = Ladder::multiple(layer.form, multiple);
+            if multiple == 1 {
+                continue;
+            }
             let mut rank = layer.rank;
             // Once a number is at its multiple it stays; those that had to stay below may find room then.
             loop {
@@ -92,5 +95,6 @@ fn each(rank: Rank, to: impl Fn(usize, usize) -> usize) -> Rank {
         Rank::One(rank) => Rank::One(to(0, rank)),
         Rank::Two([out, input]) => Rank::Two([to(0, out), to(1, input)]),
         Rank::Three([out, input, rank]) => Rank::Three([to(0, out), to(1, input), to(2, rank)]),
+        Rank::Four([a, b, c, d]) => Rank::Four([to(0, a), to(1, b), to(2, c), to(3, d)]),
     }
 }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::ladder::Ladder;
 use super::profile::{CpPath, Errors, Kernels, Pairs, check_finite, decomposed, tails};
 use super::{DenseLayer, PlannedLayer, RankPlan};
-use crate::decompose::{Decomposer, LayerStatistics};
+use crate::decompose::{Decomposer, LayerStatistics, in_parts};
 use crate::error::PlanError;
 
 /// What a rule says of a layer: a rank and why, or why it stays dense.
@@ -26,6 +26,7 @@ impl RankPlan {
     ///   with half of the squares that the target allows. The error is then at most the target, and mostly below it. Of the kernel,
     ///   statistics or not.
     /// - **TKD-CPD**: \[R_out, R_in\] as Tucker-2 for target / √2, then R as CP of the core for what the target leaves.
+    /// - Jaderberg's forms, the decoupled one and Denton's: by decompositions, the gap halved; of Denton's, clusters stay as they are.
     ///
     /// Convolutions with a spatial extent take `form`, linear layers and 1×1 convolutions become low-rank. One rank serves all
     /// groups of a layer. A layer that no rank with fewer parameters brings to the target stays dense, and the plan says why.
@@ -63,9 +64,7 @@ impl RankPlan {
                 Ok(Ok((rank, format!("error at most {target}"))))
             }
             Form::TkdCpd => tkd_cpd_by_error(ladder, kernels, target, decomposer),
-            Form::Jaderberg1 | Form::Jaderberg2 | Form::Decoupled => {
-                parts_by_error(ladder, kernels, most, target, decomposer)
-            }
+            form if in_parts(form) => parts_by_error(ladder, kernels, most, target, decomposer),
             _ => cp_by_error(ladder, kernels, most, target, decomposer),
         })
     }
@@ -273,12 +272,7 @@ fn low_rank_by_error(
 
 /// Rules that look at unfoldings say nothing of forms that are no models of these.
 fn refuse_parts(rule: &'static str, form: Form) -> Result<(), PlanError> {
-    match form {
-        Form::Jaderberg1 | Form::Jaderberg2 | Form::Decoupled => {
-            Err(PlanError::RuleForm { rule, form })
-        }
-        _ => Ok(()),
-    }
+    if in_parts(form) { Err(PlanError::RuleForm { rule, form }) } else { Ok(()) }
 }
 
 /// The least rank at which the parts are near enough; errors never rise with it but by the luck of a CP start.
@@ -289,13 +283,15 @@ fn parts_by_error(
     target: f64,
     decomposer: &Decomposer,
 ) -> Result<Verdict, CpError> {
-    let error = |rank: usize| {
-        let found = decomposed(ladder.layer, kernels, ladder.form, Rank::One(rank), decomposer)?;
-        Ok::<_, CpError>(found.counted())
+    let error = |step: usize| {
+        let rank = ladder.rank(step);
+        Ok::<_, CpError>(
+            decomposed(ladder.layer, kernels, ladder.form, rank, decomposer)?.counted(),
+        )
     };
     let last = error(most)?;
     if last > target {
-        return Ok(Err(missed(last, target, Rank::One(most))));
+        return Ok(Err(missed(last, target, ladder.rank(most))));
     }
     let (mut low, mut high, mut least) = (1, most, last);
     while low < high {
@@ -307,7 +303,7 @@ fn parts_by_error(
             low = middle + 1;
         }
     }
-    Ok(Ok((Rank::One(high), reached(least))))
+    Ok(Ok((ladder.rank(high), reached(least))))
 }
 
 /// \[R_out, R_in\] for which each unfolding drops at most half of `target`² ‖K‖², over all groups together.

@@ -20,6 +20,8 @@ struct UniformLayer {
     form: Form,
     /// Dense weights, in the budget's quantity.
     dense: usize,
+    /// What the form costs whatever its rank.
+    base: usize,
     /// What each rank costs.
     unit: usize,
     /// The largest rank at which the layer is smaller than dense.
@@ -28,7 +30,7 @@ struct UniformLayer {
 
 impl UniformLayer {
     fn breakeven(&self) -> f64 {
-        self.dense as f64 / self.unit as f64
+        (self.dense as f64 - self.base as f64) / self.unit as f64
     }
 
     fn rank_at(&self, ratio: f64) -> usize {
@@ -78,7 +80,12 @@ impl RankPlan {
         let (candidates, dense) = candidates(arch, &shapes, budget, form, layers, total)?;
         let fixed = total - candidates.iter().map(|layer| layer.dense).sum::<usize>();
         let cost = |ranks: &[usize]| {
-            fixed + candidates.iter().zip(ranks).map(|(c, rank)| c.unit * rank).sum::<usize>()
+            fixed
+                + candidates
+                    .iter()
+                    .zip(ranks)
+                    .map(|(c, rank)| c.base + c.unit * rank)
+                    .sum::<usize>()
         };
         let at = |ratio: f64| -> Vec<usize> {
             candidates.iter().map(|layer| layer.rank_at(ratio)).collect()
@@ -190,13 +197,14 @@ fn candidates(
             continue;
         };
         let weights = counted(&arch.dense_cost(name, shapes)?);
-        let unit = counted(&arch.factors_cost(name, form, Rank::One(1), shapes)?);
+        let base = counted(&arch.base_cost(name, form, shapes)?);
+        let unit = counted(&arch.factors_cost(name, form, Rank::One(1), shapes)?) - base;
         let share = weights as f64 / total as f64;
         let negligible =
             if head.as_ref() == Some(name) { NEGLIGIBLE_HEAD_SHARE } else { NEGLIGIBLE_SHARE };
-        // Strictly smaller: unit · rank ≤ dense − 1. With padding, multiply-adds may allow more than the form has.
+        // Strictly smaller: base + unit · rank ≤ dense − 1. With padding, multiply-adds may allow more than the form has.
         let most = Ladder::new(arch, name, form, shapes)?.map_or(0, |ladder| ladder.len());
-        let max = (weights.saturating_sub(1) / unit).min(most);
+        let max = (weights.saturating_sub(1 + base) / unit).min(most);
         if max == 0 {
             keep(format!(
                 "no rank makes it smaller: break-even {:.2}",
@@ -205,7 +213,14 @@ fn candidates(
         } else if share < negligible {
             keep(format!("holds {:.3} % of the {}", 100.0 * share, budget.quantity()));
         } else {
-            candidates.push(UniformLayer { name: name.clone(), form, dense: weights, unit, max });
+            candidates.push(UniformLayer {
+                name: name.clone(),
+                form,
+                dense: weights,
+                base,
+                unit,
+                max,
+            });
         }
     }
     Ok((candidates, dense))
