@@ -176,7 +176,8 @@ fn shapes_end_in_the_classes() {
         let classes = match name {
             "charnet" => 36,
             "stasgt-advanced" | "stasgt-simple" => 100,
-            "cpac" | "resnet-cifar" | "resnet20" | "resnet32" | "resnet56" | "small-cnn" => 10,
+            "cpac" | "plain" | "resnet-cifar" | "resnet20" | "resnet32" | "resnet56" => 10,
+            "small-cnn" => 10,
             _ => 1000,
         };
         assert_eq!(arch.output_shape(arch.input_shapes()).unwrap(), [classes], "{name}");
