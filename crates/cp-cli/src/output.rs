@@ -47,22 +47,9 @@ pub(crate) fn reader_left(error: &anyhow::Error) -> bool {
         .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// The chain of causes in one line, without those that the one before already spells out.
+/// The chain of causes in one line, as a terminal may show it.
 pub(crate) fn describe(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    let mut last = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if line.is_empty() {
-            line.clone_from(&cause);
-        } else if !last.contains(&cause) {
-            line.push_str(": ");
-            line.push_str(&cause);
-        } else {
-            continue;
-        }
-        last = cause;
-    }
-    printable(&line)
+    printable(&cp_train::causes_in_words(error.as_ref()))
 }
 
 /// Letters of a message; names of megabytes are cut.

@@ -72,7 +72,7 @@ pub(crate) struct Cpac {
 
 /// One training.
 #[derive(Debug, Clone)]
-pub(crate) struct Cell1 {
+pub(crate) struct Training {
     split: usize,
     layers: usize,
     rank: usize,
@@ -94,9 +94,9 @@ pub(crate) struct Outcome {
 }
 
 /// The network of a cell as it starts: CPAC's factors from a random kernel, everything else as dense networks start.
-fn start(settings: &Settings, classes: usize, cell: &Cell1) -> Result<Network> {
+fn start(settings: &Settings, classes: usize, cell: &Training) -> Result<Network> {
     let Settings { filters, resolution, .. } = settings;
-    let Cell1 { layers, rank, seed, .. } = cell;
+    let Training { layers, rank, seed, .. } = cell;
     let name =
         format!("cpac(layers={layers}, rank={rank}, filters={filters}, resolution={resolution})");
     let network = arch::by_name(&name)?.with_classes(classes)?.initialize(*seed)?;
@@ -112,7 +112,7 @@ fn conv_params(network: &Network) -> usize {
 
 impl Experiment for Cpac {
     type Settings = Settings;
-    type Cell = Cell1;
+    type Cell = Training;
     type Outcome = Outcome;
 
     fn seed(settings: &mut Settings, seed: u64) {
@@ -136,7 +136,7 @@ impl Experiment for Cpac {
         }
         for &layers in &settings.layers {
             for &rank in &settings.ranks {
-                start(settings, 2, &Cell1 { split: 0, layers, rank, seed: 0 })?;
+                start(settings, 2, &Training { split: 0, layers, rank, seed: 0 })?;
             }
         }
         Ok(settings.train.check()?)
@@ -159,7 +159,7 @@ impl Experiment for Cpac {
         Ok(Self { settings, data })
     }
 
-    fn cells(&self) -> Vec<Cell1> {
+    fn cells(&self) -> Vec<Training> {
         let Settings { splits, layers, ranks, repeats, train, .. } = &self.settings;
         let mut cells = Vec::new();
         for split in 0..splits.len() {
@@ -167,7 +167,7 @@ impl Experiment for Cpac {
                 for &rank in ranks {
                     for repeat in 0..*repeats {
                         let seed = train.seed.wrapping_add(repeat);
-                        cells.push(Cell1 { split, layers, rank, seed });
+                        cells.push(Training { split, layers, rank, seed });
                     }
                 }
             }
@@ -175,13 +175,13 @@ impl Experiment for Cpac {
         cells
     }
 
-    fn name(Cell1 { split, layers, rank, seed }: &Cell1) -> String {
+    fn name(Training { split, layers, rank, seed }: &Training) -> String {
         format!("split {split}, layers {layers}, rank {rank}, seed {seed}")
     }
 
-    fn run(&self, context: &Context, cell: &Cell1) -> Result<Outcome> {
+    fn run(&self, context: &Context, cell: &Training) -> Result<Outcome> {
         let Self { settings, data } = self;
-        let Cell1 { split, layers, rank, seed } = *cell;
+        let Training { split, layers, rank, seed } = *cell;
         let (data, test) = &data[split];
         let stages =
             context.stages.within(&format!("split{split}-layers{layers}-rank{rank}-seed{seed}"))?;
@@ -485,7 +485,7 @@ mod tests {
         ]);
         let settings: Settings = about.settings(&args).unwrap().try_into().unwrap();
         for (rank, count) in [(0, 648), (1, 37), (12, 444)] {
-            let cell = Cell1 { split: 0, layers: 2, rank, seed: 1 };
+            let cell = Training { split: 0, layers: 2, rank, seed: 1 };
             assert_eq!(conv_params(&start(&settings, 10, &cell).unwrap()), count);
         }
     }

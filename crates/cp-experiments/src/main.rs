@@ -85,7 +85,7 @@ fn main() -> ExitCode {
     match run(name, &Description::new(text), args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", cp_train::causes_in_words(error.as_ref()));
             ExitCode::FAILURE
         }
     }

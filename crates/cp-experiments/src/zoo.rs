@@ -74,6 +74,7 @@ enum Start {
 pub(crate) struct Zoo {
     settings: Settings,
     data: TrainData,
+    validation: Arc<dyn Dataset>,
     test: Arc<dyn Dataset>,
 }
 
@@ -143,9 +144,10 @@ impl Experiment for Zoo {
             if count == 0 { Ok(set) } else { sample(set, count, context.seed) }
         };
         let train = open("train", settings.train_examples)?;
-        let validation = Some(open("validation", settings.test_examples)?);
+        let validation = open("validation", settings.test_examples)?;
         let test = open(&settings.test_split, settings.test_examples)?;
-        Ok(Self { settings, data: TrainData { train, validation }, test })
+        let data = TrainData { train, validation: Some(Arc::clone(&validation)) };
+        Ok(Self { settings, data, validation, test })
     }
 
     fn cells(&self) -> Vec<(usize, u64)> {
@@ -187,7 +189,7 @@ impl Experiment for Zoo {
         for phase in ["trained", "fine-tuned"] {
             epochs.extend(stages.dir().epochs(phase)?);
         }
-        let validation = stages.evaluate("validation", &network, self.validation())?;
+        let validation = stages.evaluate("validation", &network, &self.validation)?;
         Ok(Trained {
             name: entry.name.clone(),
             epochs: epochs.len(),
@@ -273,10 +275,6 @@ impl RowOf {
 }
 
 impl Zoo {
-    fn validation(&self) -> &Arc<dyn Dataset> {
-        self.data.validation.as_ref().unwrap_or(&self.test)
-    }
-
     fn trained(&self, stages: &Stages, start: &Network, config: &TrainConfig) -> Result<Network> {
         let model = stages.executor(start)?;
         Ok(stages.train("trained", model, None, &self.data, config)?)
@@ -463,11 +461,11 @@ impl Zoo {
         format!(
             "Protocol: {} training images, {} for validation, {} test images; {} epochs in batches of {} for every network, the best epoch on the \
              validation images, tested once. All but StasGT's are the same plain network of six 3×3 convolutions behind a stem, whose width \
-             brings it within {:.0} % of {params} parameters. \"CP from dense\" is a dense network of four times as many parameters, trained for \
-             half of the epochs, compressed by the preset `default` of `polyad compress` in CP-3, and fine-tuned for the other half; its multiply-adds and \
-             times are those of what is left. Training times are of a machine that did other things besides.",
+             brings it within {:.0} % of {params} parameters. A network \"from dense\" is a wider dense one, trained for \
+             half of the epochs, compressed to that number by the preset `default` of `polyad compress` in CP-3, and fine-tuned for the other half; its \
+             multiply-adds and times are those of what is left.",
             self.data.train.len(),
-            self.validation().len(),
+            self.validation.len(),
             self.test.len(),
             train.epochs,
             train.batch_size,
@@ -522,9 +520,6 @@ fn advice(rows: &[RowOf]) -> String {
     if let Some((row, speed)) = fastest {
         said.push(format!("The fastest of all is \"{}\" ({speed:.0} images a second).", row.name));
     }
-    said.push(
-        "A network that is trained already is compressed and fine-tuned; a form for training from the start is worth it where there is none.".to_owned(),
-    );
     said.join(" ")
 }
 

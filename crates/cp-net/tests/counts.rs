@@ -1,7 +1,7 @@
 //! Parameters and multiply-adds to the digit, against published figures.
 #![allow(clippy::unwrap_used, reason = "clippy allows it in tests, but not in their helpers")]
 
-use std::path::{Path, PathBuf};
+mod common;
 
 use cp_net::arch::{Builder, window};
 use cp_net::{Architecture, Form, InputSpec, arch};
@@ -55,12 +55,7 @@ fn parameters_of_the_dense_networks() {
 /// workspace, or where `POLYAD_GOLDEN` says.
 #[test]
 fn mobilenet_v1_by_width_and_resolution() {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden");
-    let folder = std::env::var_os("POLYAD_GOLDEN").map_or_else(beside, PathBuf::from);
-    if !folder.is_dir() {
-        println!("skipped: no golden data at {}", folder.display());
-        return;
-    }
+    let Some(folder) = common::golden() else { return };
     let text = std::fs::read_to_string(folder.join("mobilenet-v1-counts.json")).unwrap();
     let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
     let number = |value: &serde_json::Value| value.as_u64().unwrap() as usize;
@@ -89,12 +84,7 @@ fn mobilenet_v1_by_width_and_resolution() {
 /// Layer by layer and in all, in the paper's topology and in the released code's.
 #[test]
 fn channelnets_in_both_topologies() {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden");
-    let folder = std::env::var_os("POLYAD_GOLDEN").map_or_else(beside, PathBuf::from);
-    if !folder.is_dir() {
-        println!("skipped: no golden data at {}", folder.display());
-        return;
-    }
+    let Some(folder) = common::golden() else { return };
     let text = std::fs::read_to_string(folder.join("channelnets-counts.json")).unwrap();
     let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
     let number = |value: &serde_json::Value| value.as_u64().unwrap() as usize;

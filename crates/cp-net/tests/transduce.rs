@@ -4,8 +4,6 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
-
 use common::{difference, random, run};
 use cp_net::{
     Architecture, AvgPool, BatchNorm, Conv, CpConv, Flatten, GlobalAvgPool, GlobalMaxPool, INPUT,
@@ -180,6 +178,22 @@ fn what_would_mix_frames_is_refused() {
             .to_string()
             .contains("one or two axes")
     );
+    // What a constant over channels is laid over moves by an axis.
+    let text = r#"{"name": "n", "inputs": [{"shape": [2, 6, 6], "channels": "features"}], "nodes": [
+        {"name": "conv", "op": "cp_conv", "inputs": ["input"], "out_channels": 3, "kernel": [3, 3], "rank": 2},
+        {"name": "c", "op": "constant", "inputs": [], "shape": SHAPE},
+        {"name": "sum", "op": "add", "inputs": ["conv", "c"]}]}"#;
+    let with = |shape: &str| {
+        let arch = Architecture::from_json(&text.replace("SHAPE", shape)).unwrap();
+        arch.initialize(1).unwrap().transduced(3, 3)
+    };
+    assert!(with("[3, 1, 1]").unwrap_err().to_string().contains("'c'"));
+    with("[4, 4]").unwrap();
+    let two = r#"{"name": "n", "inputs": [{"name": "x", "shape": [2, 6, 6]}, {"name": "y", "shape": [3, 4, 4]}], "nodes": [
+        {"name": "conv", "op": "cp_conv", "inputs": ["x"], "out_channels": 3, "kernel": [3, 3], "rank": 2},
+        {"name": "sum", "op": "add", "inputs": ["conv", "y"]}]}"#;
+    let two = Architecture::from_json(two).unwrap().initialize(1).unwrap().transduced(3, 3);
+    assert!(two.unwrap_err().to_string().contains("'y'"));
     // No frames, no taps.
     let net = network(&[2, 6, 6], vec![factored()]);
     assert!(net.transduced(0, 3).is_err());
@@ -191,12 +205,7 @@ fn what_would_mix_frames_is_refused() {
 /// beside the workspace, or where `POLYAD_GOLDEN` says.
 #[test]
 fn as_the_original_program_has_it() {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden");
-    let folder = std::env::var_os("POLYAD_GOLDEN").map_or_else(beside, PathBuf::from);
-    if !folder.is_dir() {
-        println!("skipped: no golden data at {}", folder.display());
-        return;
-    }
+    let Some(folder) = common::golden() else { return };
     let bytes = std::fs::read(folder.join("factorizedconv-cp-2d.safetensors")).unwrap();
     let golden = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let array = |name: &str| {
@@ -232,12 +241,7 @@ fn as_the_original_program_has_it() {
 
 #[test]
 fn ranks_of_a_share_are_those_of_tensorly() {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden");
-    let folder = std::env::var_os("POLYAD_GOLDEN").map_or_else(beside, PathBuf::from);
-    if !folder.is_dir() {
-        println!("skipped: no golden data at {}", folder.display());
-        return;
-    }
+    let Some(folder) = common::golden() else { return };
     let text = std::fs::read_to_string(folder.join("factorizedconv-ranks.json")).unwrap();
     let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
     let numbers = |value: &serde_json::Value| -> Vec<usize> {

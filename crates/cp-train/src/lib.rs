@@ -141,3 +141,4 @@ pub use statistics::input_statistics;
 #[cfg(feature = "torch")]
 pub use train::{Observe, TrainReport, train, train_from, train_observed};
 pub use train_data::TrainData;
+pub use words::causes_in_words;

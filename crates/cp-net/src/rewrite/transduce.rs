@@ -42,6 +42,10 @@ impl Network {
     ///
     /// Source: as [`CpConv::transduced`].
     pub fn transduced(&self, frames: usize, taps: usize) -> Result<(Self, Vec<String>), NetError> {
+        if let [_, second, ..] = &self.arch.inputs[..] {
+            let (layer, expected) = (second.name.clone(), "the only input of the network");
+            return Err(NetError::WrongOp { layer, expected, got: "one of several" });
+        }
         let mut net = self.clone();
         let shapes = self.arch.shapes(self.arch.input_shapes())?;
         let mut added = Vec::new();
@@ -102,6 +106,10 @@ impl Network {
                     return refused(
                         "flattened behind a global pooling, so that no frame is told apart",
                     );
+                }
+                // Shapes are laid over each other from behind: one with channels would meet the axis of frames.
+                Op::Constant(_) if shapes.get(node.output()).is_some_and(|own| own.len() > 2) => {
+                    return refused("no constant over channels, which would meet the frames");
                 }
                 op if on_each_value(op) || input.len() < 2 => {}
                 _ => return refused("an op that works on every frame by itself"),

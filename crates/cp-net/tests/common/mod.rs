@@ -6,11 +6,23 @@
 )]
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use cp_net::{Factors, Form, Network, Op, Rank};
 use ndarray::{Array2, ArrayD, ArrayViewD, IxDyn};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+/// The numbers of the original programs: `shared/golden` beside the workspace, or where `POLYAD_GOLDEN` says; without it, says so.
+pub fn golden() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden");
+    let folder = std::env::var_os("POLYAD_GOLDEN").map_or_else(beside, PathBuf::from);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    println!("skipped: no golden data at {}", folder.display());
+    None
+}
 
 /// Values in −1…1.
 pub fn random(shape: &[usize], seed: u64) -> ArrayD<f32> {
