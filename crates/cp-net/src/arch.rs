@@ -36,6 +36,7 @@ type Make = fn(&mut Settings) -> Result<Architecture, NetError>;
 /// Name and maker of every built-in architecture.
 const BUILT_IN: &[(&str, Make)] = &[
     ("alexnet", alexnet::alexnet),
+    ("alexnet-32", alexnet::alexnet_32),
     ("alexnet-caffe", alexnet::alexnet_caffe),
     ("channelnet-v1", |settings| channelnet::channelnet(settings, Version::V1)),
     ("channelnet-v2", |settings| channelnet::channelnet(settings, Version::V2)),

@@ -1,4 +1,4 @@
-//! AlexNet in its two variants, which are not the same network: ranks and parameter counts of one do not carry over.
+//! AlexNet in its two variants, which are not the same network: ranks and parameter counts of one do not carry over; and one for small pictures.
 //!
 //! References: Krizhevsky, Sutskever & Hinton (2012), with two groups, as in Caffe's `bvlc_alexnet`; Krizhevsky (2014,
 //! "One weird trick"), §5 footnote 1, without groups, as in torchvision.
@@ -64,4 +64,49 @@ pub(super) fn alexnet_caffe(settings: &mut Settings) -> Result<Architecture, Net
         .dropout("drop7", 0.5)
         .linear("fc8", settings.classes(1000)?)
         .build()
+}
+
+/// AlexNet for pictures of 32 × 32: torchvision's layers, with a first one of 3×3 and stride 2 and windows of 2 in the pools, and `width` times
+/// their channels.
+pub(super) fn alexnet_32(settings: &mut Settings) -> Result<Architecture, NetError> {
+    let width = settings.real("width", 1.0, 0.05..=8.0)?;
+    let wide = |channels: f64| (channels * width).round().max(1.0) as usize;
+    Builder::new("alexnet-32", InputSpec::imagenet(32))
+        .conv("features.0", wide(64.0), window(3).stride(2).pad(1))
+        .relu("features.1")
+        .max_pool("features.2", window(2).stride(2))
+        .conv("features.3", wide(192.0), window(3).pad(1))
+        .relu("features.4")
+        .max_pool("features.5", window(2).stride(2))
+        .conv("features.6", wide(384.0), window(3).pad(1))
+        .relu("features.7")
+        .conv("features.8", wide(256.0), window(3).pad(1))
+        .relu("features.9")
+        .conv("features.10", wide(256.0), window(3).pad(1))
+        .relu("features.11")
+        .max_pool("features.12", window(2).stride(2))
+        .flatten("flatten")
+        .dropout("classifier.0", 0.5)
+        .linear("classifier.1", wide(4096.0))
+        .relu("classifier.2")
+        .dropout("classifier.3", 0.5)
+        .linear("classifier.4", wide(4096.0))
+        .relu("classifier.5")
+        .linear("classifier.6", settings.classes(10)?)
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    /// By hand: five convolutions, three linear layers.
+    #[test]
+    fn the_small_variant_counts() {
+        let convs = [(3, 64), (64, 192), (192, 384), (384, 256), (256, 256)];
+        let linears = [(256 * 2 * 2, 4096), (4096, 4096), (4096, 10)];
+        let count = convs.map(|(i, o)| (9 * i + 1) * o).iter().sum::<usize>()
+            + linears.map(|(i, o)| (i + 1) * o).iter().sum::<usize>();
+        let arch = super::super::by_name("alexnet-32").unwrap();
+        assert_eq!(arch.param_count(), count);
+        assert!(super::super::by_name("alexnet-32(width=0)").is_err());
+    }
 }
