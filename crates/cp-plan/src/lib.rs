@@ -47,5 +47,5 @@ pub use models::Models;
 pub use plan::allocate::{Objective, PlanOptions, Predicted};
 pub use plan::budget::Budget;
 pub use plan::profile::{Choice, LayerProfile, Profile, ProfileOptions};
-pub use plan::shares::ShareBudgets;
+pub use plan::shares::{Rest, ShareBudgets, ShareRule};
 pub use plan::{DenseLayer, PlanWarning, PlannedCost, PlannedLayer, RankPlan};

@@ -2,6 +2,7 @@
 
 pub(crate) mod allocate;
 pub(crate) mod budget;
+mod equal;
 mod knapsack;
 mod ladder;
 pub(crate) mod profile;

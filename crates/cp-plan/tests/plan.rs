@@ -1,7 +1,7 @@
 //! Rank plans: files, checks, warnings, and the plan for a budget.
 #![allow(clippy::unwrap_used, reason = "clippy allows it in tests, but not in their helpers")]
 
-use cp_net::{Architecture, Form, NetError, arch};
+use cp_net::{Architecture, Form, NetError, Rank, arch};
 use cp_plan::{Budget, PlanError, PlanWarning, RankPlan};
 
 fn parse(text: &str) -> Result<RankPlan, PlanError> {
@@ -211,4 +211,49 @@ fn resnet18_at_ratios_of_breakeven() {
     check(0.7, 7_873_131);
     check(0.8, 8_972_810);
     check(0.9, 10_071_650);
+}
+
+/// One step more of a form costs more than the plan that it is compared with, so that the rank found is the largest.
+#[test]
+fn other_forms_at_equal_multiply_adds() {
+    let arch = arch::by_name("charnet").unwrap();
+    let input = arch.input_shapes();
+    let layers = ["conv2", "conv3"];
+    let plan = |form: Form, rank: usize| {
+        layers.into_iter().fold(RankPlan::default(), |plan, name| plan.with(name, form, rank, ""))
+    };
+    let shapes = arch.shapes(&input).unwrap();
+    let macs = |name: &str, form: Form, rank: Rank| {
+        arch.factors_cost(name, form, rank, &shapes).unwrap().macs
+    };
+    for form in [Form::Cp3, Form::Cp4, Form::Jaderberg1, Form::Jaderberg2] {
+        let found = plan(Form::Cp4, 64).at_equal_macs(&arch, &input, form).unwrap();
+        assert_eq!(found.layers.len(), 2);
+        for layer in &found.layers {
+            let rank = layer.rank.one().unwrap();
+            let most = macs(&layer.name, Form::Cp4, 64.into());
+            assert!(macs(&layer.name, form, rank.into()) <= most, "{form} {}", layer.name);
+            // Jaderberg's first scheme may be exact before.
+            let next = arch.clone().factorize(&layer.name, form, rank + 1).is_ok();
+            assert!(!next || macs(&layer.name, form, (rank + 1).into()) > most, "{form}");
+        }
+    }
+    let same = plan(Form::Cp4, 64).at_equal_macs(&arch, &input, Form::Cp4).unwrap();
+    assert_eq!(same.rank("conv2"), Some(64.into()));
+    for form in [Form::Tucker2, Form::Denton] {
+        let found = plan(Form::Cp4, 64).at_equal_macs(&arch, &input, form).unwrap();
+        for layer in &found.layers {
+            let share = macs(&layer.name, form, layer.rank) as f64
+                / macs(&layer.name, Form::Cp4, 64.into()) as f64;
+            assert!((0.8..=1.0).contains(&share), "{form} {}: {share}", layer.name);
+        }
+    }
+
+    let error = plan(Form::Cp4, 1).at_equal_macs(&arch, &input, Form::Jaderberg1).unwrap_err();
+    assert!(
+        matches!(error, PlanError::BudgetUnreachable { asked, nearest, .. } if asked < nearest),
+        "{error}"
+    );
+    let error = plan(Form::Cp4, 8).at_equal_macs(&arch, &input, Form::LowRank).unwrap_err();
+    assert!(matches!(error, PlanError::Net(NetError::FormMismatch { .. })), "{error}");
 }

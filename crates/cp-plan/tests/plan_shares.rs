@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use cp_net::{Form, arch};
-use cp_plan::{PlanError, PlanWarning, RankPlan, ShareBudgets};
+use cp_plan::{PlanError, PlanWarning, RankPlan, ShareBudgets, ShareRule};
 
 const INPUT: [usize; 3] = [3, 224, 224];
 const CONVS: [&str; 5] = ["features.0", "features.3", "features.6", "features.8", "features.10"];
@@ -29,7 +29,8 @@ fn plan(
 ) -> Result<RankPlan, PlanError> {
     let arch = arch::by_name("alexnet").unwrap();
     let fixed = fixed.iter().map(|(name, rank)| (name.to_string(), *rank)).collect();
-    RankPlan::from_losses(&arch, INPUT, form, losses, &budgets, size_share, &fixed)
+    let rule = ShareRule { size_share, ..ShareRule::LOSSES };
+    RankPlan::from_losses(&arch, INPUT, form, losses, &budgets, &rule, &fixed)
 }
 
 fn ranks(plan: &RankPlan, names: &[&str]) -> Vec<usize> {
@@ -146,7 +147,7 @@ fn grouped_layers_count_once() {
         Form::Cp3,
         &losses,
         &budgets,
-        0.0,
+        &ShareRule::LOSSES,
         &BTreeMap::new(),
     )
     .unwrap();
@@ -168,8 +169,15 @@ fn layers_that_stay_dense_say_why() {
     let losses = [("fc2".to_string(), 1.0), ("conv1".to_string(), 1.0)].into();
     let budgets = ShareBudgets { conv: 4, linear: 4 };
     let none = BTreeMap::new();
-    let low =
-        RankPlan::from_losses(&arch, [1, 28, 28], Form::LowRank, &losses, &budgets, 0.0, &none);
+    let low = RankPlan::from_losses(
+        &arch,
+        [1, 28, 28],
+        Form::LowRank,
+        &losses,
+        &budgets,
+        &ShareRule::LOSSES,
+        &none,
+    );
     let low = low.unwrap();
     assert_eq!(low.dense[0].why, "a low-rank form does not fit it");
     assert_eq!(low.rank("fc2"), Some(4.into()));

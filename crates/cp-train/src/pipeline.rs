@@ -8,6 +8,7 @@ use cp_net::{Network, Totals};
 use cp_plan::{
     Decomposer, DenseLayer, LayerReport, LayerStatistics, Models, Objective, PlanError,
     PlanOptions, PlannedLayer, Predicted, Profile, ProfileOptions, RankPlan, ShareBudgets,
+    ShareRule,
 };
 use serde::{Deserialize, Serialize};
 
@@ -462,7 +463,14 @@ impl Pipeline<'_> {
                 let budgets = ShareBudgets { conv: *conv, linear: *linear };
                 let losses = self.losses()?;
                 let fixed = self.fixed_numbers()?;
-                RankPlan::from_losses(arch, input, form, &losses, &budgets, *size_share, &fixed)?
+                // Each loss with the rule of those who measure it.
+                let rule = match self.recipe.plan.loss {
+                    LossRule::CrossEntropy => ShareRule::sqvad(*size_share),
+                    LossRule::AccuracyDrop | LossRule::LossIncrease => {
+                        ShareRule { size_share: *size_share, ..ShareRule::LOSSES }
+                    }
+                };
+                RankPlan::from_losses(arch, input, form, &losses, &budgets, &rule, &fixed)?
             }
             Target::ParamsRatio(_) | Target::MacsRatio(_) => {
                 let budget = self.recipe.target.budget().unwrap_or(cp_plan::Budget::Macs(1.0));

@@ -16,13 +16,44 @@ pub struct ShareBudgets {
     pub linear: usize,
 }
 
+/// How losses become ranks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ShareRule {
+    /// λ, the part of a share that goes by size, 0…1.
+    pub size_share: f64,
+    /// The rank that sizes are counted at: that of the probes.
+    pub probe_rank: usize,
+    /// Who gets what rounding leaves over.
+    pub rest: Rest,
+}
+
+/// Who gets the ranks that are left over when shares are rounded down, one each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rest {
+    /// Those whose shares were rounded down the most.
+    #[default]
+    Largest,
+    /// The first layers.
+    First,
+}
+
+impl ShareRule {
+    /// By the losses alone, and largest remainders: what comes nearest to the ranks that Astrid & Lee (2017) print.
+    pub const LOSSES: Self = Self { size_share: 0.0, probe_rank: 5, rest: Rest::Largest };
+
+    /// SqVaD's: a part by size, sizes at rank 5, and the rest from the first layer on.
+    pub fn sqvad(size_share: f64) -> Self {
+        Self { size_share, probe_rank: 5, rest: Rest::First }
+    }
+}
+
 /// A layer that takes a share of the budget of its kind.
 #[derive(Debug, Clone, PartialEq)]
 struct Sharer {
     name: String,
     form: Form,
     loss: f64,
-    /// Numbers in its kernel.
+    /// Parameters, the bias included, when it is factorized at the rank of the probes.
     size: usize,
     /// The largest rank below break-even.
     most: usize,
@@ -35,12 +66,12 @@ impl RankPlan {
     ///
     /// > (1 − λ) lossᵢ / Σ loss + λ sizeᵢ / Σ size,
     ///
-    /// with λ = `size_share`, size the numbers in the kernel, and the sums over the layers of that kind with a loss. Losses below
-    /// 0 count as 0; where all are 0 the shares of the loss are equal. `fixed` ranks come off the budget first, as they are;
+    /// with λ = [`ShareRule::size_share`], size the parameters of the layer when it is factorized at the rank of the probes, and the sums
+    /// over the layers of that kind with a loss. Losses below 0 count as 0; where all are 0 the shares of the loss are equal. `fixed` ranks come off the budget first, as they are;
     /// those layers need no loss.
     ///
     /// A rank is at least 1 and below break-even in multiply-adds: what a layer cannot take goes to the others of its kind. The
-    /// ranks are rounded by largest remainders, so that their sum is the budget, unless all layers are at their limit. A
+    /// ranks are rounded down, and the rest goes round by [`ShareRule::rest`], so that their sum is the budget, unless all layers are at their limit. A
     /// layer that no rank makes cheaper stays dense, as does one without a loss, and the plan says why.
     ///
     /// Convolutions with a spatial extent take `form`, linear layers and 1×1 convolutions become low-rank.
@@ -60,13 +91,13 @@ impl RankPlan {
     /// ```
     /// use std::collections::BTreeMap;
     /// use cp_net::{Form, arch};
-    /// use cp_plan::{RankPlan, ShareBudgets};
+    /// use cp_plan::{RankPlan, ShareBudgets, ShareRule};
     ///
     /// let arch = arch::by_name("small-cnn")?;
     /// let losses: BTreeMap<String, f64> =
     ///     [("conv2", 3.0), ("fc1", 1.5), ("fc2", 0.5)].map(|(name, loss)| (name.to_string(), loss)).into();
     /// let budgets = ShareBudgets { conv: 40, linear: 24 };
-    /// let plan = RankPlan::from_losses(&arch, [1, 28, 28], Form::Cp3, &losses, &budgets, 0.0, &BTreeMap::new())?;
+    /// let plan = RankPlan::from_losses(&arch, [1, 28, 28], Form::Cp3, &losses, &budgets, &ShareRule::LOSSES, &BTreeMap::new())?;
     /// assert_eq!(plan.rank("conv2"), Some(40.into()));
     /// assert_eq!(plan.rank("fc1"), Some(18.into()));
     /// assert_eq!(plan.rank("fc2"), Some(6.into()));
@@ -81,10 +112,11 @@ impl RankPlan {
         form: Form,
         losses: &BTreeMap<String, f64>,
         budgets: &ShareBudgets,
-        size_share: f64,
+        rule: &ShareRule,
         fixed: &BTreeMap<String, usize>,
     ) -> Result<Self, PlanError> {
         let arch = arch.as_ref();
+        let ShareRule { size_share, probe_rank, rest } = *rule;
         if !(0.0..=1.0).contains(&size_share) {
             let expected = "a number from 0 to 1";
             return Err(PlanError::PlanOption { option: "size_share", got: size_share, expected });
@@ -132,7 +164,9 @@ impl RankPlan {
                     whole.macs as f64 / unit.macs as f64
                 )),
                 most => {
-                    let (loss, size) = (loss.max(0.0), whole.params);
+                    let probed = Rank::One(probe_rank.clamp(1, most));
+                    let size = arch.factors_cost(&name, form, probed, &shapes)?.params;
+                    let loss = loss.max(0.0);
                     sharers[kind].push(Sharer { name, form, loss, size, most });
                 }
             }
@@ -150,7 +184,7 @@ impl RankPlan {
             }
             let shares = shares(sharers, size_share);
             let most: Vec<usize> = sharers.iter().map(|sharer| sharer.most).collect();
-            let found = apportion(&shares, &most, budget - taken[kind]);
+            let found = apportion(&shares, &most, budget - taken[kind], rest);
             for ((sharer, share), rank) in sharers.iter().zip(&shares).zip(found) {
                 let limit = if rank == sharer.most { ", all that is below break-even" } else { "" };
                 let why = format!(
@@ -197,13 +231,15 @@ fn shares(sharers: &[Sharer], size_share: f64) -> Vec<f64> {
 
 /// Whole numbers from 1 to `most` in proportion to the shares, with the sum `budget` or, where that is more than all can take, at
 /// their limits. `budget` is at least 1 for each.
-fn apportion(shares: &[f64], most: &[usize], budget: usize) -> Vec<usize> {
+fn apportion(shares: &[f64], most: &[usize], budget: usize, rest: Rest) -> Vec<usize> {
     let quotas = quotas(shares, most, budget);
     let mut ranks: Vec<usize> = quotas.iter().map(|quota| quota.floor() as usize).collect();
     let mut left = budget.min(most.iter().sum()).saturating_sub(ranks.iter().sum());
-    let rest = |index: &usize| quotas[*index] - quotas[*index].floor();
+    let lost = |index: &usize| quotas[*index] - quotas[*index].floor();
     let mut order: Vec<usize> = (0..ranks.len()).collect();
-    order.sort_by(|a, b| rest(b).total_cmp(&rest(a)));
+    if rest == Rest::Largest {
+        order.sort_by(|a, b| lost(b).total_cmp(&lost(a)));
+    }
     // A sum of quotas may miss a whole number by a rounding error, so that once round is not always enough.
     for index in order.into_iter().cycle().take(2 * ranks.len()) {
         if left > 0 && ranks[index] < most[index] {
@@ -269,7 +305,7 @@ mod tests {
     use super::*;
 
     fn check(shares: &[f64], most: &[usize], budget: usize, expect: &[usize]) {
-        let found = apportion(shares, most, budget);
+        let found = apportion(shares, most, budget, Rest::Largest);
         assert_eq!(found, expect, "{shares:?} up to {most:?} of {budget}");
     }
 
@@ -293,23 +329,91 @@ mod tests {
         check(&[0.9, 0.08, 0.02], &[8, 99, 99], 12, &[8, 3, 1]);
     }
 
-    fn published(losses: &[f64], budget: usize, expect: &[usize]) {
-        let sum: f64 = losses.iter().sum();
-        let shares: Vec<f64> = losses.iter().map(|loss| loss / sum).collect();
-        let found = apportion(&shares, &vec![usize::MAX / 16; losses.len()], budget);
-        assert_eq!(found.iter().sum::<usize>(), budget);
-        for (got, expect) in found.iter().zip(expect) {
-            assert!(got.abs_diff(*expect) <= 1, "{found:?} {expect:?}");
-        }
+    /// Ranks of layers without limits, as the sources have none.
+    fn unlimited(losses: &[f64], sizes: &[usize], rule: &ShareRule, budget: usize) -> Vec<usize> {
+        let sharer = |(&loss, &size): (&f64, &usize)| Sharer {
+            name: String::new(),
+            form: Form::Cp4,
+            loss,
+            size,
+            most: usize::MAX,
+        };
+        let sharers: Vec<Sharer> = losses.iter().zip(sizes).map(sharer).collect();
+        let most = vec![usize::MAX / 16; losses.len()];
+        apportion(&shares(&sharers, rule.size_share), &most, budget, rule.rest)
     }
 
-    /// Without limits, as the sources have none. Their ranks differ by at most 1: neither rounds by largest remainders
-    /// (Astrid & Lee give 178 where the share is 176.96, SqVaD 164 where it is 163.4), and the losses are printed to two digits.
+    /// Astrid & Lee's ranks differ by at most 1 from largest remainders, by 2 from the other rule: they print 178 where the share is 176.96,
+    /// and losses of two digits.
     #[test]
     fn published_ranks() {
-        published(&[5.38, 11.89, 11.86, 13.68, 15.17], 750, &[69, 154, 153, 178, 196]);
-        published(&[28.69, 21.50, 20.31], 900, &[365, 275, 260]);
-        published(&[8.34, 7.46, 8.66, 7.16, 6.66], 750, &[164, 147, 169, 140, 130]);
-        published(&[6.68, 6.77, 5.51], 900, &[318, 321, 261]);
+        let check = |losses: &[f64], budget: usize, expect: &[usize]| {
+            let found = unlimited(losses, &vec![1; losses.len()], &ShareRule::LOSSES, budget);
+            assert_eq!(found.iter().sum::<usize>(), budget);
+            for (got, expect) in found.iter().zip(expect) {
+                assert!(got.abs_diff(*expect) <= 1, "{found:?} {expect:?}");
+            }
+        };
+        check(&[5.38, 11.89, 11.86, 13.68, 15.17], 750, &[69, 154, 153, 178, 196]);
+        check(&[28.69, 21.50, 20.31], 900, &[365, 275, 260]);
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Printed {
+        conv_probe_sizes: Vec<usize>,
+        fc_probe_sizes: Vec<usize>,
+        layers: Vec<String>,
+        runs: Vec<Run>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Run {
+        conv_budget: usize,
+        fc_budget: usize,
+        size_share: f64,
+        conv_losses: Vec<f64>,
+        fc_losses: Vec<f64>,
+        printed_conv_ranks: Vec<usize>,
+        printed_fc_ranks: Vec<usize>,
+    }
+
+    /// Seven allocations that SqVaD's program printed, from losses of two digits: 54 of 56 ranks are equal, two are within 1. They stand in
+    /// `shared/golden` beside the workspace, or where `POLYAD_GOLDEN` says; without them the test is skipped.
+    #[test]
+    fn ranks_that_sqvad_prints() {
+        let beside =
+            || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden");
+        let folder = std::env::var_os("POLYAD_GOLDEN").map_or_else(beside, Into::into);
+        if !folder.is_dir() {
+            println!("skipped: no golden data at {}", folder.display());
+            return;
+        }
+        let text = std::fs::read_to_string(folder.join("rank-allocation-sqvad.json")).unwrap();
+        let printed: Printed = serde_json::from_str(&text).unwrap();
+        let arch = cp_net::arch::by_name("alexnet").unwrap();
+        let shapes = arch.shapes([3, 224, 224]).unwrap();
+        let sizes = [printed.conv_probe_sizes, printed.fc_probe_sizes].concat();
+        for (layer, &size) in printed.layers.iter().zip(&sizes) {
+            let form = Form::Cp4.suited_to(kernel_op(&arch, layer).unwrap()).unwrap();
+            let found = arch.factors_cost(layer, form, Rank::One(5), &shapes).unwrap();
+            assert_eq!(found.params, size, "{layer}");
+        }
+        let (mut equal, mut count) = (0, 0);
+        let (convs, linears) = sizes.split_at(5);
+        for run in &printed.runs {
+            let rule = ShareRule::sqvad(run.size_share);
+            let mut check = |losses: &[f64], sizes: &[usize], budget, expect: &[usize]| {
+                let found = unlimited(losses, sizes, &rule, budget);
+                assert_eq!(found.iter().sum::<usize>(), budget);
+                for (got, expect) in found.iter().zip(expect) {
+                    assert!(got.abs_diff(*expect) <= 1, "{found:?} {expect:?}");
+                    equal += usize::from(got == expect);
+                    count += 1;
+                }
+            };
+            check(&run.conv_losses, convs, run.conv_budget, &run.printed_conv_ranks);
+            check(&run.fc_losses, linears, run.fc_budget, &run.printed_fc_ranks);
+        }
+        assert_eq!((equal, count), (54, 56));
     }
 }
