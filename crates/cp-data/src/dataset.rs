@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ndarray::{Array3, Array4, ArrayView3, ArrayView4, Axis};
+use ndarray::{Array3, Array4, ArrayView3, ArrayView4, ArrayViewD, Axis};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,12 @@ pub trait Dataset: Send + Sync {
 
     /// The same image without a copy, where the pixels are in memory.
     fn view(&self, index: usize) -> Option<ArrayView3<'_, u8>> {
+        let _ = index;
+        None
+    }
+
+    /// The example as features that a network computed, in the place of pixels: the same shape for all of them. `None` for pictures.
+    fn features(&self, index: usize) -> Option<ArrayViewD<'_, f32>> {
         let _ = index;
         None
     }
@@ -309,6 +315,10 @@ impl Dataset for Subset {
 
     fn view(&self, index: usize) -> Option<ArrayView3<'_, u8>> {
         self.indices.get(index).and_then(|&inner| self.dataset.view(inner))
+    }
+
+    fn features(&self, index: usize) -> Option<ArrayViewD<'_, f32>> {
+        self.indices.get(index).and_then(|&inner| self.dataset.features(inner))
     }
 
     fn sources(&self) -> &[Source] {

@@ -367,6 +367,20 @@ pub enum DataError {
         way_out: String,
     },
 
+    /// A data set of features was asked for pictures.
+    #[error("{dataset}: holds features that a network computed, and no pictures")]
+    NoPixels {
+        /// The data set.
+        dataset: String,
+    },
+
+    /// Of a data set of features, not every example has some, of one shape.
+    #[error("{dataset}: its examples do not all have features of one shape")]
+    NoFeatures {
+        /// The data set.
+        dataset: String,
+    },
+
     /// A folder or archive of the user's own has no such split.
     #[error("{path}: has no images for the split {split:?}; it has {has}; name {instead} with --split", path = printable_path(path))]
     NoSplit {

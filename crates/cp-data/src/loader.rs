@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use ndarray::{Array4, ArrayView3, Axis};
+use ndarray::{Array4, ArrayD, ArrayView3, Axis};
 use rand::seq::SliceRandom;
 
 use crate::seed::{Use, generator};
@@ -57,10 +57,12 @@ impl Default for LoaderConfig {
 }
 
 /// Some examples, as one array.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    /// `[B, channels, height, width]`, values 0–255.
+    /// `[B, channels, height, width]`, values 0–255; without any pixel where there are features.
     pub pixels: Array4<u8>,
+    /// `[B, …]`, where the data set holds features and no pictures.
+    pub features: Option<ArrayD<f32>>,
     /// `B` labels.
     pub labels: Vec<i64>,
     /// `B` indices into the data set.
@@ -260,6 +262,9 @@ fn make_batch(
     stop: &AtomicBool,
 ) -> Result<Option<Batch>, DataError> {
     let mut pixels: Option<Array4<u8>> = None;
+    if indices.first().is_some_and(|&index| dataset.features(index).is_some()) {
+        return featured(dataset, indices).map(Some);
+    }
     let mut labels = Vec::with_capacity(indices.len());
     for (position, &index) in indices.iter().enumerate() {
         if stop.load(Ordering::Relaxed) {
@@ -308,13 +313,22 @@ fn make_batch(
         })?;
     }
     match pixels {
-        Some(pixels) => Ok(Some(Batch { pixels, labels, indices })),
+        Some(pixels) => Ok(Some(Batch { pixels, features: None, labels, indices })),
         None => Err(DataError::Option {
             option: "batch size",
             value: "0".into(),
             expected: "at least 1",
         }),
     }
+}
+
+/// A batch of features: as they are, since transforms are for pictures.
+fn featured(dataset: &dyn Dataset, indices: Vec<usize>) -> Result<Batch, DataError> {
+    let missing = || DataError::NoFeatures { dataset: dataset.name().to_owned() };
+    let rows: Option<Vec<_>> = indices.iter().map(|&index| dataset.features(index)).collect();
+    let features = ndarray::stack(Axis(0), &rows.ok_or_else(missing)?).map_err(|_| missing())?;
+    let labels = indices.iter().map(|&index| dataset.label(index) as i64).collect();
+    Ok(Batch { pixels: Array4::zeros([0; 4]), features: Some(features), labels, indices })
 }
 
 #[cfg(test)]

@@ -3,12 +3,14 @@
 #[cfg(feature = "torch")]
 mod tensors;
 
-use cp_data::{Crop, Dataset, Resize, Transform};
+use cp_data::{Batch, Crop, Dataset, Resize, Transform};
 use cp_net::{Channels, InputSpec};
 use ndarray::{Array4, ArrayD, Axis};
 
 use crate::error::TrainError;
 use crate::fit::check_pictures;
+#[cfg(feature = "torch")]
+pub(crate) use tensors::input_to_tensor;
 #[cfg(feature = "torch")]
 pub(crate) use tensors::training_transform;
 #[cfg(feature = "torch")]
@@ -25,6 +27,9 @@ pub use tensors::{images_to_tensor, to_tensors};
 /// Where the set is empty, or the network takes no pictures ([`check_fit`](crate::check_fit())).
 pub fn fitting_transform(data: &dyn Dataset, input: &InputSpec) -> Result<Transform, TrainError> {
     let [channels, height, width] = picture(data, input)?;
+    if data.features(0).is_some() {
+        return Ok(Transform::default());
+    }
     Ok(Transform {
         resize: Some(Resize::Cover { height, width }),
         crop: Crop::Center { height, width },
@@ -39,6 +44,11 @@ fn picture(data: &dyn Dataset, input: &InputSpec) -> Result<[usize; 3], TrainErr
     let mut sizes = [1; 3];
     sizes.iter_mut().zip(&input.shape).for_each(|(size, given)| *size = *given);
     Ok(sizes)
+}
+
+/// A batch as the network's input: its features as they are, pixels by [`images_to_array`].
+pub fn to_array(batch: &Batch, input: &InputSpec) -> ArrayD<f32> {
+    batch.features.clone().unwrap_or_else(|| images_to_array(&batch.pixels, input))
 }
 
 /// Pixels `[B, C, H, W]`, 0…255, as the network's input: channels in its order, x = (pixel · scale − mean) / std.

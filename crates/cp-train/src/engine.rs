@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use cp_data::Batch;
 use cp_net::{Architecture, InputShapes, InputSpec, Network};
-use ndarray::{Array4, ArrayD};
+use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
 use crate::device::Device;
@@ -138,13 +139,13 @@ impl Inputs {
 
 /// A network of one input that is made ready for its outputs, and not to be timed.
 pub(crate) trait Forward {
-    /// What the network puts out for pixels `[B, C, H, W]` brought to `input`: `[B, …]`, and the tapped value.
-    fn forward(&mut self, pixels: &Array4<u8>, input: &InputSpec) -> Result<Outputs, TrainError>;
+    /// What the network puts out for a batch brought to `input`: `[B, …]`, and the tapped value.
+    fn forward(&mut self, batch: &Batch, input: &InputSpec) -> Result<Outputs, TrainError>;
 }
 
 impl Forward for Box<dyn Forward> {
-    fn forward(&mut self, pixels: &Array4<u8>, input: &InputSpec) -> Result<Outputs, TrainError> {
-        (**self).forward(pixels, input)
+    fn forward(&mut self, batch: &Batch, input: &InputSpec) -> Result<Outputs, TrainError> {
+        (**self).forward(batch, input)
     }
 }
 

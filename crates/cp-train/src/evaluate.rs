@@ -124,7 +124,7 @@ fn each_batch<F: Forward>(
     let bar = progress::bar(data.len() as u64, "evaluate");
     for batch in Loader::new(data.clone(), loading(arch, device, data, options)?)? {
         let batch = batch?;
-        let (output, tapped) = model.forward(&batch.pixels, arch.input())?;
+        let (output, tapped) = model.forward(&batch, arch.input())?;
         let tapped = tapped.as_ref().map(|values| values.view());
         take(&scores.logits(&output.view(), tapped.as_ref()).view(), &batch.labels);
         bar.inc(batch.labels.len() as u64);

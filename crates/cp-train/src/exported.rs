@@ -38,7 +38,7 @@ pub(crate) fn input_statistics(
     let (mut session, _folder) = tapped(&export(network, &ExportOptions::default())?, &values)?;
     let (batches, bar) = gathering.images(data, 2)?;
     for batch in batches {
-        let x = batch::images_to_array(&batch?.pixels, input);
+        let x = batch::to_array(&batch?, input);
         let feed = Inputs::new([(input.name.clone(), Tensor::F32(x.clone()))])?;
         let outputs = session.run_prepared(&feed)?;
         for node in &measured {

@@ -36,6 +36,17 @@ pub(crate) fn check_pictures(
         return Err(TrainError::Empty { name: data.name().into() });
     }
     let shape = &input.shape;
+    if let Some(features) = data.features(0) {
+        if input.channels == Channels::Features && shape == features.shape() {
+            return Ok(());
+        }
+        return Err(TrainError::Unfit {
+            network: network.into(),
+            what: format!("takes an input of shape {shape:?}"),
+            data: data.name().into(),
+            has: format!("features of shape {:?}", features.shape()),
+        });
+    }
     let what = match (shape.len(), input.channels) {
         (3, Channels::Gray | Channels::Rgb | Channels::Bgr) => return Ok(()),
         (0, _) => "takes single numbers".into(),

@@ -12,6 +12,7 @@
 //! | [`time_choices`] | how long each layer takes in each form, for plans |
 //! | [`Stages`], [`Key`] | results of finished steps by what went into them, so that a killed run goes on |
 //! | [`evaluate()`] | top-1, top-5 and loss on a data set |
+//! | [`resistance()`] | how many steps along the sign of the gradient turn a network's answers |
 //! | [`check_fit()`], [`memory`] | what cannot work, found out before it starts |
 //! | [`timing`] | the only module that reads the clock; interleaved comparisons |
 //! | [`record`](Record) | `results/<experiment>/<run>/`: configuration, provenance, metrics |
@@ -53,6 +54,7 @@
 //! Without its feature `torch`, which is on by default, the crate needs no C++ library: networks are planned, decomposed, evaluated and timed in ONNX
 //! Runtime and cp-infer, and what trains is not there, or refused with [`TrainError::NeedsLibtorch`].
 
+mod adversarial;
 pub mod batch;
 mod calibrate;
 #[cfg(feature = "torch")]
@@ -96,6 +98,9 @@ mod train;
 mod train_data;
 mod words;
 
+pub use adversarial::{
+    AttackOptions, Attacked, Attacker, Bounds, End, Resistance, Stat, TestAt, Wanted, resistance,
+};
 pub use calibrate::CalibrationOptions;
 #[cfg(feature = "torch")]
 pub use calibrate::calibrate;

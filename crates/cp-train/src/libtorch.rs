@@ -21,6 +21,10 @@ pub(crate) const SENSITIVITY: [&str; 2] = [
     "plan by errors, which is the default",
 ];
 
+#[cfg(not(feature = "torch"))]
+pub(crate) const ATTACK: [&str; 2] =
+    ["attacking a network (polyad attack)", "install polyad with it, which is the default"];
+
 /// That a program without libtorch was asked for what only libtorch does; and what can be had without.
 pub(crate) fn refused([what, way_out]: [&'static str; 2]) -> TrainError {
     TrainError::NeedsLibtorch { what, way_out }

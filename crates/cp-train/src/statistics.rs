@@ -27,7 +27,7 @@ pub use executor::input_statistics;
 
 /// Which images are looked at, and how closely.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct StatisticsOptions {
     /// Images, from the beginning of an order drawn from `seed`; all where the set has fewer.
     pub images: usize,

@@ -3,7 +3,7 @@
 use cp_data::{Batch, Crop, Dataset, Transform};
 use cp_net::{Channels, InputSpec};
 use cp_torch::tch::{Device, Kind, Tensor};
-use cp_torch::{tensor_from_i64, tensor_from_u8};
+use cp_torch::{tensor_from_f32, tensor_from_i64, tensor_from_u8};
 use ndarray::Array4;
 
 use super::{fitting_transform, picture, scaling};
@@ -20,6 +20,10 @@ pub(crate) fn training_transform(
     augmentation: Augmentation,
 ) -> Result<Transform, TrainError> {
     let mut transform = fitting_transform(data, input)?;
+    if data.features(0).is_some() {
+        // There are no pixels to change.
+        return Ok(transform);
+    }
     transform.flip = augmentation.flip;
     let padding = augmentation.crop_padding;
     if padding > 0 {
@@ -30,7 +34,7 @@ pub(crate) fn training_transform(
 }
 
 /// A batch as the network's input `[B, C, H, W]` and labels `[B]` on `device`: channels put in the network's order, pixels
-/// scaled and normalized.
+/// scaled and normalized; features as they are.
 ///
 /// # Errors
 /// Where libtorch has no memory for it.
@@ -40,7 +44,22 @@ pub fn to_tensors(
     device: Device,
 ) -> Result<(Tensor, Tensor), TrainError> {
     let labels = tensor_from_i64(&batch.labels)?.f_to_device(device)?;
-    Ok((images_to_tensor(&batch.pixels, input, device)?, labels))
+    Ok((input_to_tensor(batch, input, device)?, labels))
+}
+
+/// [`to_array`](super::to_array) on `device`, which does the work.
+///
+/// # Errors
+/// Where libtorch has no memory for it.
+pub(crate) fn input_to_tensor(
+    batch: &Batch,
+    input: &InputSpec,
+    device: Device,
+) -> Result<Tensor, TrainError> {
+    match &batch.features {
+        Some(features) => Ok(tensor_from_f32(features.view())?.f_to_device(device)?),
+        None => images_to_tensor(&batch.pixels, input, device),
+    }
 }
 
 /// [`images_to_array`](super::images_to_array) on `device`, which does the work.

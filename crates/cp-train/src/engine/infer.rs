@@ -2,15 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cp_data::Batch;
 use cp_infer::{Compiled, Options, Watch};
 use cp_net::{InputSpec, Network};
 use cp_onnx::{ImportOptions, Model};
-use ndarray::Array4;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Forward, Inputs, NodeTime, Outputs, Ready, Subject};
-use crate::batch::images_to_array;
+use crate::batch::to_array;
 use crate::device::Device;
 use crate::error::TrainError;
 use crate::memory::{Purpose, available, check_memory};
@@ -185,8 +185,8 @@ impl Classifier {
 }
 
 impl Forward for Classifier {
-    fn forward(&mut self, pixels: &Array4<u8>, input: &InputSpec) -> Result<Outputs, TrainError> {
-        let x = images_to_array(pixels, input);
+    fn forward(&mut self, batch: &Batch, input: &InputSpec) -> Result<Outputs, TrainError> {
+        let x = to_array(batch, input);
         let mut outputs = self.compiled.run(&[x.view()])?;
         let tapped = if self.tapped { outputs.pop() } else { None };
         Ok((outputs.swap_remove(0), tapped))

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use cp_data::Batch;
 use cp_net::{InputSpec, Network, TemporaryFolder};
 use cp_onnx::ExportOptions;
 use cp_ort::{Dim, ElementType, Optimize, Session, SessionOptions, Tensor, ValueInfo};
-use ndarray::{Array4, ArrayD};
+use ndarray::ArrayD;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Feed, Forward, Inputs, NodeTime, Outputs, Ready, Subject};
-use crate::batch::images_to_array;
+use crate::batch::to_array;
 use crate::device::Device;
 use crate::error::TrainError;
 use crate::memory::{Purpose, available, check_memory};
@@ -114,8 +115,8 @@ impl Classifier {
 }
 
 impl Forward for Classifier {
-    fn forward(&mut self, pixels: &Array4<u8>, input: &InputSpec) -> Result<Outputs, TrainError> {
-        let x = Tensor::F32(images_to_array(pixels, input));
+    fn forward(&mut self, batch: &Batch, input: &InputSpec) -> Result<Outputs, TrainError> {
+        let x = Tensor::F32(to_array(batch, input));
         let x = cp_ort::Inputs::new([(self.input.clone(), x)])?;
         let outputs = self.session.run_prepared(&x)?;
         let value = |name: &str| match outputs.tensor(name)? {

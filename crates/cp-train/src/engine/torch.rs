@@ -1,12 +1,12 @@
 //! libtorch: the executor, on an input drawn once.
 
+use cp_data::Batch;
 use cp_net::{InputSpec, Network};
 use cp_torch::tch::{self, Kind, Tensor};
 use cp_torch::{Executor, Mode, array_from_tensor};
-use ndarray::Array4;
 
 use super::{Engine, Forward, Inputs, Outputs, Ready};
-use crate::batch::images_to_tensor;
+use crate::batch::input_to_tensor;
 use crate::device::Device;
 use crate::error::TrainError;
 use crate::memory::{Purpose, check_memory};
@@ -69,8 +69,8 @@ pub(super) fn classifier(
 }
 
 impl Forward for Classifier {
-    fn forward(&mut self, pixels: &Array4<u8>, input: &InputSpec) -> Result<Outputs, TrainError> {
-        forward(&self.model, &self.taps, pixels, input)
+    fn forward(&mut self, batch: &Batch, input: &InputSpec) -> Result<Outputs, TrainError> {
+        forward(&self.model, &self.taps, batch, input)
     }
 }
 
@@ -81,19 +81,19 @@ pub(crate) struct Running<'a> {
 }
 
 impl Forward for Running<'_> {
-    fn forward(&mut self, pixels: &Array4<u8>, input: &InputSpec) -> Result<Outputs, TrainError> {
-        forward(self.model, &self.taps, pixels, input)
+    fn forward(&mut self, batch: &Batch, input: &InputSpec) -> Result<Outputs, TrainError> {
+        forward(self.model, &self.taps, batch, input)
     }
 }
 
 fn forward(
     model: &Executor,
     taps: &[String],
-    pixels: &Array4<u8>,
+    batch: &Batch,
     input: &InputSpec,
 ) -> Result<Outputs, TrainError> {
     let _guard = tch::no_grad_guard();
-    let x = images_to_tensor(pixels, input, model.device())?;
+    let x = input_to_tensor(batch, input, model.device())?;
     let (output, tapped) = model.forward_tapped(&x, Mode::Eval, taps)?;
     let tapped = tapped.first().map(array_from_tensor).transpose()?;
     Ok((array_from_tensor(&output)?, tapped))

@@ -30,7 +30,7 @@ pub fn input_statistics(
     let (batches, bar) = gathering.images(data, workers)?;
     let _guard = cp_torch::tch::no_grad_guard();
     for batch in batches {
-        let x = batch::images_to_tensor(&batch?.pixels, input, model.device())?;
+        let x = batch::input_to_tensor(&batch?, input, model.device())?;
         let _ =
             model.forward_watched(&x, Mode::Eval, &mut |node, inputs| match inputs.first() {
                 Some(x) if gathering.measures(node) => {
