@@ -3,6 +3,7 @@
 //! This file holds the flags and the glue; each subcommand is one file, which turns its flags into calls of the
 //! libraries and their answers into a [`output::Report`].
 
+mod attack;
 mod bench;
 mod common;
 mod compress;
@@ -58,6 +59,7 @@ enum Command {
     Bench(bench::Args),
     Convert(convert::Args),
     Run(run::Args),
+    Attack(attack::Args),
     Significance(significance::Args),
 }
 
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args, &common),
         Command::Convert(args) => convert::run(&args, &common),
         Command::Run(args) => run::run(&args, &common),
+        Command::Attack(args) => attack::run(&args, &common),
         Command::Significance(args) => significance::run(&args, &common),
     });
     match done {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test that cannot go on has found a failure")]
 
+mod attack;
 mod decompose;
 mod deploy;
 mod engine;
