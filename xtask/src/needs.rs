@@ -210,6 +210,8 @@ mod tests {
         let resnet = "resnet20-cifar10.safetensors";
         let args = ["--dataset", "fashion-mnist", "--arch", "resnet20"];
         check("transfer", &args, Some("fashion-mnist"), &[resnet]);
+        let args = ["--dataset", "cats-vs-dogs", "--arch", "resnet18"];
+        check("transfer", &args, Some("cats-vs-dogs"), &["resnet18-f37072fd.pth"]);
         check("curve", &["--network", "resnet20"], Some("cifar10-holdout"), &[]);
         check("curve", &["--network", "resnet20-published"], Some("cifar10"), &[resnet]);
         check("stasgt", &["--dataset", "cifar100"], Some("cifar100"), &[]);

@@ -1,9 +1,12 @@
 //! AlexNet: the factorized variants of the literature, counted to the digit and timed layer by layer.
 //!
-//! Needs no data and no weights: neither counts nor times depend on values.
+//! Counts and times need no data and no weights: they do not depend on values. What does is [`study`].
 //! Sources: Astrid & Lee (2017), table of ranks and results; the SqVaD re-implementation's ranks.
 
-use anyhow::{Context as _, Result};
+mod study;
+
+use anyhow::{Context as _, Result, bail};
+use clap::ArgMatches;
 use cp_net::{Architecture, Form, INPUT, InputSpec, Node, Op, arch};
 use cp_report::{Axis, BarPlot, Block, Card, Cell, Column, Report, Table};
 use cp_torch::{Executor, Layout};
@@ -13,7 +16,8 @@ use cp_train::{Engine, EngineName};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
-use crate::experiment::{Experiment, Findings, Row};
+use crate::description::Description;
+use crate::experiment::{self, Experiment, Findings, Row};
 use crate::figures::threads_text;
 
 /// `experiments/reproduce-alexnet.toml`.
@@ -23,6 +27,23 @@ pub(crate) struct Settings {
     batches: Vec<usize>,
     repeats: usize,
     published: Published,
+    /// What is done with `--dataset`.
+    study: study::StudySettings,
+}
+
+/// Counts and times, or with a data set the study on it.
+pub(crate) fn run(name: &'static str, about: &Description, args: &ArgMatches) -> Result<()> {
+    if args.get_one::<String>("dataset").is_some() {
+        return experiment::run::<study::Study>(name, about, args);
+    }
+    for option in ["arch", "weights", "only"] {
+        if args.get_one::<String>(option).is_some() {
+            bail!(
+                "--{option} is of the study on data: add --dataset cifar10 or --dataset imagenet"
+            );
+        }
+    }
+    experiment::run::<Alexnet>(name, about, args)
 }
 
 /// Ranks of conv1–5 and fc1–3.
@@ -38,6 +59,26 @@ struct Published {
     /// Measured for the whole network.
     speedup: f64,
     variant: Vec<Variant>,
+    /// Allocations of the re-implementation, by losses and a size share of 0.8.
+    sweep: Vec<Allocation>,
+}
+
+/// Ranks that a source printed for budgets, and what came of them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Allocation {
+    /// Sums of the ranks of convolutions and of linear layers.
+    budgets: (usize, usize),
+    ranks: Ranks,
+    params: usize,
+    /// In percent.
+    top1: f64,
+}
+
+impl Allocation {
+    fn name(&self) -> String {
+        format!("rank sweep, {} / {}", self.budgets.0, self.budgets.1)
+    }
 }
 
 /// A variant of AlexNet, and what its source says of it.
@@ -83,6 +124,16 @@ impl Published {
         }
     }
 
+    /// The sweep as CP-4 of torchvision's network.
+    fn swept(&self) -> Result<Vec<Count>> {
+        let dense = arch::by_name("alexnet")?;
+        let one = |allocation: &Allocation| {
+            let cost = factorized(&dense, Form::Cp4, &allocation.ranks)?.cost([3, 224, 224])?.total;
+            Ok(Count { name: allocation.name(), params: cost.params, macs: cost.macs })
+        };
+        self.sweep.iter().map(one).collect()
+    }
+
     fn count(&self) -> Result<Vec<Count>> {
         let one = |variant: &Variant| {
             let cost = self.build(variant)?.cost([3, 224, 224])?.total;
@@ -91,9 +142,12 @@ impl Published {
         self.variant.iter().map(one).collect()
     }
 
-    /// Variants whose counts differ from those of their source.
-    fn wrong(&self, counts: &[Count]) -> Vec<&str> {
+    /// Variants and allocations whose counts differ from those of their source.
+    fn wrong<'a>(&'a self, counts: &[Count], swept: &'a [Count]) -> Vec<&'a str> {
         let digits = |macs: f64| format!("{macs:.1}");
+        let other = (swept.iter().zip(&self.sweep))
+            .filter(|(count, allocation)| count.params != allocation.params)
+            .map(|(count, _)| count.name.as_str());
         (counts.iter().zip(&self.variant))
             .filter(|(count, variant)| {
                 let macs = digits(count.macs as f64 / 1e6);
@@ -101,6 +155,7 @@ impl Published {
                     || variant.macs.is_some_and(|published| macs != digits(published))
             })
             .map(|(_, variant)| variant.name.as_str())
+            .chain(other)
             .collect()
     }
 }
@@ -178,7 +233,8 @@ impl Experiment for Alexnet {
     type Outcome = Measurement;
 
     fn check(settings: &Settings) -> Result<()> {
-        settings.published.count().map(|_| ())
+        settings.published.count()?;
+        settings.study.check()
     }
 
     fn prepare(_context: &mut Context, settings: Settings) -> Result<Self> {
@@ -209,7 +265,8 @@ impl Experiment for Alexnet {
 
     fn report(&self, _context: &Context, measurements: Vec<Measurement>) -> Result<Findings> {
         let counts = self.settings.published.count()?;
-        self.write_report(&counts, &measurements)
+        let swept = self.settings.published.swept()?;
+        self.write_report(&counts, &swept, &measurements)
     }
 }
 
@@ -337,10 +394,15 @@ fn times(
 }
 
 impl Alexnet {
-    fn write_report(&self, counts: &[Count], measurements: &[Measurement]) -> Result<Findings> {
+    fn write_report(
+        &self,
+        counts: &[Count],
+        swept: &[Count],
+        measurements: &[Measurement],
+    ) -> Result<Findings> {
         let published = &self.settings.published;
         let speedup = published.speedup;
-        let wrong = published.wrong(counts);
+        let wrong = published.wrong(counts, swept);
         let agreement = if wrong.is_empty() {
             "Parameters and MACs of all variants agree with their sources to the digit.".to_owned()
         } else {
@@ -380,6 +442,7 @@ impl Alexnet {
         ));
         report.add(Block::heading("Parameters and multiply-accumulates"));
         report.add(count_table(counts, &published.variant));
+        report.add(sweep_table(counts, swept, &published.sweep));
         report.add(Block::heading("Measured speed"));
         for measurement in measurements {
             report.add(whole_table(measurement, speedup));
@@ -412,7 +475,8 @@ impl Alexnet {
                 .note("Below 1× the factorized layer is the slower one, and is better left dense."),
             );
         }
-        let result = serde_json::json!({ "counts": counts, "measurements": measurements });
+        let result =
+            serde_json::json!({ "counts": counts, "sweep": swept, "measurements": measurements });
         let fault = (!wrong.is_empty()).then_some(agreement);
         Ok(Findings { report, result, rows: rows(counts, measurements, speedup), fault })
     }
@@ -483,6 +547,39 @@ fn count_table(counts: &[Count], variants: &[Variant]) -> Table {
     table.note(
         "Input 3 × 224 × 224. MACs are multiply-accumulates of convolutions and linear layers. The accuracies of the re-implementation and of the \
          paper differ by protocol: the former fine-tuned on validation images for 100 steps a layer, the latter on the training set.",
+    );
+    table
+}
+
+/// Ranks by losses and sizes at six budgets.
+fn sweep_table(counts: &[Count], swept: &[Count], sweep: &[Allocation]) -> Table {
+    let mut table = Table::new(
+        "Rank sweep of the re-implementation",
+        [
+            Column::text("sums of ranks, convolutions / linear layers"),
+            Column::text("ranks"),
+            Column::number("parameters"),
+            Column::number("parameters, source").published(),
+            Column::number("compression"),
+            Column::number("MACs").unit("M"),
+            Column::number("top-1, source").unit("%").published(),
+        ],
+    );
+    for (count, allocation) in swept.iter().zip(sweep) {
+        let ranks: Vec<String> = allocation.ranks.iter().map(ToString::to_string).collect();
+        table.row([
+            Cell::text(format!("{} / {}", allocation.budgets.0, allocation.budgets.1)),
+            Cell::text(ranks.join(", ")),
+            Cell::count(count.params as u64),
+            Cell::count(allocation.params as u64),
+            Cell::ratio(counts[0].params as f64 / count.params as f64, 2),
+            Cell::millions(count.macs as u64, 1),
+            Cell::number(allocation.top1, 2),
+        ]);
+    }
+    table.note(
+        "CP-4 of torchvision's AlexNet with the ranks that SqVaD printed: shares of the loss at rank 5, four fifths by size (`polyad compress --rank-sums … \
+         --loss cross-entropy --size-share 0.8`).",
     );
     table
 }
@@ -563,12 +660,18 @@ mod tests {
     #[test]
     fn every_variant_counts_as_its_source_says() {
         let published = published();
-        assert_eq!(published.wrong(&published.count().unwrap()), Vec::<&str>::new());
+        let swept = published.swept().unwrap();
+        assert_eq!(swept.len(), 6);
+        assert_eq!(published.wrong(&published.count().unwrap(), &swept), Vec::<&str>::new());
         let mut other = published.clone();
         other.variant[2].params += 1;
         other.variant[3].macs = Some(140.8);
         let found = published.count().unwrap();
-        assert_eq!(other.wrong(&found), [&*published.variant[2].name, &published.variant[3].name]);
+        other.sweep[1].params -= 1;
+        assert_eq!(
+            other.wrong(&found, &swept),
+            [&*published.variant[2].name, &published.variant[3].name, &swept[1].name]
+        );
     }
 
     #[test]

@@ -164,18 +164,28 @@ impl Context {
         Ok(set)
     }
 
-    /// The network of `weights`: a file of this project, named from its root with its folder; `drawn` for random weights of a network for
-    /// `classes` classes; or published weights of the data folder, whose file is noted for the provenance.
+    /// The network of `weights`: a file of the user's or of this project, which is named from its root with its folder; `drawn` for random
+    /// weights of a network for `classes` classes; or published weights of the data folder. Files are noted for the provenance.
     pub(crate) fn network(&mut self, weights: &str, arch: &str, classes: usize) -> Result<Network> {
         if weights == "drawn" {
             return Ok(arch::by_name(arch)?.with_classes(classes)?.initialize(self.seed)?);
         }
-        if weights.contains('/') {
-            let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
-            return Ok(Network::load(root.join(weights))?);
-        }
-        let (path, source) = cp_data::pretrained(weights, &self.data)?;
-        self.note(&[source]);
+        let path = match own_file(weights) {
+            Some(path) => {
+                // Networks of ours carry their architecture.
+                if let Ok(network) = Network::load(&path) {
+                    return Ok(network);
+                }
+                let file = path.display().to_string();
+                self.note(&[Source { file, sha256: cp_data::sha256_file(&path)? }]);
+                path
+            }
+            None => {
+                let (path, source) = cp_data::pretrained(weights, &self.data)?;
+                self.note(&[source]);
+                path
+            }
+        };
         let arch = arch::by_name(arch)?;
         // As the publisher has them, where that is PyTorch's file.
         let loaded = match path.extension().and_then(|kind| kind.to_str()) {
@@ -193,11 +203,9 @@ impl Context {
         if weights == "drawn" {
             return Ok(Origin::Apart);
         }
-        let sha256 = if weights.contains('/') {
-            let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
-            cp_data::sha256_file(root.join(weights))?
-        } else {
-            cp_data::pretrained(weights, &self.data)?.1.sha256
+        let sha256 = match own_file(weights) {
+            Some(path) => cp_data::sha256_file(path)?,
+            None => cp_data::pretrained(weights, &self.data)?.1.sha256,
         };
         let trained_on = cp_data::trained_on(&sha256);
         Ok(Origin::of(trained_on.as_deref(), dataset, "validation"))
@@ -246,6 +254,14 @@ impl Context {
         self.dir().write_provenance(&self.provenance)?;
         Ok(&self.provenance)
     }
+}
+
+/// A file that is named with its place: as it is, or from the root of this project.
+fn own_file(weights: &str) -> Option<PathBuf> {
+    let given = PathBuf::from(weights);
+    let named = weights.contains('/') || given.is_file();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    named.then(|| if given.is_file() { given } else { root.join(weights) })
 }
 
 /// `count` examples of `set`, the classes in proportion; all where there are no more.

@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::context::Context;
 use crate::description::overlay;
 use crate::experiment::{Experiment, Findings, Row};
-use crate::figures::{accuracy_curves, fewer, layer_table, mean_deviation, speeds, threads_text};
+use crate::figures::{
+    accuracy_curves, fewer, layer_table, mean_deviation, quartiles, speeds, threads_text,
+};
 
 /// `experiments/curve.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -479,7 +481,7 @@ impl Curve {
             for times in latencies {
                 let (Some(dense), Some(time)) = (times.first(), times.get(index)) else { continue };
                 row.push(Cell::millis(time.median));
-                row.push(Cell::text(format!("{:.2}–{:.2}", 1e3 * time.lower, 1e3 * time.upper)));
+                row.push(Cell::text(quartiles(time)));
                 row.push(Cell::ratio(dense.median / time.median, 2));
             }
             table.row(row);

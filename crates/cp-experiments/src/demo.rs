@@ -2,20 +2,16 @@
 //!
 //! CharNet is trained on procedural characters, its two expensive layers are decomposed, the network is fine-tuned and timed.
 
-use std::sync::Arc;
-
 use anyhow::Result;
-use cp_data::Dataset;
-use cp_net::{Form, Network, arch};
-use cp_plan::{LayerReport, PlannedLayer, RankPlan};
+use cp_net::{Form, Network};
+use cp_plan::{LayerReport, Method, PlannedLayer, RankPlan};
 use cp_report::{Block, Card, Cell, Column, Report, Table};
 use cp_train::engine::{Engine, EngineName};
 use cp_train::timing;
-use cp_train::{
-    CompressConfig, CompressData, Evaluation, Latency, Recipe, Target, TrainConfig, TrainData,
-};
+use cp_train::{CompressData, Evaluation, Latency, Recipe, TrainConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::characters::{self, Published, Trained};
 use crate::context::Context;
 use crate::experiment::{Experiment, Findings, Row};
 use crate::figures::{accuracy_curves, fewer, layer_table, loss_curves, speeds, threads_text};
@@ -36,23 +32,10 @@ pub(crate) struct Settings {
     published: Published,
 }
 
-/// What Lebedev et al. report for CharNet: accuracy before and after, and the speed-up of the whole network on a CPU.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Published {
-    source: String,
-    dense_top1: f64,
-    top1: f64,
-    speedup: f64,
-}
-
 pub(crate) struct Demo {
     settings: Settings,
     seed: u64,
-    dense: Network,
-    data: CompressData,
-    validation: Arc<dyn Dataset>,
-    test: Arc<dyn Dataset>,
+    start: Trained,
 }
 
 /// The network on its way.
@@ -95,18 +78,11 @@ impl Experiment for Demo {
         Ok(recipe(settings, 0).check(true)?)
     }
 
-    /// Draws the characters, of which none occurs in two sets, and trains the dense network.
     fn prepare(context: &mut Context, settings: Settings) -> Result<Self> {
-        let mut draw = |split, count: usize| context.dataset(&format!("drawn:{count}"), split);
-        let train = draw("train", settings.train_examples)?;
-        let validation = draw("validation", settings.validation_examples)?;
-        let test = draw("test", settings.test_examples)?;
-        let train = TrainData { train, validation: Some(Arc::clone(&validation)) };
-        let start = arch::by_name("charnet")?.initialize(context.seed)?;
-        let start = context.stages.executor(&start)?;
-        let dense = context.stages.train("dense", start, None, &train, &settings.train)?;
-        let data = CompressData { train, test: None };
-        Ok(Self { settings, seed: context.seed, dense, data, validation, test })
+        let Settings { train_examples, validation_examples, test_examples, .. } = settings;
+        let examples = [train_examples, validation_examples, test_examples];
+        let start = Trained::new(context, examples, &settings.train)?;
+        Ok(Self { settings, seed: context.seed, start })
     }
 
     fn cells(&self) -> Vec<State> {
@@ -120,12 +96,13 @@ impl Experiment for Demo {
     fn run(&self, context: &Context, state: &State) -> Result<Found> {
         let mut recipe = recipe(&self.settings, self.seed);
         let (network, layers) = match state {
-            State::Dense => (self.dense.clone(), Vec::new()),
+            State::Dense => (self.start.dense.clone(), Vec::new()),
             State::Decomposed | State::FineTuned => {
                 if *state == State::Decomposed {
                     recipe.compress.fine_tune = None;
                 }
-                let done = recipe.run(&self.dense, Some(&self.data), &context.stages)?;
+                let data = CompressData { train: self.start.train.clone(), test: None };
+                let done = recipe.run(&self.start.dense, Some(&data), &context.stages)?;
                 (done.network, done.layers)
             }
         };
@@ -137,8 +114,8 @@ impl Experiment for Demo {
             name: name.into(),
             params: cost.params,
             macs: cost.macs,
-            validation: evaluate("validation", &self.validation)?,
-            test: evaluate("test", &self.test)?,
+            validation: evaluate("validation", &self.start.validation)?,
+            test: evaluate("test", &self.start.test)?,
         };
         Ok(Found { state, network, layers })
     }
@@ -151,7 +128,7 @@ impl Experiment for Demo {
             let names: Vec<EngineName> = context.engines().into_iter().map(Engine::name).collect();
             let stage = format!("latency-{threads}-threads");
             let batch = self.settings.timing_batch;
-            let networks = [&self.dense, &tuned.network];
+            let networks = [&self.start.dense, &tuned.network];
             latencies.extend(context.stage(&stage, &(batch, names), &networks, || {
                 latency(context, networks, threads, batch)
             })?);
@@ -185,18 +162,8 @@ fn plan(settings: &Settings) -> RankPlan {
 
 /// Plain ALS at the plan's ranks, then fine-tuning.
 fn recipe(settings: &Settings, seed: u64) -> Recipe {
-    Recipe {
-        target: Target::Ranks(plan(settings)),
-        compress: CompressConfig {
-            max_iters: settings.sweeps,
-            max_energy: None,
-            calibrate: 0,
-            fine_tune: Some(settings.fine_tune.clone()),
-            seed,
-            ..CompressConfig::default()
-        },
-        ..Recipe::default()
-    }
+    let Settings { sweeps, fine_tune, .. } = settings;
+    characters::recipe(plan(settings), Method::Als, *sweeps, fine_tune, seed)
 }
 
 /// Both networks in every engine, all in turn.

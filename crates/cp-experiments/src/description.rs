@@ -44,6 +44,9 @@ struct Choice {
     /// Not asked for, and no part of the name of the run's folder.
     #[serde(default)]
     optional: bool,
+    /// Part of that name where it is made, though nobody has to.
+    #[serde(default)]
+    in_folder: bool,
     #[serde(default)]
     conflicts: Vec<String>,
     #[serde(rename = "value")]
@@ -187,23 +190,25 @@ impl Description {
         Ok(settings)
     }
 
-    /// What the names of the choices that have to be made add to the name of the run's folder.
+    /// What the names of the choices that have to be made, or decide the folder, add to the name of the run's folder.
     pub(crate) fn folder(&self, name: &str, args: &ArgMatches) -> String {
-        let asked = self.choices.iter().filter(|choice| !choice.optional);
+        let asked = self.choices.iter().filter(|choice| !choice.optional || choice.in_folder);
         let chosen = asked.filter_map(|choice| args.get_one::<String>(&choice.option));
         std::iter::once(name).chain(chosen.map(String::as_str)).collect::<Vec<_>>().join("-")
     }
 
-    /// Arguments that make every choice that has to be made, in every way.
+    /// Arguments that make every choice that has to be made or decides the folder, in every way.
     #[cfg(test)]
     pub(crate) fn required(&self) -> Vec<Vec<String>> {
         let mut ways = vec![Vec::new()];
-        for choice in self.choices.iter().filter(|choice| !choice.optional) {
+        for choice in self.choices.iter().filter(|choice| !choice.optional || choice.in_folder) {
+            let without = if choice.optional { ways.clone() } else { Vec::new() };
             let with = |way: &Vec<String>, value: &Named| {
                 [way.clone(), vec![format!("--{}", choice.option), value.name.clone()]].concat()
             };
             ways = (ways.iter())
                 .flat_map(|way| choice.values.iter().map(move |value| with(way, value)))
+                .chain(without)
                 .collect();
         }
         ways

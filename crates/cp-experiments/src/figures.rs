@@ -2,6 +2,7 @@
 
 use cp_plan::LayerReport;
 use cp_report::{Axis, Cell, Column, Series, Table, XyPlot};
+use cp_train::timing::Timing;
 use cp_train::{EpochMetrics, Latency};
 
 pub(crate) fn threads_text(threads: usize) -> String {
@@ -14,6 +15,11 @@ pub(crate) fn mean_deviation(values: &[f64]) -> (f64, f64) {
     let mean = values.iter().sum::<f64>() / n;
     let square: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     (mean, if values.len() > 1 { (square / (n - 1.0)).sqrt() } else { 0.0 })
+}
+
+/// First and third quartile, in milliseconds.
+pub(crate) fn quartiles(time: &Timing) -> String {
+    format!("{:.2}–{:.2}", 1e3 * time.lower, 1e3 * time.upper)
 }
 
 /// How many times fewer, for the README.

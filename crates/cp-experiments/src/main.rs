@@ -8,6 +8,8 @@
 
 mod agreement;
 mod alexnet;
+mod characters;
+mod charnet;
 mod context;
 mod cpac;
 mod curve;
@@ -41,9 +43,10 @@ type Entry =
 
 /// Every experiment.
 #[rustfmt::skip]
-const EXPERIMENTS: [Entry; 14] = [
+const EXPERIMENTS: [Entry; 15] = [
     ("demo", include_str!("../experiments/demo.toml"), run::<demo::Demo>),
-    ("reproduce-alexnet", include_str!("../experiments/reproduce-alexnet.toml"), run::<alexnet::Alexnet>),
+    ("charnet", include_str!("../experiments/charnet.toml"), run::<charnet::Charnet>),
+    ("reproduce-alexnet", include_str!("../experiments/reproduce-alexnet.toml"), alexnet::run),
     ("agreement", include_str!("../experiments/agreement.toml"), run::<agreement::Agreement>),
     ("latency", include_str!("../experiments/latency.toml"), run::<latency::Latency>),
     ("speed", include_str!("../experiments/speed.toml"), run::<speed::Speed>),
@@ -140,6 +143,7 @@ mod tests {
     #[test]
     fn all_settings_are_sound() {
         check::<demo::Demo>("demo");
+        check::<charnet::Charnet>("charnet");
         check::<alexnet::Alexnet>("reproduce-alexnet");
         check::<agreement::Agreement>("agreement");
         check::<latency::Latency>("latency");

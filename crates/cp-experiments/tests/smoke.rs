@@ -78,8 +78,18 @@ fn demo() {
 }
 
 #[test]
+fn charnet() {
+    killed_and_resumed(&["charnet"], "charnet");
+}
+
+#[test]
 fn reproduce_alexnet() {
     killed_and_resumed(&["reproduce-alexnet"], "reproduce-alexnet");
+}
+
+#[test]
+fn reproduce_alexnet_on_data() {
+    killed_and_resumed(&["reproduce-alexnet", "--dataset", "cifar10"], "reproduce-alexnet-cifar10");
 }
 
 #[test]
@@ -134,7 +144,15 @@ fn transduction() {
 
 #[test]
 fn transfer() {
-    killed_and_resumed(&["transfer", "--dataset", "cifar10"], "transfer-cifar10");
+    let args = ["transfer", "--dataset", "cifar10", "--backbone", "own"];
+    killed_and_resumed(&args, "transfer-cifar10");
+}
+
+/// The configuration of the published study, on random weights and small pictures; statistics of 4,608 inputs would take minutes.
+#[test]
+fn transfer_resnet18() {
+    let args = ["transfer", "--dataset", "cats-vs-dogs", "--arch", "resnet18", "--statistics", "0"];
+    killed_and_resumed(&args, "transfer-cats-vs-dogs");
 }
 
 #[test]
@@ -147,6 +165,8 @@ fn zoo() {
 fn wrong_options_are_refused_before_anything_is_made() {
     for (args, told) in [
         (&["latency", "--networks", "resnet21"][..], "resnet21"),
+        (&["charnet", "--ranks", "0"], "--ranks: 0 is not at least 1"),
+        (&["charnet", "--methods", "svd"], "--methods: no method named 'svd'"),
         (&["latency", "--ratios", "1.5"], "--ratios: 1.5 is not above 0 and below 1"),
         (&["latency", "--batch", "0"], "--batch: 0 is not at least 1"),
         (&["speed", "--networks", "resnet21"], "resnet21"),
