@@ -85,6 +85,7 @@ fn list(manifests: &[Manifest], places: &[PathBuf]) {
             .count();
         let all = manifest.files.len();
         let state = match here {
+            _ if all == 0 => "a copy of your own, whose files are not listed".to_owned(),
             0 if manifest.can_be_fetched() => "not here; can be fetched".to_owned(),
             0 => "not here".to_owned(),
             _ => format!("{here} of {all} files here"),

@@ -30,7 +30,7 @@ JSON: examples, top1 and top5 (fractions), loss (mean cross-entropy in nats), se
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Data set: characters, fashion-mnist, cifar10, cifar100, cats-vs-dogs, imagenet-sample, folder:PATH or tar:PATH.
+    /// Data set: characters, fashion-mnist, cifar10, cifar100, cats-vs-dogs, imagenet, imagenet-sample, folder:PATH or tar:PATH.
     #[arg(long, value_name = "NAME")]
     dataset: String,
     /// Part of it: train, validation, test, or one that the data set adds (cifar10: batch-5, test-1000;

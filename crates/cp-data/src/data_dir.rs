@@ -33,7 +33,7 @@ impl fmt::Display for Origin {
 /// The folders in which data sets are looked for, first to last: `--data`, `$POLYAD_DATA`, the cache.
 ///
 /// Each holds one folder for each data set: `fashion-mnist/`, `cifar-10/`, `cats-vs-dogs/`, `imagenet-sample/`,
-/// `pretrained/`. A file is taken from the first folder that has it.
+/// `pretrained/`; a copy of ImageNet may lie in the place itself. A file is taken from the first folder that has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataDir {
     places: Vec<(Origin, PathBuf)>,

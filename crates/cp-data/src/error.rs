@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::note::some;
 use crate::{EntryId, FileKind, printable_path};
 
 /// An error of this crate. Each message names the file or the option and, where there is one, the way out.
@@ -414,7 +415,7 @@ pub enum DataError {
     /// A cut of training data leaves nothing for one of its parts.
     #[error(
         "{dataset}: {examples} examples are too few to hold some out for validation, so that the split {split:?} has none; \
-         add images, or a folder validation/"
+         add images (in folder:PATH and tar:PATH, a folder validation/ will do)"
     )]
     EmptyCut {
         /// The data set.
@@ -632,6 +633,83 @@ pub enum DataError {
         /// The parser's error.
         source: Box<toml::de::Error>,
     },
+
+    /// A copy of ImageNet does not lie in a layout that is known, or lacks something.
+    #[error(
+        "{path}: {what}\n  expected: train/WNID/*.JPEG for training; for the test val/WNID/*.JPEG, or val/ILSVRC2012_val_*.JPEG with \
+         LOC_val_solution.csv, imagenet_2012_validation_synset_labels.txt or the devkit's two files\n  way out: {way_out}",
+        path = printable_path(path)
+    )]
+    ImageNet {
+        /// The folder.
+        path: PathBuf,
+        /// What there is, or is missing.
+        what: String,
+        /// What to do about it.
+        way_out: String,
+    },
+
+    /// A line of a list of labels does not have the form that it should.
+    #[error(
+        "{path}:{line}: {got:?}; expected {expected}\n  way out: correct the line, or fetch the file again",
+        path = printable_path(path)
+    )]
+    LabelLine {
+        /// The list.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// Its beginning.
+        got: String,
+        /// What it should be.
+        expected: String,
+    },
+
+    /// A list of labels and a folder of images do not belong together, one label an image.
+    #[error(
+        "{labels} labels in {list}, but {images} images in {folder}{}{}\n  way out: bring back what is missing or move away what has \
+         no partner; a part of the images needs a list of just these",
+        named("without a label", unlabelled), named("without an image", imageless),
+        list = printable_path(list), folder = printable_path(folder)
+    )]
+    LabelledImages {
+        /// The list.
+        list: PathBuf,
+        /// Labels in it.
+        labels: usize,
+        /// The folder.
+        folder: PathBuf,
+        /// Images in it.
+        images: usize,
+        /// Images that have no label.
+        unlabelled: Vec<String>,
+        /// Images that a label is for, and that are not there.
+        imageless: Vec<String>,
+    },
+
+    /// The development kit's `meta.mat` cannot be read.
+    #[error(
+        "{path}: no MATLAB 5 file with the synsets of ImageNet's devkit: {what}\n  way out: unpack ILSVRC2012_devkit_t12.tar.gz again, \
+         or put imagenet_2012_validation_synset_labels.txt or LOC_val_solution.csv beside the images' folder",
+        path = printable_path(path)
+    )]
+    MetaMat {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+
+    /// A file is larger than any of its kind.
+    #[error("{path}: has more than {limit} bytes; expected {expected}", path = printable_path(path))]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that it may have.
+        limit: u64,
+        /// What it should be.
+        expected: &'static str,
+    },
 }
 
 fn within(packing: Option<&str>) -> String {
@@ -640,6 +718,11 @@ fn within(packing: Option<&str>) -> String {
 
 fn behind(after: Option<&str>) -> String {
     after.map_or_else(String::new, |after| format!(" (after {after})"))
+}
+
+/// The first of some files that lack a partner.
+fn named(what: &str, files: &[String]) -> String {
+    if files.is_empty() { String::new() } else { format!("\n  {what}: {}", some(files)) }
 }
 
 /// `file` or `archive: entry`.

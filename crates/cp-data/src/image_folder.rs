@@ -21,7 +21,8 @@ use crate::{DataError, Dataset, FileKind, Note, Source, printable_path};
 ///
 /// Files are decoded when asked for, so a [`Loader`](crate::Loader)'s threads do the work. They are listed once, in the
 /// order of their names; files whose names do not end like an image's are counted in a note, and hidden ones left out.
-/// There are no checksums of such folders ([`sources`](Dataset::sources) is empty).
+/// There are no checksums of such folders ([`sources`](Dataset::sources) is empty, but for a list of labels that a published data set has
+/// beside its folder).
 #[derive(Debug, Clone)]
 pub struct ImageFolder {
     name: String,
@@ -29,6 +30,8 @@ pub struct ImageFolder {
     root: PathBuf,
     files: Arc<[PathBuf]>,
     listing: Listing,
+    /// The files that tell the labels, where the folders do not.
+    sources: Arc<[Source]>,
 }
 
 impl ImageFolder {
@@ -66,7 +69,29 @@ impl ImageFolder {
         let (found, files) = walk(&root)?;
         let listing = Listing::of(&root, &found, asked)?;
         let root = fs::canonicalize(&root).map_err(DataError::io(&root))?;
-        Ok(ImageFolder { name: format!("folder:{path}"), root, files: files.into(), listing })
+        Ok(ImageFolder {
+            name: format!("folder:{path}"),
+            root,
+            files: files.into(),
+            listing,
+            sources: Arc::new([]),
+        })
+    }
+
+    /// The files of a walk through `root`, with the labels that `listing` has for them and the files that these come from.
+    pub(crate) fn labelled(
+        root: &Path,
+        files: Vec<PathBuf>,
+        listing: Listing,
+        sources: Vec<Source>,
+    ) -> Result<Self, DataError> {
+        Ok(ImageFolder {
+            name: format!("folder:{}", printable_path(root)),
+            root: fs::canonicalize(root).map_err(DataError::io(root))?,
+            files: files.into(),
+            listing,
+            sources: sources.into(),
+        })
     }
 
     /// Only the images of the split `part`, by any of its usual names or its folder's own; the classes stay those of the
@@ -122,7 +147,7 @@ impl Dataset for ImageFolder {
     }
 
     fn sources(&self) -> &[Source] {
-        &[]
+        &self.sources
     }
 
     fn notes(&self) -> Vec<Note> {

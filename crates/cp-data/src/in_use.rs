@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::checksum::sha256;
-use crate::{DataDir, DataError, Dataset, ImageTar, ImageZip, Images, Manifest};
+use crate::{DataDir, DataError, Dataset, ImageFolder, ImageTar, ImageZip, Images, Manifest};
 
 /// By [`key`].
 type InUse<T> = Mutex<BTreeMap<String, Weak<T>>>;
@@ -12,6 +12,7 @@ type InUse<T> = Mutex<BTreeMap<String, Weak<T>>>;
 static SETS: InUse<dyn Dataset> = Mutex::new(BTreeMap::new());
 static TARS: InUse<ImageTar> = Mutex::new(BTreeMap::new());
 static ZIPS: InUse<ImageZip> = Mutex::new(BTreeMap::new());
+static FOLDERS: InUse<ImageFolder> = Mutex::new(BTreeMap::new());
 
 /// A name for `part` of the data set of a manifest, as found in these places.
 pub(crate) fn key(manifest: &Manifest, part: &str, data: &DataDir) -> String {
@@ -52,4 +53,11 @@ pub(crate) fn shared_zip(
     make: impl FnOnce() -> Result<ImageZip, DataError>,
 ) -> Result<Arc<ImageZip>, DataError> {
     get(&ZIPS, key, || Ok(Arc::new(make()?)))
+}
+
+pub(crate) fn shared_folder(
+    key: String,
+    make: impl FnOnce() -> Result<ImageFolder, DataError>,
+) -> Result<Arc<ImageFolder>, DataError> {
+    get(&FOLDERS, key, || Ok(Arc::new(make()?)))
 }

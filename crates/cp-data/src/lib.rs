@@ -42,6 +42,7 @@ pub mod idx;
 mod image_folder;
 mod image_tar;
 mod image_zip;
+mod imagenet;
 mod in_use;
 mod kept;
 mod kind;

@@ -201,7 +201,7 @@ pub struct Download {
     pub unpack: String,
 }
 
-const TEXTS: [(&str, &str); 10] = [
+const TEXTS: [(&str, &str); 11] = [
     ("mnist", include_str!("../../../datasets/mnist.toml")),
     ("fashion-mnist", include_str!("../../../datasets/fashion-mnist.toml")),
     ("cifar10", include_str!("../../../datasets/cifar10.toml")),
@@ -209,6 +209,7 @@ const TEXTS: [(&str, &str); 10] = [
     ("cats-vs-dogs", include_str!("../../../datasets/cats-vs-dogs.toml")),
     ("cats-vs-dogs-full", include_str!("../../../datasets/cats-vs-dogs-full.toml")),
     ("imagenette", include_str!("../../../datasets/imagenette.toml")),
+    ("imagenet", include_str!("../../../datasets/imagenet.toml")),
     ("imagenet-sample", include_str!("../../../datasets/imagenet-sample.toml")),
     ("magnetic-tile-defects", include_str!("../../../datasets/magnetic-tile-defects.toml")),
     ("pretrained", include_str!("../../../datasets/pretrained.toml")),

@@ -69,6 +69,13 @@ pub enum Note {
         /// The other.
         other: String,
     },
+    /// The list that tells the classes of images in no class folders.
+    Labels {
+        /// The folder of the images.
+        folder: String,
+        /// The files of the list.
+        files: Vec<String>,
+    },
     /// Images that are damaged in the publisher's own archive.
     Damaged {
         /// Each with what is wrong with it.
@@ -132,6 +139,9 @@ impl fmt::Display for Note {
                     "{one} and {other} are two classes, though their names differ in case or spelling alone"
                 )
             }
+            Note::Labels { folder, files } => {
+                write!(f, "the classes of the images in {folder} are those of {}", some(files))
+            }
             Note::Damaged { members } => {
                 let noun = if members.len() == 1 { "image that is" } else { "images that are" };
                 write!(
@@ -150,7 +160,8 @@ impl fmt::Display for Note {
     }
 }
 
-fn some(names: &[String]) -> String {
+/// The first of some names, and how many more there are; printable.
+pub(crate) fn some(names: &[String]) -> String {
     let mut words = names[..names.len().min(NAMED)].join(", ");
     if names.len() > NAMED {
         words += &format!(" and {} more", names.len() - NAMED);

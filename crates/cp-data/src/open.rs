@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::imagenet::imagenet;
 use crate::layout::{Listing, Pick};
 use crate::manifest::{ImageChanges, Manifest};
 use crate::split::Split;
@@ -26,7 +27,7 @@ const MOVING_FRAMES: usize = 5;
 const USUAL: [&str; 4] = ["train", "validation", "train+validation", "test"];
 
 /// Every data set and its splits.
-const CATALOG: [(&str, &[&str]); 12] = [
+const CATALOG: [(&str, &[&str]); 13] = [
     ("characters", &["train", "validation", "test"]),
     ("moving-characters", &["train", "validation", "test"]),
     ("mnist", &USUAL),
@@ -40,6 +41,7 @@ const CATALOG: [(&str, &[&str]); 12] = [
     ("cats-vs-dogs", &USUAL),
     ("cats-vs-dogs-full", &USUAL),
     ("imagenette", &USUAL),
+    ("imagenet", &["train", "validation", "train+validation", "test", "val"]),
     ("imagenet-sample", &["all", "even", "odd"]),
     (
         "magnetic-tile-defects",
@@ -73,6 +75,7 @@ pub fn dataset_names() -> impl Iterator<Item = (&'static str, &'static [&'static
 /// | `cats-vs-dogs` | `train`, `validation`, `train+validation` (1,600), `test` (800) |
 /// | `cats-vs-dogs-full` | the same of the publisher's zip (about 20,000 and 5,000; `test`: file numbers that are multiples of 5) |
 /// | `imagenette` | `train`, `validation`, `train+validation` (9,469), `test` (3,925: the publisher's `val`) |
+/// | `imagenet` | `train`, `validation`, `train+validation` (1,281,167), `test` (50,000: the folder `val`, since the labels of ImageNet's test images are not public), `val` (the same as `test`; `validation` is cut from the training images), of a copy of one's own: `train/WNID/` and `val/`, sorted into `WNID/` or with a list of labels |
 /// | `imagenet-sample` | `all` (1,000, one of each class), and its halves `even` and `odd` by the class number |
 /// | `magnetic-tile-defects` | `train` (460), `validation` (103), `test` (100), of every class about 70, 15 and 15 %, all pictures of a tile in one (see [`tiles`](crate::tiles)), `train+validation`, `all` (663); `train-leaking` (564) and `test-leaking` (99), drawn picture by picture, so that **copies of one tile are on both sides**: for comparison with studies that split so |
 /// | `folder:PATH` | `all`, and every folder `PATH/SPLIT` with classes in it, by any of its usual names; without one for validation, `train`, `validation` and `train+validation` are cut from that of training, or from all of `PATH/CLASS` |
@@ -160,6 +163,8 @@ fn open_by(
         }
         ("magnetic-tile-defects", _) => published::magnetic_tiles(manifest, split, data),
         ("imagenet-sample", _) => published::imagenet_sample(manifest, split, data),
+        ("imagenet", "val") => imagenet(manifest, "test", data),
+        ("imagenet", _) => with_validation(name, split, |part| imagenet(manifest, part, data)),
         _ => {
             let whole = match name {
                 "mnist" | "fashion-mnist" => published::mnist,
@@ -189,10 +194,17 @@ fn with_validation(
         "test" => whole("test"),
         "train+validation" => whole("train+validation"),
         _ => {
+            let whole = whole("train+validation")?;
+            let examples = whole.len();
             let (train, validation) =
-                split_validation(whole("train+validation")?, VALIDATION_FRACTION, VALIDATION_SEED)?;
+                split_validation(whole, VALIDATION_FRACTION, VALIDATION_SEED)?;
             let part = if split == "validation" { validation } else { train };
-            Ok(Arc::new(part.named(format!("{name}/{split}"))))
+            let name = format!("{name}/{split}");
+            if part.is_empty() {
+                let split = split.to_owned();
+                return Err(DataError::EmptyCut { dataset: name, split, examples });
+            }
+            Ok(Arc::new(part.named(name)))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cp_net::{Architecture, Form, InputShapes, Op, Rank};
+use cp_net::{Architecture, Form, InputShapes, Op, ParamRole, Rank, Shapes};
 
 use super::{DenseLayer, PlannedLayer, RankPlan, plannable};
 use crate::error::PlanError;
@@ -165,7 +165,7 @@ impl RankPlan {
                 )),
                 most => {
                     let probed = Rank::One(probe_rank.clamp(1, most));
-                    let size = arch.factors_cost(&name, form, probed, &shapes)?.params;
+                    let size = probed_size(arch, &name, form, probed, &shapes)?;
                     let loss = loss.max(0.0);
                     sharers[kind].push(Sharer { name, form, loss, size, most });
                 }
@@ -215,6 +215,20 @@ fn kernel_op<'a>(arch: &'a Architecture, layer: &str) -> Result<&'a Op, PlanErro
     } else {
         Err(PlanError::PlanLayer { layer: layer.into(), op: op.kind() })
     }
+}
+
+/// Parameters of a layer in `form` at `rank`, with its bias, which the cost of the factors leaves out.
+fn probed_size(
+    arch: &Architecture,
+    layer: &str,
+    form: Form,
+    rank: Rank,
+    shapes: &Shapes,
+) -> Result<usize, PlanError> {
+    let factors = arch.factors_cost(layer, form, rank, shapes)?.params;
+    let specs = arch.node(layer)?.param_specs();
+    let biases = specs.filter(|(_, spec)| spec.role == ParamRole::Bias);
+    Ok(factors + biases.map(|(_, spec)| spec.shape.iter().product::<usize>()).sum::<usize>())
 }
 
 /// (1 − λ) lossᵢ / Σ loss + λ sizeᵢ / Σ size.
@@ -395,8 +409,8 @@ mod tests {
         let sizes = [printed.conv_probe_sizes, printed.fc_probe_sizes].concat();
         for (layer, &size) in printed.layers.iter().zip(&sizes) {
             let form = Form::Cp4.suited_to(kernel_op(&arch, layer).unwrap()).unwrap();
-            let found = arch.factors_cost(layer, form, Rank::One(5), &shapes).unwrap();
-            assert_eq!(found.params, size, "{layer}");
+            let found = probed_size(&arch, layer, form, Rank::One(5), &shapes).unwrap();
+            assert_eq!(found, size, "{layer}");
         }
         let (mut equal, mut count) = (0, 0);
         let (convs, linears) = sizes.split_at(5);
