@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::path::Path;
 
+use crate::golden_files::{GoldenFile, check as check_array};
 use cp_core::{Als, CpTensor, Init, Solver, StopReason, khatri_rao, mttkrp, unfold};
 use ndarray::{Array1, Array2, ArrayD};
 use ndarray_npy::{NpzReader, ReadableElement};
@@ -95,6 +96,23 @@ fn kernel_at_a_rank_above_all_but_one_mode() {
 #[test]
 fn order_five() {
     check("order5");
+}
+
+/// Plain ALS from a given start, after 1, 2, 5, 20 and 100 sweeps: errors and reconstructions of `shared/golden`.
+#[test]
+fn given_start() {
+    let Some(golden) = GoldenFile::load("cp-als-given-start") else { return };
+    let factor = |mode| golden.array(&format!("init{mode}")).into_dimensionality().unwrap();
+    let start = CpTensor::from_factors((0..4).map(factor).collect()).unwrap();
+    let tensor = golden.array("tensor");
+    for row in golden.array("sweeps_and_relative_error").outer_iter() {
+        let (sweeps, error) = (row[[0]], row[[1]]);
+        let als = Als::new(4).init(Init::Factors(start.clone())).tol(0.0).ridge(0.0);
+        let found = als.max_iters(sweeps as usize).decompose(tensor.view()).unwrap();
+        assert!((found.rel_error - error).abs() < 1e-6, "{sweeps}: {} ≠ {error}", found.rel_error);
+        let name = format!("reconstruction_after{sweeps}");
+        check_array(&found.cp.reconstruct(), &golden.array(&name), &name);
+    }
 }
 
 #[test]
