@@ -124,23 +124,7 @@ impl Images {
         labels: Vec<usize>,
     ) -> Result<Self, DataError> {
         let name = name.into();
-        if pixels.len_of(Axis(0)) != labels.len() {
-            return Err(DataError::Lengths {
-                name,
-                images: pixels.len_of(Axis(0)),
-                labels: labels.len(),
-            });
-        }
-        if let Some((record, &label)) =
-            labels.iter().enumerate().find(|&(_, &label)| label >= classes.len())
-        {
-            return Err(DataError::Label {
-                path: PathBuf::from(name),
-                record,
-                label,
-                classes: classes.len(),
-            });
-        }
+        check_labels(&name, pixels.len_of(Axis(0)), &labels, classes.len())?;
         // Rows of one image lie together from here on, whatever the caller's order of axes was.
         let pixels = if pixels.is_standard_layout() {
             pixels
@@ -183,6 +167,25 @@ impl Images {
     /// All labels.
     pub fn labels(&self) -> &[usize] {
         &self.labels
+    }
+}
+
+/// That there is a label for each example, and a class for each label.
+pub(crate) fn check_labels(
+    name: &str,
+    examples: usize,
+    labels: &[usize],
+    classes: usize,
+) -> Result<(), DataError> {
+    if examples != labels.len() {
+        let (name, labels) = (name.to_owned(), labels.len());
+        return Err(DataError::Lengths { name, images: examples, labels });
+    }
+    match labels.iter().enumerate().find(|&(_, &label)| label >= classes) {
+        Some((record, &label)) => {
+            Err(DataError::Label { path: PathBuf::from(name), record, label, classes })
+        }
+        None => Ok(()),
     }
 }
 

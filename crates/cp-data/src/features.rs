@@ -2,6 +2,7 @@
 
 use ndarray::{Array3, ArrayD, ArrayViewD, Axis};
 
+use crate::dataset::check_labels;
 use crate::identity::sha256_of;
 use crate::{DataError, Dataset, Source};
 
@@ -40,15 +41,7 @@ impl Features {
     ) -> Result<Self, DataError> {
         let name = name.into();
         let examples = values.shape().first().copied().unwrap_or_default();
-        if examples != labels.len() {
-            return Err(DataError::Lengths { name, images: examples, labels: labels.len() });
-        }
-        if let Some((record, &label)) =
-            labels.iter().enumerate().find(|&(_, &label)| label >= classes.len())
-        {
-            let classes = classes.len();
-            return Err(DataError::Label { path: name.into(), record, label, classes });
-        }
+        check_labels(&name, examples, &labels, classes.len())?;
         Ok(Self { name, classes, values, labels })
     }
 }

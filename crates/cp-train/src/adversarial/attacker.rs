@@ -163,7 +163,7 @@ impl Attacker {
         let finite = logits.f_isfinite()?.f_all()?.f_int64_value(&[])?;
         if finite == 0 {
             let network = self.model.architecture().name.clone();
-            return Err(TrainError::OutputsNotFinite { network, data: "the attack".into() });
+            return Err(TrainError::OutputsNotFinite { network, data: "the call".into() });
         }
         Ok(logits)
     }

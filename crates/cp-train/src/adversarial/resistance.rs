@@ -179,7 +179,12 @@ fn each_batch(
         let batch = batch?;
         let labels: Vec<usize> =
             batch.labels.iter().map(|&label| usize::try_from(label).unwrap_or(0)).collect();
-        take(&to_array(&batch, input), &labels)?;
+        take(&to_array(&batch, input), &labels).map_err(|error| match error {
+            TrainError::OutputsNotFinite { network, .. } => {
+                TrainError::OutputsNotFinite { network, data: data.name().into() }
+            }
+            other => other,
+        })?;
     }
     Ok(())
 }
