@@ -48,10 +48,11 @@ impl Trained {
     }
 }
 
-/// A plain decomposition at the ranks of `plan`, with so many sweeps of `method`, then fine-tuning.
+/// A decomposition at the ranks of `plan`, with so many sweeps of `method`, plain or with bounded energies of the terms, then fine-tuning.
 pub(crate) fn recipe(
     plan: RankPlan,
     method: Method,
+    max_energy: Option<f64>,
     sweeps: usize,
     fine_tune: &TrainConfig,
     seed: u64,
@@ -61,7 +62,7 @@ pub(crate) fn recipe(
         compress: CompressConfig {
             method,
             max_iters: sweeps,
-            max_energy: None,
+            max_energy,
             calibrate: 0,
             fine_tune: Some(fine_tune.clone()),
             seed,

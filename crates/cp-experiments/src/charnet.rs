@@ -3,10 +3,11 @@
 
 mod conv2;
 mod report;
+mod tables;
 
 use anyhow::{Context as _, Result, ensure};
 use cp_net::{Architecture, Form, Network, Totals, arch};
-use cp_plan::{LayerReport, Method, RankPlan};
+use cp_plan::{LayerReport, MAX_ENERGY, Method, RankPlan};
 use cp_train::engine::{Engine, EngineName};
 use cp_train::timing::{self, Timing};
 use cp_train::{CompressData, Evaluation, Outcome, Recipe, Stages, TrainConfig, TrainError};
@@ -29,6 +30,8 @@ pub(crate) struct Settings {
     ranks: Vec<usize>,
     /// Solvers of CP-4.
     methods: Vec<String>,
+    /// Solvers of CP-4 whose terms are then made smaller where they cancel each other (EPC).
+    bounded_methods: Vec<String>,
     /// Solvers of CP-3.
     cp3_methods: Vec<String>,
     /// Forms with the multiply-adds of CP-4 at the rank `equal_rank`.
@@ -62,7 +65,7 @@ pub(crate) enum Way {
     /// Nothing.
     Dense,
     /// A CP form at a rank of the sweep.
-    Swept { form: Form, method: Method, rank: usize },
+    Swept { form: Form, method: Method, bounded: bool, rank: usize },
     /// A form at the multiply-adds of CP-4.
     Equal { form: Form },
 }
@@ -99,13 +102,15 @@ impl Settings {
     /// The grid: the dense network first.
     fn ways(&self) -> Result<Vec<Way>> {
         let mut ways = vec![Way::Dense];
-        for (form, option, methods) in
-            [(Form::Cp4, "--methods", &self.methods), (Form::Cp3, "cp3_methods", &self.cp3_methods)]
-        {
+        for (form, bounded, option, methods) in [
+            (Form::Cp4, false, "--methods", &self.methods),
+            (Form::Cp4, true, "bounded_methods", &self.bounded_methods),
+            (Form::Cp3, false, "cp3_methods", &self.cp3_methods),
+        ] {
             for &rank in &self.ranks {
                 for method in methods {
                     let method = method.parse::<Method>().context(option)?;
-                    ways.push(Way::Swept { form, method, rank });
+                    ways.push(Way::Swept { form, method, bounded, rank });
                 }
             }
         }
@@ -139,7 +144,9 @@ impl Settings {
     /// How the dense network becomes that of a way; nothing for itself.
     fn recipe(&self, way: Way, arch: &Architecture, seed: u64) -> Result<Option<Recipe>> {
         let Some(plan) = self.plan(way, arch)? else { return Ok(None) };
-        let recipe = characters::recipe(plan, way.method(), self.sweeps, &self.fine_tune, seed);
+        let bound = matches!(way, Way::Swept { bounded: true, .. }).then_some(MAX_ENERGY);
+        let recipe =
+            characters::recipe(plan, way.method(), bound, self.sweeps, &self.fine_tune, seed);
         Ok(Some(recipe))
     }
 }
@@ -153,11 +160,26 @@ impl Way {
         }
     }
 
+    /// What it is called where the rank is told beside it.
+    fn label(self) -> String {
+        match self {
+            Way::Dense => "dense".into(),
+            Way::Swept { form, method, bounded: false, .. } => format!("{form}, {method}"),
+            Way::Swept { form, method, bounded: true, .. } => {
+                format!("{form}, {method}, energy bounded")
+            }
+            Way::Equal { form } => form.to_string(),
+        }
+    }
+
     /// The name in tables, and of the folder.
     fn name(self) -> String {
         match self {
             Way::Dense => "dense".into(),
-            Way::Swept { form, method, rank } => format!("{form}-{method}-rank-{rank}"),
+            Way::Swept { form, method, bounded, rank } => {
+                let bounded = if bounded { "-bounded" } else { "" };
+                format!("{form}-{method}{bounded}-rank-{rank}")
+            }
             Way::Equal { form } => format!("{form}-at-equal-macs"),
         }
     }
@@ -384,7 +406,7 @@ pub(crate) mod tests {
             plan.cost(&arch, arch.input_shapes()).unwrap().total.macs as f64
         };
         let (form, rank) = (Form::Cp4, settings.equal_rank);
-        let against = macs(Way::Swept { form, method: Method::Als, rank });
+        let against = macs(Way::Swept { form, method: Method::Als, bounded: false, rank });
         for way in settings.ways().unwrap() {
             if let Way::Equal { .. } = way {
                 let share = macs(way) / against;

@@ -163,7 +163,7 @@ fn plan(settings: &Settings) -> RankPlan {
 /// Plain ALS at the plan's ranks, then fine-tuning.
 fn recipe(settings: &Settings, seed: u64) -> Recipe {
     let Settings { sweeps, fine_tune, .. } = settings;
-    characters::recipe(plan(settings), Method::Als, *sweeps, fine_tune, seed)
+    characters::recipe(plan(settings), Method::Als, None, *sweeps, fine_tune, seed)
 }
 
 /// Both networks in every engine, all in turn.

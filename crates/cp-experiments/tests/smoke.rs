@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+/// The writer of PyTorch's files.
+#[path = "../../cp-pytorch/tests/common/mod.rs"]
+mod pytorch;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -188,4 +192,124 @@ fn wrong_options_are_refused_before_anything_is_made() {
         assert!(message.contains(told), "{args:?}: {message}");
         assert_eq!(std::fs::read_dir(results.path()).unwrap().count(), 0, "{args:?}");
     }
+}
+
+/// A copy of ImageNet with three classes, the validation images in one folder with a list of their classes.
+fn imagenet(folder: &Path) {
+    let classes = ["n01440764", "n01443537", "n02119789"];
+    let picture = |class: usize, copy: u8, path: PathBuf| {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let pixel = |x: u32, y: u32| {
+            let mut pixel =
+                [(x as u8).wrapping_mul(5) / 2, (y as u8).wrapping_mul(3) / 2, 8 * copy];
+            pixel[class] = 220;
+            image::Rgb(pixel)
+        };
+        image::RgbImage::from_fn(48, 40, pixel).save(path).unwrap();
+    };
+    for (class, wnid) in classes.into_iter().enumerate() {
+        for copy in 0..8 {
+            picture(class, copy, folder.join(format!("train/{wnid}/{wnid}_{copy}.JPEG")));
+        }
+    }
+    let mut labels = String::new();
+    for at in 0..9_u8 {
+        // Not in the order of the classes.
+        let class = usize::from(2 * at % 3);
+        picture(class, 9 + at, folder.join(format!("val/ILSVRC2012_val_{:08}.JPEG", at + 1)));
+        labels += &format!("{}\n", classes[class]);
+    }
+    std::fs::write(folder.join("imagenet_2012_validation_synset_labels.txt"), labels).unwrap();
+}
+
+/// A state dict as PyTorch saves it, of weights as an architecture draws them.
+fn state_dict(arch: &str, path: &Path) {
+    let network = cp_net::arch::by_name(arch).unwrap().initialize(7).unwrap();
+    let (mut entries, mut storages) = (Vec::new(), Vec::new());
+    for (name, array) in network.params() {
+        let sizes: Vec<i64> = array.shape().iter().map(|&size| size as i64).collect();
+        let mut strides = vec![1; sizes.len()];
+        for axis in (1..sizes.len()).rev() {
+            strides[axis - 1] = strides[axis] * sizes[axis];
+        }
+        let key = storages.len().to_string();
+        let storage = pytorch::storage("torch.FloatStorage", &key, array.len() as i64);
+        entries.push((name.as_str(), pytorch::tensor(storage, 0, &sizes, &strides)));
+        storages.push(pytorch::floats(&array.iter().copied().collect::<Vec<f32>>()));
+    }
+    let storages: Vec<&[u8]> = storages.iter().map(Vec::as_slice).collect();
+    let file = pytorch::saved(&pytorch::pickle(&pytorch::dict(&entries)), &storages);
+    std::fs::write(path, file).unwrap();
+}
+
+/// ImageNet's procedure, on a network small enough for a test.
+#[test]
+fn reproduce_alexnet_on_imagenet() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    imagenet(&data);
+    let arch = "alexnet-32(width=0.05)";
+    let weights = folder.path().join("alexnet.pth");
+    state_dict(&format!("{}, classes=3)", arch.trim_end_matches(')')), &weights);
+    let config = folder.path().join("small.toml");
+    let text = format!(
+        r#"
+        [study]
+        arch = "{arch}"
+        validation_share = 0.25
+        batches = [1]
+        attacked = 3
+        attack = {{ step = 0.1, max_steps = 5, test = "before" }}
+        base = {{ target = {{ rank-sums = {{ conv = 20, linear = 30 }} }}, compress = {{ max_iters = 3, fine_tune = {{ epochs = 1, batch_size = 6 }} }} }}
+        variants = [
+            {{ name = "given", factor = "ranks", ranks = [2, 3, 4, 3, 3, 5, 6, 2] }},
+            {{ name = "by losses", factor = "ranks", recipe = {{ plan = {{ loss = "cross-entropy" }} }} }},
+        ]
+        "#
+    );
+    std::fs::write(&config, text).unwrap();
+    let results = folder.path().join("results");
+    let run = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cp-experiments"));
+        command
+            .args([
+                "reproduce-alexnet",
+                "--dataset",
+                "imagenet",
+                "--threads",
+                "1",
+                "--run",
+                "one",
+                "--json",
+            ])
+            .arg("--data")
+            .arg(&data)
+            .arg("--results")
+            .arg(&results)
+            .arg("--config")
+            .arg(&config)
+            .args(more)
+            .env_remove("POLYAD_DATA");
+        command.output().unwrap()
+    };
+    let found = run(&["--weights", weights.to_str().unwrap()]);
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+    let result: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
+    assert_eq!(result["experiment"], "reproduce-alexnet-imagenet");
+    let networks = result["result"]["networks"].as_array().unwrap();
+    let names: Vec<&serde_json::Value> = networks.iter().map(|network| &network["name"]).collect();
+    assert_eq!(names, ["dense", "given", "by losses"]);
+    assert!(networks.iter().all(|network| network["test"]["examples"] == 9));
+    let page =
+        std::fs::read_to_string(results.join("reproduce-alexnet-imagenet/one/summary.md")).unwrap();
+    assert!(page.contains("18 images to train on, 6 for validation, 9 for the test"), "{page}");
+    // Without a copy: where one is to be had.
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::create_dir(&data).unwrap();
+    let without = run(&["--weights", weights.to_str().unwrap(), "--resume"]);
+    let told = String::from_utf8_lossy(&without.stderr).into_owned();
+    assert!(
+        !without.status.success() && told.contains("imagenet") && told.contains("--data"),
+        "{told}"
+    );
 }

@@ -21,7 +21,8 @@ use cp_train::{
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use super::{Alexnet, Ranks, Settings, weighted_layers};
+use super::counts::{Published, Ranks, weighted_layers};
+use super::{Alexnet, Settings};
 use crate::context::{Context, sample};
 use crate::description::overlay;
 use crate::experiment::{Experiment, Findings};
@@ -147,7 +148,7 @@ fn published_plan(arch: &Architecture, form: Form, ranks: &Ranks) -> Result<Rank
 
 pub(crate) struct Study {
     settings: StudySettings,
-    published: super::Published,
+    published: Published,
     seed: u64,
     dense: Network,
     data: CompressData,
@@ -271,7 +272,12 @@ impl Experiment for Study {
     fn report(&self, context: &Context, made: Vec<Made>) -> Result<Findings> {
         let mut networks = vec![&self.dense];
         networks.extend(made.iter().map(|one| &one.network));
-        let resistance = self.resistance(context, &networks)?;
+        let mut resistance = self.resistance(context, &networks)?;
+        // Those of single images stay in the stage's file.
+        for found in &mut resistance {
+            found.own.steps.clear();
+            found.common.steps.clear();
+        }
         let times = self.times(context, &networks)?;
         let dense = Row {
             name: "dense".into(),

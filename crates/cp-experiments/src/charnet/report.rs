@@ -1,11 +1,11 @@
-//! What the grid shows: the network that is shown first, tables of ranks and of forms, and how far it is from what was published.
+//! What the grid shows: the network that is shown first, plots, and how far it is from what was published.
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result};
-use cp_net::{Form, Network};
+use anyhow::Result;
+use cp_net::Network;
 use cp_plan::LayerReport;
-use cp_report::{Axis, Block, Card, Cell, Column, Report, Series, Table, XyPlot};
+use cp_report::{Axis, Block, Card, Cell, Report, Series, XyPlot};
 use cp_train::engine::{Engine, EngineName, Inputs, Subject};
 use cp_train::timing;
 use serde::{Deserialize, Serialize};
@@ -20,25 +20,25 @@ const LOWEST: f64 = -0.1;
 
 /// Where the time of a layer goes, dense and in the network shown first, in seconds of a pass.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct LayerTime {
-    layer: String,
-    dense: f64,
-    compressed: f64,
+pub(super) struct LayerTime {
+    pub(super) layer: String,
+    pub(super) dense: f64,
+    pub(super) compressed: f64,
 }
 
 /// A row of the grid with its place among the networks that were timed.
 #[derive(Clone, Copy)]
-struct Point<'a> {
-    state: &'a State,
-    at: usize,
+pub(super) struct Point<'a> {
+    pub(super) state: &'a State,
+    pub(super) at: usize,
 }
 
 /// Everything that was found.
-struct Grid<'a> {
-    settings: &'a Settings,
-    dense: &'a State,
-    points: Vec<Point<'a>>,
-    times: Vec<Times>,
+pub(super) struct Grid<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) dense: &'a State,
+    pub(super) points: Vec<Point<'a>>,
+    pub(super) times: Vec<Times>,
 }
 
 pub(super) fn write(all: &Charnet, context: &Context, outcomes: &[Found]) -> Result<Findings> {
@@ -153,18 +153,18 @@ fn layer_times(all: &Charnet, context: &Context, network: &Network) -> Result<Ve
 }
 
 impl Point<'_> {
-    fn validation_change(&self, dense: &State) -> f64 {
+    pub(super) fn validation_change(&self, dense: &State) -> f64 {
         self.state.after.validation.top1 - dense.after.validation.top1
     }
 
-    fn test_change(&self, dense: &State) -> f64 {
+    pub(super) fn test_change(&self, dense: &State) -> f64 {
         self.state.after.test.top1 - dense.after.test.top1
     }
 }
 
 impl<'a> Grid<'a> {
     /// What networks are chosen by: our own engine with the first number of threads.
-    fn judge(&self) -> Option<&Times> {
+    pub(super) fn judge(&self) -> Option<&Times> {
         self.times.iter().find(|times| times.engine == EngineName::Infer)
     }
 
@@ -310,11 +310,11 @@ impl<'a> Grid<'a> {
     }
 
     /// Networks of the sweep that have a form and a solver in common, in the order of the ranks.
-    fn swept(&self) -> Vec<(String, Vec<(usize, Point<'a>)>)> {
+    pub(super) fn swept(&self) -> Vec<(String, Vec<(usize, Point<'a>)>)> {
         let mut found: Vec<(String, Vec<(usize, Point<'a>)>)> = Vec::new();
         for point in &self.points {
-            let Way::Swept { form, method, rank } = point.state.way else { continue };
-            let name = format!("{form}, {method}");
+            let Way::Swept { rank, .. } = point.state.way else { continue };
+            let name = point.state.way.label();
             match found.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, points)) => points.push((rank, *point)),
                 None => found.push((name, vec![(rank, *point)])),
@@ -374,169 +374,6 @@ impl<'a> Grid<'a> {
             plot = plot.series(Series::both(name, points.iter().filter_map(error)));
         }
         plot
-    }
-
-    /// Columns of the tables of networks.
-    fn columns(&self) -> Vec<Column> {
-        let mut columns = vec![Column::text("network"), Column::text("rank")];
-        for layer in &self.settings.layers {
-            columns.push(Column::number(format!("error, {layer}")));
-        }
-        columns.push(Column::number("energy"));
-        columns.push(Column::number("fewer parameters"));
-        columns.push(Column::number("MACs").unit("M"));
-        for name in ["validation before", "validation", "test before", "test"] {
-            columns.push(Column::number(name).unit("%"));
-        }
-        columns.push(Column::number("change").unit("points"));
-        for times in self.judged() {
-            columns.push(Column::text(format!("faster, {}", times.place())));
-        }
-        columns
-    }
-
-    /// Times with the number of threads that networks are chosen by.
-    fn judged(&self) -> impl Iterator<Item = &Times> {
-        let threads = self.judge().map(|times| times.threads);
-        self.times.iter().filter(move |times| Some(times.threads) == threads)
-    }
-
-    fn row(&self, point: &Point<'_>) -> Vec<Cell> {
-        let State { way, params, macs, layers, before, after, diverged, .. } = point.state;
-        let name = match way {
-            Way::Dense => "dense".to_owned(),
-            Way::Swept { form, method, .. } => format!("{form}, {method}"),
-            Way::Equal { form } => form.to_string(),
-        };
-        let name = if *diverged { format!("{name} (fine-tuning was not kept)") } else { name };
-        let mut ranks: Vec<String> = layers.iter().map(|layer| layer.rank.to_string()).collect();
-        ranks.dedup();
-        let mut row = vec![Cell::text(name), Cell::text(ranks.join(" / "))];
-        for layer in &self.settings.layers {
-            let found = layers.iter().find(|one| one.layer == *layer);
-            row.push(found.map(|one| Cell::number(one.rel_error, 3)).into());
-        }
-        let energy = layers.iter().map(|layer| layer.component_energy).fold(0.0, f64::max);
-        row.push(Cell::significant(energy, 3));
-        row.push(Cell::ratio(self.dense.params as f64 / *params as f64, 1));
-        row.push(Cell::millions(*macs as u64, 2));
-        let before = before.as_ref();
-        row.push(before.map(|one| Cell::percent(one.validation.top1, 2)).into());
-        row.push(Cell::percent(after.validation.top1, 2));
-        row.push(before.map(|one| Cell::percent(one.test.top1, 2)).into());
-        row.push(Cell::percent(after.test.top1, 2).strong());
-        row.push(Cell::points(point.test_change(self.dense), 2));
-        for times in self.judged() {
-            row.push(Cell::text(times.faster(point.at)));
-        }
-        row
-    }
-
-    fn sweep_table(&self) -> Table {
-        let mut table =
-            Table::new("Ranks and solvers, before and after fine-tuning", self.columns());
-        for (_, points) in self.swept() {
-            for (_, point) in points {
-                table.row(self.row(&point));
-            }
-        }
-        table.note(format!(
-            "Dense: {:.2} M MACs, {:.2} % of the validation and {:.2} % of the test characters. Before: as decomposed. Energy: Σ ‖term‖² / ‖K‖², the larger \
-             of the layers; above about 10 the terms cancel each other and fine-tuning suffers. Faster: the dense median over the median, and over the \
-             quartiles, of the network, batch {}; networks of equal layers and ranks differ in values alone and are timed once.",
-            self.dense.macs as f64 / 1e6,
-            100.0 * self.dense.after.validation.top1,
-            100.0 * self.dense.after.test.top1,
-            self.settings.timing_batch,
-        ));
-        table
-    }
-
-    /// Forms at the multiply-adds of CP-4, which leads where the sweep has its rank.
-    fn equal_table(&self) -> Result<Table> {
-        let Settings { equal_rank, forms, .. } = self.settings;
-        let mut table = Table::new(
-            format!("Forms at the multiply-accumulates of CP-4 at rank {equal_rank}"),
-            self.columns(),
-        );
-        let held = |way: Way| match way {
-            Way::Swept { form, rank, .. } => form == Form::Cp4 && rank == *equal_rank,
-            Way::Equal { .. } => true,
-            Way::Dense => false,
-        };
-        for point in self.points.iter().filter(|point| held(point.state.way)) {
-            table.row(self.row(point));
-        }
-        let equal = self.points.iter().filter(|point| matches!(point.state.way, Way::Equal { .. }));
-        let macs: Vec<usize> = equal.map(|point| point.state.macs).collect();
-        let [least, most] = [macs.iter().min(), macs.iter().max()];
-        let least = least.with_context(|| format!("no network of {}", forms.join(", ")))?;
-        let million = |macs: usize| macs as f64 / 1e6;
-        table.note(format!(
-            "Each layer at the largest rank that needs no more multiply-accumulates than CP-4, by ALS where the form asks for a solver; ranks are steps, by which \
-             the whole network comes to {:.2} to {:.2} M. Ranks of tucker2: outputs, inputs; of denton: clusters of outputs, of inputs, terms of a block. \
-             Energy of forms that are no CP models: what is kept of ‖K‖².",
-            million(*least),
-            million(*most.unwrap_or(least)),
-        ));
-        Ok(table)
-    }
-
-    /// Medians and quartiles of all networks that were timed.
-    fn times_table(&self, states: &[&State], places: &[usize]) -> Table {
-        let mut columns = vec![Column::text("network")];
-        for times in &self.times {
-            columns.push(Column::text(times.place()).unit("ms"));
-            columns.push(Column::number("speed-up"));
-        }
-        let mut table =
-            Table::new(format!("Time of a batch of {}", self.settings.timing_batch), columns);
-        let mut seen = Vec::new();
-        for (state, &at) in states.iter().zip(places) {
-            if seen.contains(&at) {
-                continue;
-            }
-            seen.push(at);
-            let name = match state.way {
-                Way::Swept { form, rank, .. } => format!("{form} at rank {rank}"),
-                _ => state.name.clone(),
-            };
-            let mut row = vec![Cell::text(name)];
-            for times in &self.times {
-                row.push(Cell::text(times.millis(at)));
-                row.push(Cell::ratio(times.speedup(at), 2).strong());
-            }
-            table.row(row);
-        }
-        let noise = timing::too_noisy(self.times.iter().flat_map(|times| &times.seconds));
-        table.note(format!(
-            "Medians and quartiles of forward passes in eval mode, all networks in all engines in turn.{}",
-            noise.map_or_else(String::new, |told| format!(" But {told}."))
-        ));
-        table
-    }
-
-    fn layers_table(&self, layers: &[LayerTime]) -> Table {
-        let mut table = Table::new(
-            "Where the time of a pass goes in cp-infer",
-            [
-                Column::text("layer"),
-                Column::number("dense").unit("ms"),
-                Column::number("compressed").unit("ms"),
-                Column::number("share of the compressed").unit("%"),
-            ],
-        );
-        let whole: f64 = layers.iter().map(|layer| layer.compressed).sum();
-        for layer in layers {
-            table.row([
-                Cell::text(&layer.layer),
-                Cell::millis(layer.dense),
-                Cell::millis(layer.compressed),
-                Cell::percent(layer.compressed / whole, 0),
-            ]);
-        }
-        table.note("An activation that runs with the layer in front of it counts as that layer's.");
-        table
     }
 
     fn protocol(&self) -> String {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{Made, Row, Study, Timed, weighted_layers};
 use crate::experiment::{self, Findings};
-use crate::figures::fewer;
+use crate::figures::{fewer, quartiles};
 
 impl Row {
     /// Mean steps on the images that all networks know.
@@ -255,9 +255,8 @@ fn speed_table(rows: &[Row]) -> Table {
     for row in rows {
         let mut cells = vec![Cell::text(&row.name)];
         for timed in &row.times {
-            let (lower, upper) = (1e3 * timed.timing.lower, 1e3 * timed.timing.upper);
             cells.push(Cell::millis(timed.timing.median));
-            cells.push(Cell::text(format!("{lower:.2}–{upper:.2}")));
+            cells.push(Cell::text(quartiles(&timed.timing)));
             cells.push(Cell::ratio(timed.dense.median / timed.timing.median, 2));
         }
         table.row(cells);
