@@ -135,6 +135,13 @@ fn verify(manifests: &[Manifest], places: &[PathBuf], named: bool) -> anyhow::Re
         eprintln!("{wrong} wrong: delete them, and fetch or copy them again.");
         return Ok(ExitCode::FAILURE);
     }
+    if named && manifests.iter().all(|manifest| manifest.files.is_empty()) {
+        bail!(
+            "{} is a copy of your own: no sums of it are listed, so that there is nothing to verify; images and labels are \
+             checked when they are read",
+            manifests[0].name
+        );
+    }
     if named && present == 0 {
         bail!("no file of {} is on disk; run `cargo xtask datasets list`", manifests[0].name);
     }

@@ -5,12 +5,15 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use crate::{bench, docs_python, onnxruntime, peers, setup, workspace};
 
+/// Names a folder of data sets to tests.
+const DATA_VARIABLE: &str = "POLYAD_DATA";
 /// Names a Python with PyTorch and safetensors to tests.
 const PYTHON_VARIABLE: &str = "POLYAD_PYTHON";
 
@@ -24,6 +27,10 @@ Examples:
 The arguments are cargo test's.";
 
 pub(crate) fn run(args: &[OsString]) -> anyhow::Result<ExitCode> {
+    if let Some(named) = std::env::var_os(DATA_VARIABLE).filter(|named| !named.is_empty()) {
+        let named = PathBuf::from(named);
+        ensure!(named.is_dir(), "${DATA_VARIABLE} {}: no such folder", named.display());
+    }
     setup::ensure()?;
     docs_python::ensure_if_possible(&workspace::root());
     let mut report = Report::default();

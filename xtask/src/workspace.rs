@@ -1,7 +1,7 @@
 //! The workspace: where it is, and how cargo is started in it.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{self, Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
 use anyhow::Context as _;
@@ -32,11 +32,26 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// [`cargo`] in the root of the workspace.
+/// Variables that name files or folders of the user's.
+const PATH_VARIABLES: [&str; 3] = ["POLYAD_DATA", "POLYAD_PYTHON", "POLYAD_ONNXRUNTIME"];
+
+/// [`cargo`] in the root of the workspace. Tests and benchmarks run in the folders of their crates, so that what the user's
+/// variables name is told to them by its whole path.
 pub(crate) fn cargo_at_root() -> Command {
     let mut command = cargo();
     command.current_dir(root());
+    for name in PATH_VARIABLES {
+        if let Some(whole) = env::var_os(name).map(PathBuf::from).as_deref().and_then(whole_path) {
+            command.env(name, whole);
+        }
+    }
     command
+}
+
+/// The whole path of one that is relative to the user's folder; a name alone (`python3`) that no file there has is a program's.
+fn whole_path(named: &Path) -> Option<PathBuf> {
+    let is_path = named.components().count() > 1 || named.exists();
+    (is_path && named.is_relative()).then(|| path::absolute(named).ok()).flatten()
 }
 
 /// Runs to the end, with our input and output.
@@ -49,4 +64,18 @@ pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
     // A child that was killed has no code.
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_paths_are_those_of_the_users_folder() {
+        let here = env::current_dir().unwrap();
+        assert_eq!(whole_path(Path::new("src")), Some(here.join("src")));
+        assert_eq!(whole_path(Path::new("../no/folder")), Some(here.join("../no/folder")));
+        assert_eq!(whole_path(&here), None);
+        assert_eq!(whole_path(Path::new("python3")), None);
+    }
 }

@@ -156,4 +156,6 @@ fn what_libtorch_alone_does_is_refused_by_its_option() {
         fails(&args, 1, &["--plan-by sensitivity", "plan by errors"]);
     }
     assert!(!small.exists());
+    let three = model(folder.path(), "small-cnn(classes=3)");
+    fails(&["attack", text(&three), "--dataset", &data], 1, &["polyad attack", "feature `torch`"]);
 }

@@ -14,7 +14,6 @@
 mod attacker;
 mod resistance;
 
-use cp_net::{Channels, InputSpec};
 use serde::{Deserialize, Serialize};
 
 pub use attacker::Attacker;
@@ -179,33 +178,6 @@ impl AttackOptions {
         }
         Ok(())
     }
-
-    /// The smallest and the largest number of each channel of `input`.
-    fn limits(&self, input: &InputSpec) -> Option<(Vec<f64>, Vec<f64>)> {
-        let channels = input.shape.first().copied().unwrap_or(1);
-        match self.bounds {
-            Bounds::None => None,
-            Bounds::Range(low, high) => Some((vec![low; channels], vec![high; channels])),
-            // What is no picture has no pixels.
-            Bounds::Pixels if input.channels == Channels::Features => None,
-            Bounds::Pixels => {
-                let of = |values: &[f64], channel: usize, none: f64| {
-                    values.get(channel).or(values.first()).copied().unwrap_or(none)
-                };
-                let at = |pixel: f64| {
-                    let one = |channel| {
-                        let (mean, std) =
-                            (of(&input.mean, channel, 0.0), of(&input.std, channel, 1.0));
-                        (pixel * input.scale - mean) / std
-                    };
-                    (0..channels).map(one).collect::<Vec<f64>>()
-                };
-                // A negative scale turns them round.
-                let ends = at(0.0).into_iter().zip(at(255.0));
-                Some(ends.map(|(one, other)| (one.min(other), one.max(other))).unzip())
-            }
-        }
-    }
 }
 
 /// What became of attacked images, in their order.
@@ -244,15 +216,5 @@ mod tests {
         check(AttackOptions { target: wanted(10, 0.5), ..sign.clone() }, "target");
         check(AttackOptions { target: wanted(9, 1.0), ..sign.clone() }, "probability");
         assert!(AttackOptions { target: wanted(9, 0.0), ..sign }.check(10).is_ok());
-    }
-
-    #[test]
-    fn pixels_end_where_black_and_white_are() {
-        let (low, high) =
-            AttackOptions::fgsm(0.1).limits(&InputSpec::imagenet(8)).unwrap_or_default();
-        let expected = |pixel: f64, mean: f64, std: f64| (pixel - mean) / std;
-        assert!((low[0] - expected(0.0, 0.485, 0.229)).abs() < 1e-9, "{low:?}");
-        assert!((high[2] - expected(1.0, 0.406, 0.225)).abs() < 1e-9, "{high:?}");
-        assert_eq!(AttackOptions::sign_steps(0.1).limits(&InputSpec::imagenet(8)), None);
     }
 }

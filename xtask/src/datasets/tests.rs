@@ -75,7 +75,7 @@ fn mnist_in_its_layout() {
     };
     let server = Server::start();
     let mut rest = "classes = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9']\n".to_owned();
-    for (part, count) in [("train", 40_u32), ("t10k", 10)] {
+    for (part, count) in [("train", 200_u32), ("t10k", 10)] {
         let pixels: Vec<u8> = (0..count * 28 * 28).map(|i| (i / 784 % 251) as u8).collect();
         let labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
         for (name, file) in [
@@ -109,9 +109,9 @@ fn mnist_in_its_layout() {
     let data = DataDir::at(cache.path());
     let open = |split| open_as(&theirs, split, &data).unwrap();
     let (train, validation, test) = (open("train"), open("validation"), open("test"));
-    assert_eq!(class_counts(&*open("train+validation")), [4; 10]);
+    assert_eq!(class_counts(&*open("train+validation")), [20; 10]);
     assert_eq!(class_counts(&*test), [1; 10]);
-    assert_eq!(train.len() + validation.len(), 40);
+    assert_eq!((train.len(), validation.len()), (180, 20));
     assert_eq!(test.classes()[test.label(3)], "3");
     assert_eq!(test.image(3).unwrap(), ndarray::Array3::from_elem((1, 28, 28), 3));
     disjoint(&*train, &*validation);

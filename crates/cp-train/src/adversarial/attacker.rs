@@ -1,15 +1,18 @@
 //! [`Attacker`]: a network in libtorch, and the loop that changes its inputs.
 
-use cp_net::Network;
+use cp_net::{Channels, InputSpec, Network};
 use cp_torch::tch::{self, Device, Kind, Tensor};
 use cp_torch::{Executor, Mode, TorchError, array_from_tensor, tensor_from_f32, tensor_from_i64};
 use ndarray::{ArrayD, ArrayViewD};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use super::{AttackOptions, Attacked, End, TestAt, Wanted};
+use super::{AttackOptions, Attacked, Bounds, End, TestAt, Wanted};
 use crate::error::TrainError;
 use crate::scores::Scores;
+
+/// The first of the streams of random starts, one for each place.
+const STARTS: u64 = 1 << 48;
 
 /// A network that is attacked: in eval mode, its parameters as they are.
 pub struct Attacker {
@@ -204,7 +207,7 @@ impl Attacker {
         options: &AttackOptions,
         axes: usize,
     ) -> Result<Option<(Tensor, Tensor)>, TrainError> {
-        let Some((low, high)) = options.limits(self.model.architecture().input()) else {
+        let Some((low, high)) = limits_of(options.bounds, self.model.architecture().input()) else {
             return Ok(None);
         };
         let along = |values: Vec<f64>| -> Result<Tensor, TrainError> {
@@ -216,6 +219,32 @@ impl Attacker {
             Ok(values.f_reshape(shape)?.f_to_device(self.device())?)
         };
         Ok(Some((along(low)?, along(high)?)))
+    }
+}
+
+/// The smallest and the largest number of each channel of `input`.
+fn limits_of(bounds: Bounds, input: &InputSpec) -> Option<(Vec<f64>, Vec<f64>)> {
+    let channels = input.shape.first().copied().unwrap_or(1);
+    match bounds {
+        Bounds::None => None,
+        Bounds::Range(low, high) => Some((vec![low; channels], vec![high; channels])),
+        // What is no picture has no pixels.
+        Bounds::Pixels if input.channels == Channels::Features => None,
+        Bounds::Pixels => {
+            let of = |values: &[f64], channel: usize, none: f64| {
+                values.get(channel).or(values.first()).copied().unwrap_or(none)
+            };
+            let at = |pixel: f64| {
+                let one = |channel| {
+                    let (mean, std) = (of(&input.mean, channel, 0.0), of(&input.std, channel, 1.0));
+                    (pixel * input.scale - mean) / std
+                };
+                (0..channels).map(one).collect::<Vec<f64>>()
+            };
+            // A negative scale turns them round.
+            let ends = at(0.0).into_iter().zip(at(255.0));
+            Some(ends.map(|(one, other)| (one.min(other), one.max(other))).unzip())
+        }
     }
 }
 
@@ -255,8 +284,22 @@ fn drawn(places: &[usize], shape: &[usize], radius: f64, seed: u64) -> ArrayD<f3
     let radius = radius as f32;
     for (place, mut example) in places.iter().zip(drawn.outer_iter_mut()) {
         let mut generator = ChaCha8Rng::seed_from_u64(seed);
-        generator.set_stream(*place as u64);
+        generator.set_stream(STARTS + *place as u64);
         example.mapv_inplace(|_| generator.random_range(-radius..=radius));
     }
     drawn
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pixels_end_where_black_and_white_are() {
+        let (low, high) = limits_of(Bounds::Pixels, &InputSpec::imagenet(8)).unwrap_or_default();
+        let expected = |pixel: f64, mean: f64, std: f64| (pixel - mean) / std;
+        assert!((low[0] - expected(0.0, 0.485, 0.229)).abs() < 1e-9, "{low:?}");
+        assert!((high[2] - expected(1.0, 0.406, 0.225)).abs() < 1e-9, "{high:?}");
+        assert_eq!(limits_of(Bounds::None, &InputSpec::imagenet(8)), None);
+    }
 }
