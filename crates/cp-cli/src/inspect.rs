@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use cp_net::{Architecture, Form, LayerCost, Rank, arch};
+use cp_net::{Architecture, Form, LayerCost, Network, Rank, arch};
 use cp_train::engine::value_shapes;
 use serde::Serialize;
 
@@ -22,6 +22,7 @@ Examples:
   polyad inspect half.safetensors --json
   polyad inspect --arch resnet18 --input 3x160x160
   polyad inspect model.onnx --input 3x224x224
+  polyad inspect net.safetensors --sparsity 0.01,0.1
 
 Architectures: {}.
 
@@ -29,7 +30,8 @@ A layer in factors of a rank below its break-even rank has fewer parameters than
 counted for one image, convolutions, linear layers and matrix products only.
 
 JSON: architecture, input (of the only one), inputs (by name), parameters, macs, activation_bytes, layers: a list of name, op, kernel, output, parameters, \
-macs, breakeven (rank by form, in parameters), breakeven_macs, and for factorized layers form, rank and relative_error.",
+macs, breakeven (rank by form, in parameters), breakeven_macs, for factorized layers form, rank and relative_error, and with --sparsity: \
+sparsity (a list of threshold and share).",
         arch::names().join(", ")
     )
 }
@@ -46,6 +48,16 @@ pub(crate) struct Args {
     /// Sizes of one example, such as 3x224x224 (channels, height, width) [default: those that the model was built for].
     #[arg(long, value_name = "[NAME=]DIMS")]
     input: Vec<InputShape>,
+    /// Show the shares of every layer's weights that are not above these thresholds, which are shares of its largest weight.
+    #[arg(long, value_name = "T,…", value_delimiter = ',', value_parser = threshold, requires = "model")]
+    sparsity: Vec<f64>,
+}
+
+fn threshold(text: &str) -> Result<f64, String> {
+    let wanted =
+        || "a threshold is a share of the largest weight, from 0 to 1, such as 0.01".to_owned();
+    let value: f64 = text.trim().parse().map_err(|_| wanted())?;
+    if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(wanted()) }
 }
 
 #[derive(Serialize)]
@@ -78,6 +90,15 @@ struct Layer {
     breakeven_macs: BTreeMap<Form, usize>,
     #[serde(flatten)]
     factors: Option<Factors>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sparsity: Vec<Share>,
+}
+
+/// The share of a layer's weights that are not above a threshold, itself a share of the largest.
+#[derive(Serialize)]
+struct Share {
+    threshold: f64,
+    share: f64,
 }
 
 /// How a layer was factorized.
@@ -140,20 +161,43 @@ impl Report for InspectReport {
             count(self.parameters),
             count(self.macs),
             count(self.activation_bytes)
-        )
+        )?;
+        if self.layers.iter().all(|layer| layer.sparsity.is_empty()) {
+            return Ok(());
+        }
+        let mut table = Table::new([
+            Column::Left("layer"),
+            Column::Right("threshold / largest weight"),
+            Column::Right("weights not above"),
+        ]);
+        for layer in &self.layers {
+            for Share { threshold, share } in &layer.sparsity {
+                let share = format!("{:.2} %", 100.0 * share);
+                table.row([layer.name.clone(), threshold.to_string(), share]);
+            }
+        }
+        writeln!(to)?;
+        table.write(to)
     }
 }
 
 pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     let given = shapes_by_name(&args.input)?;
+    let mut shares = BTreeMap::new();
     let (arch, input) = match (&args.model, args.arch.architecture()?) {
         (Some(path), _) if model::is_onnx(path) => {
             // Read at the sizes that are given.
-            let arch = onnx(path, &args.arch, &given)?;
+            let network = onnx(path, &args.arch, &given)?;
+            shares = sparsity(&network, &args.sparsity)?;
+            let arch = network.into_parts().0;
             let input = arch.input_shapes();
             (arch, input)
         }
-        (Some(path), _) => at(model::load(path, &args.arch)?.into_parts().0, &given)?,
+        (Some(path), _) => {
+            let network = model::load(path, &args.arch)?;
+            shares = sparsity(&network, &args.sparsity)?;
+            at(network.into_parts().0, &given)?
+        }
         (None, Some(arch)) => at(arch, &given)?,
         (None, None) => anyhow::bail!("name a MODEL or an architecture with --arch"),
     };
@@ -161,7 +205,10 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     let layers = cost
         .layers
         .iter()
-        .map(|layer| describe(&arch, layer, &input))
+        .map(|layer| {
+            let sparsity = shares.remove(&layer.name).unwrap_or_default();
+            Ok(Layer { sparsity, ..describe(&arch, layer, &input)? })
+        })
         .collect::<anyhow::Result<_>>()?;
     let report = InspectReport {
         architecture: arch.name.clone(),
@@ -178,14 +225,29 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<()> {
     output::print(&report, common.json)
 }
 
+/// The shares of every dense layer with weights; factorized ones have no kernel of their own.
+fn sparsity(network: &Network, thresholds: &[f64]) -> anyhow::Result<BTreeMap<String, Vec<Share>>> {
+    let mut all = BTreeMap::new();
+    if thresholds.is_empty() {
+        return Ok(all);
+    }
+    for layer in network.architecture().compressible() {
+        let shares = network.sparsity(&layer, thresholds).context("--sparsity")?;
+        let pairs = thresholds.iter().zip(shares);
+        let own = pairs.map(|(&threshold, share)| Share { threshold, share }).collect();
+        all.insert(layer, own);
+    }
+    Ok(all)
+}
+
 /// An ONNX model as a whole, or where it has ops that no network has, its layers, each for itself.
 fn onnx(
     path: &Path,
     option: &ArchOption,
     given: &BTreeMap<String, Vec<usize>>,
-) -> anyhow::Result<Architecture> {
+) -> anyhow::Result<Network> {
     let whole = model::load_at(path, option, given);
-    let Err(error) = whole else { return Ok(whole?.into_parts().0) };
+    let Err(error) = whole else { return whole };
     if let Some(preprocess) = &option.preprocess {
         // A file that is wrong is no reason to show less.
         preprocess.check()?;
@@ -201,7 +263,7 @@ fn onnx(
     for (layer, why) in view.fixed.iter().chain(&view.left_out) {
         output::note(&format!("'{layer}' is left alone: {why}"));
     }
-    Ok(view.network.into_parts().0)
+    Ok(view.network)
 }
 
 /// An architecture and the shapes of its inputs: those given by name, else those that it was built for.
@@ -249,6 +311,7 @@ fn describe(arch: &Architecture, layer: &LayerCost, input: &[Vec<usize>]) -> any
             rank: record.rank,
             relative_error: record.rel_error,
         }),
+        sparsity: Vec::new(),
     })
 }
 

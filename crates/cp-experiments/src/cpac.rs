@@ -212,11 +212,11 @@ impl Experiment for Cpac {
             Report::new(format!("CPAC-Conv on {}", settings.dataset), self.verdict(&points));
         report.add(Block::cards(self.cards(&points)));
         let rank = |point: &Point| Some(point.rank as f64);
-        report.add(accuracy_plot("Accuracy against rank", &points, Axis::count("rank R"), rank));
-        report.add(loss_plot("Loss against rank", &points, Axis::count("rank R"), rank));
         let share = || Axis::percent("parameters of the convolutions / dense").log();
-        report.add(accuracy_plot("Accuracy against share", &points, share(), |p| p.share));
-        report.add(loss_plot("Loss against share", &points, share(), |p| p.share));
+        let by_rank = plots(&points, "rank", || Axis::count("rank R"), rank);
+        for plot in by_rank.chain(plots(&points, "share", share, |point| point.share)) {
+            report.add(plot);
+        }
         report.add(self.table(&points));
         report.add(Block::text(self.protocol()));
         let result: Vec<Value> = outcomes.iter().map(|one| json!(one)).collect();
@@ -281,35 +281,33 @@ fn label(points: &[Point], one: &Point) -> String {
     }
 }
 
-fn plot(
-    mut plot: XyPlot,
-    points: &[Point],
-    at: impl Fn(&Point) -> Option<f64>,
-    value: impl Fn(&Point) -> (f64, f64),
-) -> XyPlot {
+/// Accuracy, at the left, and loss, at the right, against `at`: a plot for each network on each split.
+fn plots<'a>(
+    points: &'a [Point],
+    against: &'a str,
+    x: impl Fn() -> Axis + 'a,
+    at: fn(&Point) -> Option<f64>,
+) -> impl Iterator<Item = XyPlot> + 'a {
     let mut seen = BTreeSet::new();
-    for one in points {
-        let name = label(points, one);
-        if !seen.insert(name.clone()) {
-            continue;
+    let names = points.iter().map(|one| label(points, one));
+    names.filter(move |name| seen.insert(name.clone())).map(move |name| {
+        let own = || points.iter().filter(|other| label(points, other) == name);
+        let curve = |value: fn(&Point) -> (f64, f64)| {
+            let of = own().filter(|point| point.rank > 0);
+            of.filter_map(move |point| Some((at(point)?, value(point).0, value(point).1)))
+        };
+        let title = format!("Accuracy and loss against {against}, {name}");
+        let mut plot = XyPlot::new(title, x(), Axis::percent("test top-1"))
+            .right(Axis::number("test loss (nats)"))
+            .series(Series::both("top-1", curve(|point| point.top1)))
+            .series(Series::both("loss, at the right", curve(|point| point.loss)).on_right());
+        if let Some(dense) = own().find(|point| point.rank == 0) {
+            plot = plot
+                .reference("top-1 of the dense network", dense.top1.0)
+                .reference_on_right("its loss", dense.loss.0);
         }
-        let own = points.iter().filter(|other| label(points, other) == name);
-        let curve = own.clone().filter(|point| point.rank > 0);
-        let curve = curve.filter_map(|point| Some((at(point)?, value(point).0, value(point).1)));
-        plot = plot.series(Series::both(&name, curve));
-        if let Some(dense) = own.clone().find(|point| point.rank == 0) {
-            plot = plot.reference(format!("{name}, dense"), value(dense).0);
-        }
-    }
-    plot.note("Dashed: dense convolutions. Error bars: one standard deviation over trainings, where there are several.")
-}
-
-fn accuracy_plot(title: &str, points: &[Point], x: Axis, at: fn(&Point) -> Option<f64>) -> XyPlot {
-    plot(XyPlot::new(title, x, Axis::percent("test top-1")), points, at, |point| point.top1)
-}
-
-fn loss_plot(title: &str, points: &[Point], x: Axis, at: fn(&Point) -> Option<f64>) -> XyPlot {
-    plot(XyPlot::new(title, x, Axis::number("test loss (nats)")), points, at, |point| point.loss)
+        plot.note("Dashed: dense convolutions. Error bars: one standard deviation over trainings, where there are several.")
+    })
 }
 
 fn percent((mean, deviation): (f64, f64), count: usize) -> String {
@@ -362,22 +360,26 @@ impl Cpac {
     }
 
     fn table(&self, points: &[Point]) -> Table {
-        let mut table = Table::new(
-            "Every rank",
-            [
-                Column::text("split"),
-                Column::number("layers"),
-                Column::number("rank"),
-                Column::number("convolutions' parameters"),
-                Column::number("share of dense").unit("%"),
-                Column::number("parameters"),
-                Column::number("MACs").unit("M"),
-                Column::text("top-1").unit("%"),
-                Column::number("loss").unit("nats"),
+        let mut columns = vec![
+            Column::text("split"),
+            Column::number("layers"),
+            Column::number("rank"),
+            Column::number("convolutions' parameters"),
+            Column::number("share of dense").unit("%"),
+            Column::number("parameters"),
+            Column::number("MACs").unit("M"),
+            Column::text("top-1").unit("%"),
+            Column::number("loss").unit("nats"),
+        ];
+        // The authors worked on other data sets than some of ours.
+        let with_authors = !self.settings.published.is_empty();
+        if with_authors {
+            columns.extend([
                 Column::number("top-1, authors").unit("%").published(),
                 Column::number("loss, authors").unit("nats").published(),
-            ],
-        );
+            ]);
+        }
+        let mut table = Table::new("Every rank", columns);
         for point in points {
             let published = self.settings.published.iter();
             let published =
@@ -387,7 +389,7 @@ impl Cpac {
                 true => format!("{} (not sound)", point.split),
                 false => point.split.clone(),
             };
-            table.row([
+            let mut cells = vec![
                 Cell::text(split),
                 Cell::count(point.layers as u64),
                 match point.rank {
@@ -400,9 +402,14 @@ impl Cpac {
                 Cell::millions(point.macs as u64, 3),
                 if point.leaks { top1 } else { top1.strong() },
                 Cell::number(point.loss.0, 4),
-                published.map(|one| Cell::percent(one.top1, 2)).into(),
-                published.and_then(|one| Some(Cell::number(one.loss?, 4))).into(),
-            ]);
+            ];
+            if with_authors {
+                cells.extend([
+                    published.map(|one| Cell::percent(one.top1, 2)).into(),
+                    published.and_then(|one| Some(Cell::number(one.loss?, 4))).into(),
+                ]);
+            }
+            table.row(cells);
         }
         let tests = self.data.first().map_or(1, |(_, test)| test.len()) as f64;
         let top1 = points.first().map_or(0.0, |point| point.top1.0);

@@ -215,6 +215,7 @@ impl Experiment for Zoo {
         report.add(self.table(&rows));
         report.add(self.times_table(&rows));
         report.add(plot(&rows));
+        report.add(sparsity(&self.firsts(&trained))?);
         report.add(Block::text(advice(&rows)));
         report.add(Block::text(self.protocol()));
         let result = json!({ "networks": rows, "test_examples": self.test.len() });
@@ -486,6 +487,25 @@ fn plot(rows: &[RowOf]) -> XyPlot {
         plot = plot.series(Series::points(&row.name, point));
     }
     plot.note("Up and to the right is better. Error bars: one standard deviation, where there are several trainings.")
+}
+
+/// How many weights of the linear layers at the ends, behind the poolings, are near zero: ChannelNets' reason for a classifier with fewer
+/// (Gao, Wang & Ji 2018, section 3.5).
+fn sparsity(trained: &[&Trained]) -> Result<XyPlot> {
+    let mut plot = XyPlot::new(
+        "Weights of the last linear layer",
+        Axis::percent("threshold / largest weight").log(),
+        Axis::percent("weights not above it").include(0.0).include(1.0),
+    );
+    // Ten to a decade.
+    let thresholds: Vec<f64> = (0..=30).map(|n| 10_f64.powf(f64::from(n) / 10.0 - 3.0)).collect();
+    for Trained { name, network, .. } in trained {
+        let last = network.architecture().kernel_layers().last();
+        let Some(last) = last.filter(|node| node.op.kind() == "linear") else { continue };
+        let shares = network.sparsity(&last.name, &thresholds)?;
+        plot = plot.series(Series::line(name, thresholds.iter().copied().zip(shares)));
+    }
+    Ok(plot.note("Networks that end in a linear layer; the first training of each."))
 }
 
 /// What a person should choose, said by the validation accuracies and the times.

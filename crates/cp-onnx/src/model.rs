@@ -53,11 +53,8 @@ impl Model {
             }
         })?;
         tensor::each(&model.root, &mut |tensor| {
-            let check = || match tensor::place(tensor)? {
-                Some(place) => place.length(model.folder()).map(drop),
-                None => Ok(()),
-            };
-            check().map_err(|source| model.tensor_error(tensor, source))
+            tensor::check_count(tensor, |place| place.length(model.folder()))
+                .map_err(|source| model.tensor_error(tensor, source))
         })?;
         Ok(model)
     }

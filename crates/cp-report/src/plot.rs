@@ -22,8 +22,17 @@ pub struct XyPlot {
     pub(crate) note: Option<String>,
     pub(crate) x: Axis,
     pub(crate) y: Axis,
+    /// The axis at the right; the left one where it is missing.
+    pub(crate) right: Option<Axis>,
     pub(crate) series: Vec<Series>,
     pub(crate) references: Vec<Reference>,
+}
+
+/// At which side of a plot with two vertical axes the numbers of a series stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Left,
+    Right,
 }
 
 /// An axis: what it shows, and how.
@@ -51,9 +60,11 @@ pub(crate) enum TickFormat {
 
 /// Points that belong together.
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct Series {
     pub(crate) name: String,
     pub(crate) style: SeriesStyle,
+    pub(crate) side: Side,
     pub(crate) points: Vec<Point>,
 }
 
@@ -73,7 +84,7 @@ pub(crate) enum SeriesStyle {
 pub struct Point {
     /// In the units of the x axis.
     pub x: f64,
-    /// In the units of the y axis.
+    /// In the units of the y axis, or of the right one.
     pub y: f64,
     /// Half the length of the error bar, for instance one standard deviation; 0 draws none.
     pub error: f64,
@@ -83,6 +94,7 @@ pub struct Point {
 #[derive(Debug, Clone)]
 pub(crate) struct Reference {
     pub(crate) name: String,
+    pub(crate) side: Side,
     pub(crate) y: f64,
 }
 
@@ -156,7 +168,22 @@ impl Plot {
 impl XyPlot {
     /// A plot with nothing in it.
     pub fn new(title: impl Into<String>, x: Axis, y: Axis) -> Self {
-        Self { title: title.into(), note: None, x, y, series: Vec::new(), references: Vec::new() }
+        Self {
+            title: title.into(),
+            note: None,
+            x,
+            y,
+            right: None,
+            series: Vec::new(),
+            references: Vec::new(),
+        }
+    }
+
+    /// Adds a second vertical axis at the right, for the series that are [`on_right`](Series::on_right). Both axes have their own ticks,
+    /// and the grid is that of the left one.
+    pub fn right(mut self, axis: Axis) -> Self {
+        self.right = Some(axis);
+        self
     }
 
     /// Adds a series. Colors and markers follow the order of adding.
@@ -167,7 +194,13 @@ impl XyPlot {
 
     /// Adds a dashed horizontal line at `y`, in the units of the y axis, such as the accuracy of the dense network.
     pub fn reference(mut self, name: impl Into<String>, y: f64) -> Self {
-        self.references.push(Reference { name: name.into(), y });
+        self.references.push(Reference { name: name.into(), side: Side::Left, y });
+        self
+    }
+
+    /// [`reference`](Self::reference) in the units of the right axis.
+    pub fn reference_on_right(mut self, name: impl Into<String>, y: f64) -> Self {
+        self.references.push(Reference { name: name.into(), side: Side::Right, y });
         self
     }
 
@@ -177,19 +210,25 @@ impl XyPlot {
         self
     }
 
-    /// Whether a point has a place on both axes.
-    pub(crate) fn drawable(&self, point: &Point) -> bool {
-        self.x.has(point.x) && self.y.has(point.y)
+    /// The vertical axis of a side.
+    pub(crate) fn vertical(&self, side: Side) -> &Axis {
+        match (side, &self.right) {
+            (Side::Right, Some(right)) => right,
+            _ => &self.y,
+        }
+    }
+
+    /// Whether a point of a series at that side has a place on both axes.
+    pub(crate) fn drawable(&self, side: Side, point: &Point) -> bool {
+        self.x.has(point.x) && self.vertical(side).has(point.y)
     }
 
     fn left_out(&self) -> usize {
-        let points = self
-            .series
-            .iter()
-            .flat_map(|series| &series.points)
-            .filter(|p| !self.drawable(p))
-            .count();
-        points + self.references.iter().filter(|reference| !self.y.has(reference.y)).count()
+        let points = self.series.iter().flat_map(|series| {
+            series.points.iter().filter(|point| !self.drawable(series.side, point))
+        });
+        let references = self.references.iter();
+        points.count() + references.filter(|one| !self.vertical(one.side).has(one.y)).count()
     }
 }
 
@@ -307,7 +346,14 @@ impl Series {
         style: SeriesStyle,
         points: impl IntoIterator<Item = impl Into<Point>>,
     ) -> Self {
-        Self { name: name.into(), style, points: points.into_iter().map(Into::into).collect() }
+        let points = points.into_iter().map(Into::into).collect();
+        Self { name: name.into(), style, side: Side::Left, points }
+    }
+
+    /// The same series in the units of the axis at the [right](XyPlot::right).
+    pub fn on_right(mut self) -> Self {
+        self.side = Side::Right;
+        self
     }
 }
 

@@ -12,7 +12,7 @@ use crate::cell::{Cell, fixed};
 use crate::legend::{Key, Legend};
 use crate::maps;
 use crate::pen::*;
-use crate::plot::{BarPlot, Plot, SeriesStyle, TickFormat, XyPlot};
+use crate::plot::{BarPlot, Plot, Point, SeriesStyle, Side, TickFormat, XyPlot};
 use crate::ticks::{Scale, Tick};
 
 /// Generic names alone: a report has to look alike wherever it is opened, and may load nothing.
@@ -111,6 +111,8 @@ struct Body {
     x_ticks: Vec<Tick>,
     y: Scale,
     y_ticks: Vec<Tick>,
+    /// The second vertical axis.
+    at_right: Option<(Scale, Vec<Tick>)>,
 }
 
 impl Body {
@@ -120,16 +122,22 @@ impl Body {
 
     fn xy(plot: &XyPlot, size: Size, margin: f64) -> Self {
         let drawable = || {
-            plot.series
-                .iter()
-                .flat_map(|series| &series.points)
-                .filter(|point| plot.drawable(point))
+            plot.series.iter().flat_map(|series| {
+                let points = series.points.iter().map(move |point| (series.side, point));
+                points.filter(|(side, point)| plot.drawable(*side, point))
+            })
         };
-        let x = Scale::new(&plot.x, drawable().map(|point| point.x));
+        let x = Scale::new(&plot.x, drawable().map(|(_, point)| point.x));
         // A bar of error that would reach below zero on a logarithmic axis has no place in the extent.
-        let ys =
-            drawable().flat_map(|point| [point.y, point.y - point.error, point.y + point.error]);
-        let y = Scale::new(&plot.y, ys.chain(plot.references.iter().map(|reference| reference.y)));
+        let extent = |Point { y, error, .. }: &Point| [*y, y - error, y + error];
+        let vertical = |side: Side| {
+            // Without an axis at the right, all stand at the left.
+            let here = move |of: Side| of == side || plot.right.is_none();
+            let ys = drawable().filter(|(of, _)| here(*of)).flat_map(|(_, point)| extent(point));
+            let references = plot.references.iter().filter(|one| here(one.side));
+            Scale::new(plot.vertical(side), ys.chain(references.map(|reference| reference.y)))
+        };
+        let y = vertical(Side::Left);
 
         let entries = plot
             .series
@@ -142,9 +150,17 @@ impl Body {
         let legend = Legend::new(entries, margin, size.width() - margin);
         let (above, below) = (28.0, BELOW);
         let height = (size.height() - legend.height() - above - below).max(160.0);
-        let y_ticks = y.ticks((height / 52.0) as usize);
-        let left = margin + widest(y_ticks.iter().map(|tick| tick.label.as_str()), TICK_SIZE) + 9.0;
-        let right = margin + 14.0;
+        let rows = (height / 52.0) as usize;
+        let labels =
+            |ticks: &[Tick]| widest(ticks.iter().map(|tick| tick.label.as_str()), TICK_SIZE) + 9.0;
+        let y_ticks = y.ticks(rows);
+        let left = margin + labels(&y_ticks);
+        let at_right = plot.right.is_some().then(|| vertical(Side::Right));
+        let at_right = at_right.map(|scale| {
+            let ticks = scale.ticks(rows);
+            (scale, ticks)
+        });
+        let right = margin + at_right.as_ref().map_or(14.0, |(_, ticks)| labels(ticks));
         let width = size.width() - left - right;
         let x_ticks = fitting(x.ticks((width / 82.0) as usize), &x, width);
         Self {
@@ -160,6 +176,19 @@ impl Body {
             x_ticks,
             y,
             y_ticks,
+            at_right,
+        }
+    }
+
+    /// Where a value of a vertical axis stands, in the units of the left one's range.
+    fn vertical(&self, side: Side, value: f64) -> f64 {
+        match (side, &self.at_right) {
+            (Side::Right, Some((right, _))) => {
+                let (ours, own) = (self.y.range(), right.range());
+                let share = (right.position(value) - own.start) / (own.end - own.start);
+                ours.start + share * (ours.end - ours.start)
+            }
+            _ => self.y.position(value),
         }
     }
 
@@ -196,6 +225,7 @@ impl Body {
             x_ticks,
             y,
             y_ticks: Vec::new(),
+            at_right: None,
         }
     }
 }
@@ -301,17 +331,22 @@ fn draw_xy(plot: &XyPlot, body: &Body, root: &Area<'_>, head: f64) -> Result<(),
     let at = (body.margin, head + body.legend.height() + body.above - 10.0);
     write(root, &plot.y.label, at, &font(TEXT_SIZE, &INK, HPos::Left, VPos::Bottom))?;
     let chart = axes(body, root, head, &plot.x.label, body.y.range(), Grid::Horizontal)?;
-    let place = |x: f64, y: f64| chart.backend_coord(&(body.x.position(x), body.y.position(y)));
+    draw_right(plot, body, root, &chart)?;
 
     let ends = body.x.range();
-    for reference in plot.references.iter().filter(|reference| plot.y.has(reference.y)) {
-        let y = body.y.position(reference.y);
-        dashed(root, chart.backend_coord(&(ends.start, y)), chart.backend_coord(&(ends.end, y)))?;
+    for reference in &plot.references {
+        if plot.vertical(reference.side).has(reference.y) {
+            let y = body.vertical(reference.side, reference.y);
+            let ends = [ends.start, ends.end].map(|x| chart.backend_coord(&(x, y)));
+            dashed(root, ends[0], ends[1])?;
+        }
     }
     for (i, series) in plot.series.iter().enumerate() {
-        let color = PALETTE[i % PALETTE.len()];
+        let (color, side) = (PALETTE[i % PALETTE.len()], series.side);
+        let place =
+            |x: f64, y: f64| chart.backend_coord(&(body.x.position(x), body.vertical(side, y)));
         // A point without a place, such as the loss of a diverged epoch, breaks the line.
-        for run in series.points.split(|point| !plot.drawable(point)) {
+        for run in series.points.split(|point| !plot.drawable(side, point)) {
             let path: Vec<_> = run.iter().map(|point| place(point.x, point.y)).collect();
             if path.len() > 1 && series.style != SeriesStyle::Points {
                 root.draw(&PathElement::new(path, stroke(color, 1.75)))?;
@@ -319,10 +354,10 @@ fn draw_xy(plot: &XyPlot, body: &Body, root: &Area<'_>, head: f64) -> Result<(),
                 marker(root, i, path[0])?;
             }
         }
-        for point in series.points.iter().filter(|point| plot.drawable(point)) {
+        for point in series.points.iter().filter(|point| plot.drawable(side, point)) {
             if point.error > 0.0 && point.error.is_finite() {
                 let top = place(point.x, point.y + point.error);
-                let bottom = if plot.y.has(point.y - point.error) {
+                let bottom = if plot.vertical(side).has(point.y - point.error) {
                     place(point.x, point.y - point.error)
                 } else {
                     chart.backend_coord(&(body.x.position(point.x), body.y.range().start))
@@ -335,6 +370,28 @@ fn draw_xy(plot: &XyPlot, body: &Body, root: &Area<'_>, head: f64) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// The second vertical axis: its line, ticks and label, the label above its end.
+fn draw_right(plot: &XyPlot, body: &Body, root: &Area<'_>, chart: &Chart<'_>) -> Result<(), Error> {
+    let (Some(axis), Some((scale, ticks))) = (&plot.right, &body.at_right) else {
+        return Ok(());
+    };
+    let (end, range) = (body.x.range().end, scale.range());
+    let at = |share: f64| {
+        let ours = body.y.range();
+        chart.backend_coord(&(end, ours.start + share * (ours.end - ours.start)))
+    };
+    let (bottom, top) = (at(0.0), at(1.0));
+    root.draw(&PathElement::new([bottom, top], stroke(AXIS, 1.0)))?;
+    for tick in ticks {
+        let (x, y) = at((tick.at - range.start) / (range.end - range.start));
+        root.draw(&PathElement::new([(x, y), (x + units(3.5) as i32, y)], stroke(AXIS, 1.0)))?;
+        let place = (f64::from(x) / UNIT + 6.0, f64::from(y) / UNIT);
+        write(root, &tick.label, place, &font(TICK_SIZE, &MUTED, HPos::Left, VPos::Center))?;
+    }
+    let place = (body.size.width() - body.margin, f64::from(top.1) / UNIT - 10.0);
+    write(root, &axis.label, place, &font(TEXT_SIZE, &INK, HPos::Right, VPos::Bottom))
 }
 
 fn draw_bars(plot: &BarPlot, body: &Body, root: &Area<'_>, head: f64) -> Result<(), Error> {

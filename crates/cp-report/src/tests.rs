@@ -218,6 +218,51 @@ fn a_report_replaces_its_predecessor_and_leaves_nothing_else() {
     assert_eq!(names(&dir.join("plots")), ["notes.txt"]);
 }
 
+/// How far apart the two markers of the first series stand; circles are drawn for no other.
+fn apart(svg: &str) -> i32 {
+    let circles = svg.split("<circle ").skip(1);
+    let height = |circle: &str| circle.split("cy=\"").nth(1)?.split('"').next()?.parse().ok();
+    let mut heights: Vec<i32> = circles.filter_map(height).collect();
+    // A ring of paper and the marker itself.
+    heights.dedup();
+    assert_eq!(heights.len(), 3, "the legend and two points: {heights:?}");
+    heights[1] - heights[2]
+}
+
+#[test]
+fn series_stand_at_the_axis_that_they_belong_to() {
+    let plot = |right: bool| {
+        let plot = XyPlot::new("P", Axis::count("rank"), Axis::percent("accuracy").include(160.0));
+        let loss = Series::points("loss", [(1.0, 40.0), (2.0, 80.0), (3.0, f64::NAN)]);
+        let first = Series::points("empty", [(1.0, 0.25)]);
+        match right {
+            true => plot
+                .right(Axis::number("loss in nats").include(0.0))
+                .series(loss.on_right())
+                .series(first)
+                .reference_on_right("loss of the dense network", 60.0),
+            false => plot.series(loss).series(first),
+        }
+    };
+    let draw = |plot: XyPlot| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut report = Report::new("R", "v");
+        report.add(plot).write(dir.path()).unwrap();
+        let summary = read(&dir.path().join("summary.md"));
+        assert!(summary.contains("One value is not shown"), "{summary}");
+        let svg = read(&dir.path().join("plots/p.svg"));
+        well_formed(&svg);
+        svg
+    };
+    let two = draw(plot(true));
+    for text in ["accuracy", "loss in nats", "80", "25"] {
+        assert!(two.contains(text), "{text}: {two}");
+    }
+    // From 40 to 80 is half of the axis at the right, which ends at 80, and a quarter of that at the left, which ends at 160.
+    let (two, one) = (apart(&two), apart(&draw(plot(false))));
+    assert!((two - 2 * one).abs() <= 2 && one > 0, "{two} {one}");
+}
+
 #[test]
 fn titles_give_distinct_file_names() {
     let mut taken = HashSet::new();

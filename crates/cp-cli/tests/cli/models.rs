@@ -57,6 +57,32 @@ fn inspect_takes_other_inputs_where_the_network_does() {
 }
 
 #[test]
+fn inspect_counts_small_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = model(folder.path(), "small-cnn");
+    let net = Network::load(&path).unwrap();
+    let report = json(&["inspect", text(&path), "--sparsity", "0.1,1"]);
+    let kernel = net.kernel("fc1").unwrap();
+    let largest = kernel.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+    let small = kernel.iter().filter(|value| f64::from(value.abs()) <= 0.1 * f64::from(largest));
+    let share = small.count() as f64 / kernel.len() as f64;
+    let expected = serde_json::json!([
+        { "threshold": 0.1, "share": share },
+        { "threshold": 1.0, "share": 1.0 },
+    ]);
+    assert_eq!(layer(&report, "fc1")["sparsity"], expected);
+    let printed = stdout(&["inspect", text(&path), "--sparsity", "0.1"]);
+    assert!(printed.contains(&format!("{:.2} %", 100.0 * share)), "{printed}");
+    assert!(json(&["inspect", text(&path)])["layers"][0]["sparsity"].is_null());
+    for wrong in ["-0.1", "1.5", "NaN", "much"] {
+        let option = format!("--sparsity={wrong}");
+        fails(&["inspect", text(&path), &option], 2, &["--sparsity", "from 0 to 1"]);
+    }
+    // Without weights there is nothing to count.
+    fails(&["inspect", "--arch", "small-cnn", "--sparsity", "0.1"], 2, &["MODEL"]);
+}
+
+#[test]
 fn foreign_weights_need_a_name() {
     let folder = tempfile::tempdir().unwrap();
     let own = model(folder.path(), "charnet");

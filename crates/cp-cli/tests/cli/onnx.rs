@@ -174,6 +174,33 @@ fn what_cannot_be_compressed_is_refused_by_name() {
     refused(&alone, &own, 1, &["resnet.external.onnx.data"]);
 }
 
+/// No engine runs such a model, and no layer of it is left alone as if it did.
+#[test]
+fn weights_that_do_not_have_their_size_are_named_by_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = fs::read(exported(folder.path())).unwrap();
+    let damaged = folder.path().join("damaged.onnx");
+    for tensor in ["fc1.weight", "fc1.bias"] {
+        // Its numbers (field 2: type 1) are called twice as long (type 11).
+        let mut bytes = whole.clone();
+        let name = [&[0x42, tensor.len() as u8], tensor.as_bytes()].concat();
+        let at = bytes.windows(name.len()).position(|window| window == name).unwrap();
+        assert_eq!(bytes[at - 2..at], [0x10, 1]);
+        bytes[at - 1] = 11;
+        fs::write(&damaged, bytes).unwrap();
+        let (path, out) = (text(&damaged), folder.path().join("out.onnx"));
+        for command in [
+            &["compress", path, "--macs-ratio", "0.5", "--out", text(&out)][..],
+            &["convert", path, text(&out)],
+            &["inspect", path],
+            &["bench", path, path],
+        ] {
+            fails(command, 1, &["damaged.onnx", tensor, "bytes of values, expected"]);
+            assert!(!out.exists(), "{command:?}");
+        }
+    }
+}
+
 #[test]
 fn a_budget_below_what_multiples_reach_has_a_way_out() {
     let folder = tempfile::tempdir().unwrap();

@@ -159,6 +159,59 @@ pub(crate) fn place(tensor: &Message) -> Result<Option<Place>, TensorError> {
     Ok(Some(found))
 }
 
+/// Whether a tensor of any type holds as many values as its shape says; `length` tells the bytes of those that lie elsewhere. Types that
+/// this version does not know are not counted.
+pub(crate) fn check_count(
+    tensor: &Message,
+    length: impl Fn(&Place) -> Result<u64, TensorError>,
+) -> Result<(), TensorError> {
+    let external = place(tensor)?.map(|place| length(&place)).transpose()?;
+    let dims = tensor.ints(DIMS);
+    let sizes: Option<Vec<u64>> = dims.iter().map(|&dim| u64::try_from(dim).ok()).collect();
+    let Some(sizes) = sizes else {
+        return Err(TensorError::Shape { shape: dims.into_iter().take(MAX_AXES).collect() });
+    };
+    let number = data_type(tensor);
+    let bits = match number {
+        // Four bits, two values in a byte.
+        21..=23 => 4,
+        // uint8, int8, bool, and floating-point numbers of eight bits.
+        2 | 3 | 9 | 17..=20 => 8,
+        4 | 5 | 10 | 16 => 16,
+        1 | 6 | 12 => 32,
+        7 | 11 | 13 | 14 => 64,
+        15 => 128,
+        _ => return Ok(()),
+    };
+    let count = sizes.iter().try_fold(1_u64, |count, &size| count.checked_mul(size));
+    let Some(bytes) = count.and_then(|count| count.checked_mul(bits)).map(|all| all.div_ceil(8))
+    else {
+        return Err(TensorError::Shape { shape: dims.into_iter().take(MAX_AXES).collect() });
+    };
+    let stored = external.or_else(|| raw(tensor).map(|bytes| bytes.len() as u64));
+    let (expected, got) = (bytes as usize, stored.map(|bytes| bytes as usize));
+    match got {
+        _ if tensor.has(SEGMENT) => Ok(()),
+        Some(got) if got != expected => Err(TensorError::Bytes { expected, got }),
+        Some(_) => Ok(()),
+        // How fields of numbers hold these is not checked.
+        None if bits == 4 => Ok(()),
+        None => {
+            let got = match number {
+                1 | 14 => tensor.fixed(FLOAT_DATA).len() / 4,
+                11 | 15 => tensor.fixed(DOUBLE_DATA).len() / 8,
+                INT64 => tensor.ints(INT64_DATA).len(),
+                12 | 13 => tensor.ints(UINT64_DATA).len(),
+                _ => tensor.ints(INT32_DATA).len(),
+            };
+            // Complex numbers are pairs.
+            let values =
+                count.unwrap_or(0) as usize * if matches!(number, 14 | 15) { 2 } else { 1 };
+            if got == values { Ok(()) } else { Err(TensorError::Count { expected: values, got }) }
+        }
+    }
+}
+
 /// The values of a tensor of floating-point numbers; `external` reads those that lie elsewhere.
 pub(crate) fn array(
     tensor: &Message,
@@ -384,4 +437,73 @@ pub(crate) fn each_mut<E>(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a tensor of type `number` and shape [2, 3] with these values is whole.
+    fn check(number: i64, values: Field) -> Result<(), TensorError> {
+        let fields = vec![Field::int(DIMS, 2), Field::int(DIMS, 3), Field::int(DATA_TYPE, number)];
+        let tensor = Message::new(Kind::Tensor, fields.into_iter().chain([values]).collect());
+        check_count(&tensor, |place| Ok(place.length.unwrap_or(0)))
+    }
+
+    #[test]
+    fn bytes_are_as_many_as_shape_and_type_say() {
+        let sizes = [(1, 4), (2, 1), (3, 1), (4, 2), (5, 2), (6, 4), (7, 8), (9, 1), (10, 2)];
+        let more = [(11, 8), (12, 4), (13, 8), (14, 8), (15, 16), (16, 2), (17, 1), (20, 1)];
+        for (number, size) in sizes.into_iter().chain(more) {
+            check(number, Field::bytes(RAW_DATA, vec![0; 6 * size])).unwrap();
+            for wrong in [0, 6 * size - 1, 6 * size + 1, 7 * size] {
+                let error = check(number, Field::bytes(RAW_DATA, vec![0; wrong])).unwrap_err();
+                let TensorError::Bytes { expected, got } = error else { panic!("{error}") };
+                assert_eq!((expected, got), (6 * size, wrong), "type {number}");
+            }
+        }
+        // Six values of four bits.
+        check(22, Field::bytes(RAW_DATA, vec![0; 3])).unwrap();
+        check(22, Field::bytes(RAW_DATA, vec![0; 6])).unwrap_err();
+        // Text, and types to come.
+        for unknown in [0, 8, 99] {
+            check(unknown, Field::bytes(RAW_DATA, vec![0])).unwrap();
+        }
+    }
+
+    #[test]
+    fn numbers_are_as_many_as_the_shape_says() {
+        let fixed = |number, size| move |count: usize| Field::bytes(number, vec![0; count * size]);
+        let packed = |number| move |count: usize| Field::bytes(number, vec![1; count]);
+        let kinds: [(i64, usize, Box<dyn Fn(usize) -> Field>); 8] = [
+            (1, 6, Box::new(fixed(FLOAT_DATA, 4))),
+            (11, 6, Box::new(fixed(DOUBLE_DATA, 8))),
+            (14, 12, Box::new(fixed(FLOAT_DATA, 4))),
+            (7, 6, Box::new(packed(INT64_DATA))),
+            (13, 6, Box::new(packed(UINT64_DATA))),
+            (3, 6, Box::new(packed(INT32_DATA))),
+            (9, 6, Box::new(packed(INT32_DATA))),
+            (10, 6, Box::new(packed(INT32_DATA))),
+        ];
+        for (number, count, values) in kinds {
+            check(number, values(count)).unwrap();
+            for wrong in [0, count - 1, count + 1] {
+                let error = check(number, values(wrong)).unwrap_err();
+                assert!(matches!(error, TensorError::Count { .. }), "type {number}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_that_are_none() {
+        let shaped = |dims: &[i64], bytes| {
+            let mut fields: Vec<Field> = dims.iter().map(|&dim| Field::int(DIMS, dim)).collect();
+            fields.extend([Field::int(DATA_TYPE, 1), Field::bytes(RAW_DATA, vec![0; bytes])]);
+            check_count(&Message::new(Kind::Tensor, fields), |_| Ok(0))
+        };
+        shaped(&[], 4).unwrap();
+        shaped(&[3, 0], 0).unwrap();
+        shaped(&[-1, 3], 12).unwrap_err();
+        shaped(&[i64::MAX, i64::MAX], 12).unwrap_err();
+    }
 }
