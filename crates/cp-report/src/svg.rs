@@ -386,7 +386,7 @@ fn draw_right(plot: &XyPlot, body: &Body, root: &Area<'_>, chart: &Chart<'_>) ->
     root.draw(&PathElement::new([bottom, top], stroke(AXIS, 1.0)))?;
     for tick in ticks {
         let (x, y) = at((tick.at - range.start) / (range.end - range.start));
-        root.draw(&PathElement::new([(x, y), (x + units(3.5) as i32, y)], stroke(AXIS, 1.0)))?;
+        root.draw(&PathElement::new([(x, y), (x + units(3.5), y)], stroke(AXIS, 1.0)))?;
         let place = (f64::from(x) / UNIT + 6.0, f64::from(y) / UNIT);
         write(root, &tick.label, place, &font(TICK_SIZE, &MUTED, HPos::Left, VPos::Center))?;
     }

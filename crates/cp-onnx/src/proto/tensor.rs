@@ -473,19 +473,19 @@ mod tests {
 
     #[test]
     fn numbers_are_as_many_as_the_shape_says() {
-        let fixed = |number, size| move |count: usize| Field::bytes(number, vec![0; count * size]);
-        let packed = |number| move |count: usize| Field::bytes(number, vec![1; count]);
-        let kinds: [(i64, usize, Box<dyn Fn(usize) -> Field>); 8] = [
-            (1, 6, Box::new(fixed(FLOAT_DATA, 4))),
-            (11, 6, Box::new(fixed(DOUBLE_DATA, 8))),
-            (14, 12, Box::new(fixed(FLOAT_DATA, 4))),
-            (7, 6, Box::new(packed(INT64_DATA))),
-            (13, 6, Box::new(packed(UINT64_DATA))),
-            (3, 6, Box::new(packed(INT32_DATA))),
-            (9, 6, Box::new(packed(INT32_DATA))),
-            (10, 6, Box::new(packed(INT32_DATA))),
+        // Type, numbers, their field, and the bytes of each: a varint of 1 is one.
+        let kinds = [
+            (1, 6, FLOAT_DATA, 4),
+            (11, 6, DOUBLE_DATA, 8),
+            (14, 12, FLOAT_DATA, 4),
+            (7, 6, INT64_DATA, 1),
+            (13, 6, UINT64_DATA, 1),
+            (3, 6, INT32_DATA, 1),
+            (9, 6, INT32_DATA, 1),
+            (10, 6, INT32_DATA, 1),
         ];
-        for (number, count, values) in kinds {
+        for (number, count, field, size) in kinds {
+            let values = |count: usize| Field::bytes(field, vec![1; count * size]);
             check(number, values(count)).unwrap();
             for wrong in [0, count - 1, count + 1] {
                 let error = check(number, values(wrong)).unwrap_err();
