@@ -9,6 +9,7 @@ use cp_net::{FileKind, Op};
 use ndarray::ArrayD;
 
 use crate::error::{OnnxError, TensorError};
+use crate::external::Place;
 use crate::layers::{
     Group, Kernel, Layer, LayerKind, groups, is_transposed, kernel, label, op, reads_transposed,
 };
@@ -52,10 +53,7 @@ impl Model {
                 (_, error) => error,
             }
         })?;
-        tensor::each(&model.root, &mut |tensor| {
-            tensor::check_count(tensor, |place| place.length(model.folder()))
-                .map_err(|source| model.tensor_error(tensor, source))
-        })?;
+        model.check_tensors()?;
         Ok(model)
     }
 
@@ -67,9 +65,21 @@ impl Model {
     /// Reads a model from its bytes. What lies in other files stays unknown: such layers are left alone.
     ///
     /// # Errors
-    /// Bytes that are no model.
+    /// Bytes that are no model; a tensor that does not hold what it says.
     pub fn decode(bytes: Vec<u8>) -> Result<Self, OnnxError> {
-        Self::of(bytes.into(), None)
+        let model = Self::of(bytes.into(), None)?;
+        model.check_tensors()?;
+        Ok(model)
+    }
+
+    /// Whether every tensor is there and as long as it says, of external data as far as the folder is known. No engine reads others, and what
+    /// is written from such a model is no better.
+    fn check_tensors(&self) -> Result<(), OnnxError> {
+        let length =
+            |place: &Place| self.folder().map(|folder| place.length(Some(folder))).transpose();
+        tensor::each(&self.root, &mut |tensor| {
+            tensor::check_count(tensor, length).map_err(|source| self.tensor_error(tensor, source))
+        })
     }
 
     fn of(bytes: Bytes, path: Option<PathBuf>) -> Result<Self, OnnxError> {
