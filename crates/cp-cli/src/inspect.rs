@@ -237,6 +237,9 @@ fn sparsity(network: &Network, thresholds: &[f64]) -> anyhow::Result<BTreeMap<St
         let own = pairs.map(|(&threshold, share)| Share { threshold, share }).collect();
         all.insert(layer, own);
     }
+    if all.is_empty() {
+        output::note("--sparsity: no layer has a kernel of its own to count in");
+    }
     Ok(all)
 }
 

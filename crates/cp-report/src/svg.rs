@@ -183,13 +183,16 @@ impl Body {
     /// Where a value of a vertical axis stands, in the units of the left one's range.
     fn vertical(&self, side: Side, value: f64) -> f64 {
         match (side, &self.at_right) {
-            (Side::Right, Some((right, _))) => {
-                let (ours, own) = (self.y.range(), right.range());
-                let share = (right.position(value) - own.start) / (own.end - own.start);
-                ours.start + share * (ours.end - ours.start)
-            }
+            (Side::Right, Some((right, _))) => self.seen_at_left(right, right.position(value)),
             _ => self.y.position(value),
         }
+    }
+
+    /// A position on the `right` axis as one on the left.
+    fn seen_at_left(&self, right: &Scale, position: f64) -> f64 {
+        let (ours, own) = (self.y.range(), right.range());
+        let share = (position - own.start) / (own.end - own.start);
+        ours.start + share * (ours.end - ours.start)
     }
 
     fn bars(plot: &BarPlot, size: Size, margin: f64) -> Self {
@@ -377,15 +380,11 @@ fn draw_right(plot: &XyPlot, body: &Body, root: &Area<'_>, chart: &Chart<'_>) ->
     let (Some(axis), Some((scale, ticks))) = (&plot.right, &body.at_right) else {
         return Ok(());
     };
-    let (end, range) = (body.x.range().end, scale.range());
-    let at = |share: f64| {
-        let ours = body.y.range();
-        chart.backend_coord(&(end, ours.start + share * (ours.end - ours.start)))
-    };
-    let (bottom, top) = (at(0.0), at(1.0));
+    let (end, range) = (body.x.range().end, body.y.range());
+    let [bottom, top] = [range.start, range.end].map(|y| chart.backend_coord(&(end, y)));
     root.draw(&PathElement::new([bottom, top], stroke(AXIS, 1.0)))?;
     for tick in ticks {
-        let (x, y) = at((tick.at - range.start) / (range.end - range.start));
+        let (x, y) = chart.backend_coord(&(end, body.seen_at_left(scale, tick.at)));
         root.draw(&PathElement::new([(x, y), (x + units(3.5), y)], stroke(AXIS, 1.0)))?;
         let place = (f64::from(x) / UNIT + 6.0, f64::from(y) / UNIT);
         write(root, &tick.label, place, &font(TICK_SIZE, &MUTED, HPos::Left, VPos::Center))?;

@@ -234,14 +234,14 @@ fn series_stand_at_the_axis_that_they_belong_to() {
     let plot = |right: bool| {
         let plot = XyPlot::new("P", Axis::count("rank"), Axis::percent("accuracy").include(160.0));
         let loss = Series::points("loss", [(1.0, 40.0), (2.0, 80.0), (3.0, f64::NAN)]);
-        let first = Series::points("empty", [(1.0, 0.25)]);
+        let accuracy = Series::points("accuracy", [(1.0, 0.25)]);
         match right {
             true => plot
                 .right(Axis::number("loss in nats").include(0.0))
                 .series(loss.on_right())
-                .series(first)
+                .series(accuracy)
                 .reference_on_right("loss of the dense network", 60.0),
-            false => plot.series(loss).series(first),
+            false => plot.series(loss).series(accuracy),
         }
     };
     let draw = |plot: XyPlot| {
